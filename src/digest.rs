@@ -1,0 +1,150 @@
+//! Hash values and hashing.
+//!
+//! ```text
+//! digest    := "sha256:" 64 * lowercase-hex
+//! ```
+//!
+//! The grammar is OCI image-spec `descriptor.md` ("Digests"), narrowed to the one
+//! algorithm that Docker's store has directories for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A sha256 value, shown as `sha256:<64 hex>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Digest([u8; 32]);
+
+/// Why a text is no [`Digest`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    /// No `algorithm:` stands before the hex.
+    #[error("invalid checksum digest format: '{0}' (expected sha256:<64 hex digits>)")]
+    Format(String),
+    /// The algorithm is none that rpull verifies.
+    #[error("unsupported digest algorithm '{0}' (rpull verifies sha256)")]
+    Algorithm(String),
+    /// The hex is not 64 digits long.
+    #[error("invalid checksum digest length: {0} hex digits (sha256 has 64)")]
+    Length(usize),
+}
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 64 hex digits without the algorithm.
+    pub fn hex(&self) -> String {
+        HEXLOWER.encode(&self.0)
+    }
+
+    /// The first 12 hex digits: Docker's short form for people.
+    pub fn short(&self) -> String {
+        HEXLOWER.encode(&self.0[..6])
+    }
+
+    /// From the 64 hex digits without the algorithm.
+    ///
+    /// # Errors
+    /// [`DigestError::Length`] or [`DigestError::Format`].
+    pub fn from_hex(hex: &str) -> Result<Self, DigestError> {
+        if hex.len() != 64 {
+            return Err(DigestError::Length(hex.len()));
+        }
+        let mut value = [0; 32];
+        match HEXLOWER.decode_mut(hex.as_bytes(), &mut value) {
+            Ok(32) => Ok(Self(value)),
+            _ => Err(DigestError::Format(hex.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let Some((algorithm, hex)) = text.split_once(':') else {
+            return Err(DigestError::Format(text.to_owned()));
+        };
+        if algorithm != "sha256" {
+            return Err(DigestError::Algorithm(algorithm.to_owned()));
+        }
+        Self::from_hex(hex)
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
+/// A running sha256.
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// A hasher that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes `bytes` in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was taken in.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_digest_is_the_known_one() {
+        let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Digest::of(b"").to_string(), text);
+        assert_eq!(text.parse::<Digest>().unwrap(), Hasher::new().finish());
+    }
+
+    #[test]
+    fn each_wrong_part_is_named() {
+        assert!(matches!("abc".parse::<Digest>(), Err(DigestError::Format(_))));
+        assert!(
+            matches!("sha512:ab".parse::<Digest>(), Err(DigestError::Algorithm(a)) if a == "sha512")
+        );
+        assert!(matches!("sha256:ab".parse::<Digest>(), Err(DigestError::Length(2))));
+        let upper = format!("sha256:{}", "A".repeat(64));
+        assert!(matches!(upper.parse::<Digest>(), Err(DigestError::Format(_))));
+    }
+}

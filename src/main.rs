@@ -1,0 +1,3 @@
+//! The `rpull` command.
+
+fn main() {}
