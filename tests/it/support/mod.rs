@@ -1,0 +1,10 @@
+//! What the tests stand on.
+
+pub mod debian;
+pub mod dockerd;
+pub mod image;
+pub mod judge;
+pub mod rpull;
+pub mod scratch;
+pub mod snapshot;
+pub mod tar;

@@ -1,0 +1,243 @@
+//! Two views of a data root: the whole tree as text with its random ids replaced, and
+//! a comparison of the trees of two roots.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::fs::{self, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::image::sha256;
+
+/// What stands for the random ids of a root. Keyed by chain id, so that the same
+/// layer has the same name in every root.
+pub struct Ids {
+    replace: Vec<(String, String)>,
+}
+
+impl Ids {
+    /// `[CACHE_n]` and `[LINK_n]`, numbered in the order of the stack, base first.
+    pub fn of(root: &Path) -> Self {
+        let layerdb = root.join("image/overlay2/layerdb/sha256");
+        let mut chains = names(&layerdb);
+        chains.sort_by_key(|chain| (depth(&layerdb, chain), chain.clone()));
+        let mut replace = Vec::new();
+        for (n, chain) in chains.iter().enumerate() {
+            let Ok(cache) = fs::read_to_string(layerdb.join(chain).join("cache-id")) else {
+                continue;
+            };
+            let link = fs::read_to_string(root.join("overlay2").join(&cache).join("link"));
+            if let Ok(link) = link {
+                replace.push((link, format!("[LINK_{}]", n + 1)));
+            }
+            replace.push((cache, format!("[CACHE_{}]", n + 1)));
+        }
+        Self { replace }
+    }
+
+    /// Also replaces a text of the caller's, such as the registry's port.
+    pub fn and(mut self, from: &str, to: &str) -> Self {
+        self.replace.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    pub fn apply(&self, text: &str) -> String {
+        self.replace.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    }
+}
+
+fn depth(layerdb: &Path, chain: &str) -> usize {
+    match fs::read_to_string(layerdb.join(chain).join("parent")) {
+        Ok(parent) => 1 + depth(layerdb, parent.trim_start_matches("sha256:")),
+        Err(_) => 0,
+    }
+}
+
+/// The names in a directory, sorted; none if it is absent.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The whole root, one line a path: mode, path, and what a small text file holds.
+pub fn snapshot_store(root: &Path, ids: &Ids) -> String {
+    let mut lines = BTreeMap::new();
+    for path in walk(root) {
+        let relative = path.strip_prefix(root).expect("below the root");
+        let shown = ids.apply(&relative.to_string_lossy());
+        let meta = fs::symlink_metadata(&path).expect("lstat");
+        let mut line = format!("{} {:04o} /{shown}", kind(&meta), meta.mode() & 0o7777);
+        if meta.is_symlink() {
+            let target = fs::read_link(&path).expect("readlink");
+            let _ = write!(line, " -> {}", ids.apply(&target.to_string_lossy()));
+        } else if meta.is_file() && shown.ends_with(".gz") {
+            let _ = write!(line, " ({} entries)", tar_split_lines(&path).len());
+        } else if meta.is_file() && meta.len() < 2000 {
+            match String::from_utf8(fs::read(&path).expect("read")) {
+                Ok(text) => drop(write!(line, " {:?}", ids.apply(&text))),
+                Err(_) => drop(write!(line, " ({} bytes)", meta.len())),
+            }
+        }
+        lines.insert(shown, line.replace('"', "'"));
+    }
+    lines.into_values().map(|line| line + "\n").collect()
+}
+
+/// All of `image/overlay2` and `overlay2` but what differs from pull to pull: ids,
+/// times of now, and how a gzip file is packed.
+pub fn describe(root: &Path) -> BTreeMap<String, String> {
+    let ids = Ids::of(root);
+    let mut inodes = HashMap::new();
+    let mut tree = BTreeMap::new();
+    for path in walk(root) {
+        let relative = path.strip_prefix(root).expect("below the root");
+        let bytes = relative.as_os_str().as_bytes();
+        let shown = ids.apply(&bytes.escape_ascii().to_string());
+        if !(shown.starts_with("image") || shown.starts_with("overlay2")) || passing(&shown) {
+            continue;
+        }
+        let meta = fs::symlink_metadata(&path).expect("lstat");
+        let mut line = format!("{} {:04o}", kind(&meta), meta.mode() & 0o7777);
+        let _ = write!(line, " {}:{}", meta.uid(), meta.gid());
+        if shown.contains("/diff/") {
+            let first = inodes.entry(meta.ino()).or_insert_with(|| shown.clone());
+            if first != &shown {
+                let _ = write!(line, " same inode as {first}");
+            }
+            let _ = write!(line, " {} rdev {}", time(&meta), meta.rdev());
+        }
+        for (name, value) in xattrs(&path) {
+            let _ = write!(line, " {name}={}", value.escape_ascii());
+        }
+        let _ = write!(line, " {}", content(&path, &meta, &ids));
+        tree.insert(shown, line);
+    }
+    tree
+}
+
+/// What comes and goes with a running dockerd.
+fn passing(path: &str) -> bool {
+    path.starts_with("image/overlay2/layerdb/mounts/") || path == "overlay2/backingFsBlockDev"
+}
+
+fn content(path: &Path, meta: &Metadata, ids: &Ids) -> String {
+    if meta.is_symlink() {
+        let target = fs::read_link(path).expect("readlink");
+        return format!(
+            "-> {}",
+            ids.apply(&target.as_os_str().as_bytes().escape_ascii().to_string())
+        );
+    }
+    if !meta.is_file() {
+        return String::new();
+    }
+    if path.ends_with("tar-split.json.gz") {
+        return tar_split_lines(path).join("\n");
+    }
+    let bytes = fs::read(path).expect("read");
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if bytes.len() < 8192 => ids.apply(text),
+        _ => sha256(&bytes),
+    }
+}
+
+/// The entries of a tar-split file. What follows the last file entry is cut into
+/// segments by chance, so it is shown as one.
+pub fn tar_split_lines(path: &Path) -> Vec<String> {
+    let mut text = String::new();
+    let file = fs::File::open(path).expect("tar-split.json.gz");
+    flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).expect("gzip");
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let tail = lines.iter().rposition(|line| line.starts_with("{\"type\":1")).map_or(0, |n| n + 1);
+    let mut shown = lines[..tail].to_vec();
+    let mut end = Vec::new();
+    for line in &lines[tail..] {
+        let entry: serde_json::Value = serde_json::from_str(line).expect("an entry");
+        let payload = entry["payload"].as_str().expect("a segment's payload");
+        end.extend(data_encoding::BASE64.decode(payload.as_bytes()).expect("base64"));
+    }
+    let empty_last = lines.last().is_some_and(|line| line.contains("\"payload\":\"\""));
+    shown.push(format!("end: {} bytes {} empty last: {empty_last}", end.len(), sha256(&end)));
+    shown
+}
+
+/// Fails with the first differing paths of two roots that should hold the same.
+#[track_caller]
+pub fn assert_same(ours: &Path, dockers: &Path) {
+    assert_same_trees(&describe(ours), &describe(dockers));
+}
+
+#[track_caller]
+pub fn assert_same_trees(ours: &BTreeMap<String, String>, dockers: &BTreeMap<String, String>) {
+    let mut report = String::new();
+    for path in ours.keys().chain(dockers.keys().filter(|path| !ours.contains_key(*path))) {
+        let (a, b) = (ours.get(path), dockers.get(path));
+        if a != b {
+            let _ = writeln!(report, "{path}\n  rpull  {}\n  docker {}", show(a), show(b));
+        }
+    }
+    assert!(report.is_empty(), "the roots differ:\n{report}");
+}
+
+fn show(line: Option<&String>) -> &str {
+    line.map_or("(absent)", String::as_str)
+}
+
+/// Every path below `root` and itself, directories before what they hold.
+pub fn walk(root: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![root.to_owned()];
+    let mut next = 0;
+    while next < paths.len() {
+        let path = paths[next].clone();
+        next += 1;
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            let mut below: Vec<_> =
+                fs::read_dir(&path).expect("readdir").map(|e| e.expect("readdir").path()).collect();
+            below.sort();
+            paths.extend(below);
+        }
+    }
+    paths.sort();
+    paths
+}
+
+fn kind(meta: &Metadata) -> char {
+    let kind = meta.file_type();
+    match () {
+        () if kind.is_dir() => 'd',
+        () if kind.is_symlink() => 'l',
+        () if kind.is_char_device() => 'c',
+        () if kind.is_block_device() => 'b',
+        () if kind.is_fifo() => 'p',
+        () => '-',
+    }
+}
+
+/// The time of last change; a time of today is the pull's own and says nothing.
+fn time(meta: &Metadata) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    if meta.mtime() > i64::try_from(now).expect("a clock") - 86400 {
+        return "[NOW]".to_owned();
+    }
+    format!("{}.{:09}", meta.mtime(), meta.mtime_nsec())
+}
+
+pub fn xattrs(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut list = vec![0; 65536];
+    let Ok(n) = rustix::fs::llistxattr(path, &mut list[..]) else { return Vec::new() };
+    let mut found = Vec::new();
+    for name in list[..n].split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let name = std::str::from_utf8(name).expect("an xattr's name");
+        let mut value = vec![0; 65536];
+        let n = rustix::fs::lgetxattr(path, name, &mut value[..]).expect("getxattr");
+        found.push((name.to_owned(), value[..n].to_vec()));
+    }
+    found.sort();
+    found
+}
