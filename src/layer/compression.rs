@@ -1,0 +1,186 @@
+//! Which compression a layer has, told by its first bytes, and its decoder.
+//!
+//! The media type is not asked: Docker decides by magic too, and real images lie
+//! (moby pkg/archive `DetectCompression`).
+
+use std::io::{self, BufRead, Cursor, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::LayerError;
+
+const LONGEST_MAGIC: usize = 6;
+
+/// A layer's compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// A plain tar.
+    None,
+    /// RFC 1952, one member or many.
+    Gzip,
+    /// RFC 8878, one frame or many.
+    Zstd,
+}
+
+impl Compression {
+    /// Tells the compression by the stream's first bytes.
+    ///
+    /// # Errors
+    /// [`LayerError::Compression`] for one that is known and not taken.
+    pub fn detect(head: &[u8]) -> Result<Self, LayerError> {
+        // 0x184D2A50..5F little endian: a skippable frame, which zstd streams may begin with.
+        let skippable =
+            head.len() >= 4 && head[0] & 0xf0 == 0x50 && head[1..4] == [0x2a, 0x4d, 0x18];
+        match head {
+            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
+            _ if skippable => Ok(Self::Zstd),
+            [b'B', b'Z', b'h', ..] => Err(LayerError::Compression("bzip2")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(LayerError::Compression("xz")),
+            _ => Ok(Self::None),
+        }
+    }
+
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// A reader of the uncompressed bytes.
+pub enum Decoder<R: BufRead> {
+    /// Passed through.
+    None(Peeked<R>),
+    /// Inflated.
+    Gzip(Box<MultiGzDecoder<Peeked<R>>>),
+    /// Decoded.
+    Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
+}
+
+impl<R: BufRead> Decoder<R> {
+    /// Looks at the first bytes of `source` and takes the decoder they ask for.
+    ///
+    /// # Errors
+    /// [`LayerError::Compression`], or the source's own.
+    pub fn new(mut source: R) -> Result<Self, LayerError> {
+        let mut head = Vec::with_capacity(LONGEST_MAGIC);
+        (&mut source)
+            .take(LONGEST_MAGIC as u64)
+            .read_to_end(&mut head)
+            .map_err(|e| LayerError::from_io(e, LayerError::Source))?;
+        let kind = Compression::detect(&head)?;
+        let source = Peeked { head: Cursor::new(head), rest: source };
+        Ok(match kind {
+            Compression::None => Self::None(source),
+            Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
+            Compression::Zstd => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(source);
+                Self::Zstd(Box::new(decoder.map_err(LayerError::Source)?))
+            }
+        })
+    }
+
+    /// Takes `source` as it is, whatever its first bytes are.
+    pub fn plain(source: R) -> Self {
+        Self::None(Peeked { head: Cursor::default(), rest: source })
+    }
+
+    /// What it decodes.
+    pub fn kind(&self) -> Compression {
+        match self {
+            Self::None(_) => Compression::None,
+            Self::Gzip(_) => Compression::Gzip,
+            Self::Zstd(_) => Compression::Zstd,
+        }
+    }
+
+    /// The source under the decoder, wherever it stands.
+    pub fn source(&mut self) -> &mut R {
+        match self {
+            Self::None(peeked) => &mut peeked.rest,
+            Self::Gzip(decoder) => &mut decoder.get_mut().rest,
+            Self::Zstd(decoder) => &mut decoder.get_mut().rest,
+        }
+    }
+}
+
+impl<R: BufRead> Read for Decoder<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::None(reader) => reader.read(out),
+            Self::Gzip(reader) => reader.read(out),
+            Self::Zstd(reader) => reader.read(out),
+        }
+    }
+}
+
+/// A reader whose first bytes were looked at.
+pub struct Peeked<R> {
+    head: Cursor<Vec<u8>>,
+    rest: R,
+}
+
+impl<R: BufRead> BufRead for Peeked<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if (self.head.position() as usize) < self.head.get_ref().len() {
+            return self.head.fill_buf();
+        }
+        self.rest.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        if (self.head.position() as usize) < self.head.get_ref().len() {
+            return self.head.consume(amount);
+        }
+        self.rest.consume(amount);
+    }
+}
+
+impl<R: BufRead> Read for Peeked<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let buffer = self.fill_buf()?;
+        let n = buffer.len().min(out.len());
+        out[..n].copy_from_slice(&buffer[..n]);
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
+        let mut out = Vec::new();
+        Decoder::new(bytes)?.read_to_end(&mut out).map_err(LayerError::Source)?;
+        Ok(out)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn each_kind_is_told_by_its_magic() {
+        assert_eq!(decode(b"plain").unwrap(), b"plain");
+        assert_eq!(decode(b"").unwrap(), b"");
+        assert_eq!(decode(&gzip(b"zipped")).unwrap(), b"zipped");
+        assert_eq!(decode(&zstd::encode_all(&b"zstd"[..], 1).unwrap()).unwrap(), b"zstd");
+        assert!(matches!(decode(b"BZh91AY"), Err(LayerError::Compression("bzip2"))));
+        assert!(matches!(decode(b"\xfd7zXZ\0"), Err(LayerError::Compression("xz"))));
+    }
+
+    #[test]
+    fn many_members_are_one_stream() {
+        let two = [gzip(b"one "), gzip(b"two")].concat();
+        assert_eq!(decode(&two).unwrap(), b"one two");
+    }
+}

@@ -1,0 +1,27 @@
+//! Layers: a compressed stream becomes verified files and the record that gives its tar
+//! back byte for byte. Everything here blocks; nothing here knows a network or a store.
+
+mod chunks;
+mod compression;
+mod error;
+mod extract;
+mod header;
+mod limits;
+mod meta;
+mod names;
+mod pax;
+mod reassemble;
+mod record_file;
+mod sparse;
+mod spool;
+mod tar_reader;
+mod tar_split;
+mod unpack;
+mod verify;
+
+pub use error::LayerError;
+pub use limits::Limits;
+pub use meta::Owners;
+pub use reassemble::{Reassembler, verify};
+pub use unpack::{Job, Unpacked, unpack};
+pub use verify::BlobSpec;

@@ -1,0 +1,240 @@
+//! A compressed stream to verified files: the threads of one layer and their order.
+//!
+//! ```text
+//! source -> [verify, decompress] -+-> [sha256: the diff id]
+//!                                 +-> [tar -> files, record] -> [gzip of the record]
+//! ```
+//!
+//! Each bracket is a thread; chunks are shared, not copied. The calling thread unpacks.
+
+use std::fs::File;
+use std::io::{BufRead, Read};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use super::LayerError;
+use super::chunks::{self, ChunkSender, ChunkStream, Pool};
+use super::compression::{Compression, Decoder};
+use super::extract::{Extractor, OpenFile};
+use super::limits::Limits;
+use super::meta::Owners;
+use super::record_file::{self, Writer};
+use super::tar_reader::{Entry, TarReader};
+use super::tar_split::{Recorder, Repeated};
+use super::verify::{BlobSpec, VerifyReader};
+use super::{names, spool::Spool};
+use crate::digest::{Digest, Hasher};
+use crate::oci::DiffId;
+use crate::overlay::DiffDir;
+use crate::progress::Meter;
+
+/// What to unpack, and how.
+pub struct Job<'a> {
+    /// What the source must be; `None` for a local copy, whose diff id says it all.
+    pub blob: Option<BlobSpec>,
+    /// The empty directory for the files.
+    pub diff: &'a mut DiffDir,
+    /// The empty, readable file for the record.
+    pub tar_split: File,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whose the files become.
+    pub owners: Owners,
+    /// Counts compressed bytes.
+    pub meter: Option<Meter>,
+}
+
+/// A layer that lies unpacked.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// The sha256 of the uncompressed tar. The caller compares it.
+    pub diff_id: DiffId,
+    /// Docker's size: the sum of the sizes of all non-directories, bytes.
+    pub size: u64,
+    /// Entries in the archive.
+    pub entries: u64,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Unpacks `source` as `job` says. On an error the directory holds rubbish, which is the
+/// caller's to remove.
+///
+/// # Errors
+/// [`LayerError`]; where the content is broken and the blob is not the one that was asked
+/// for, the latter is said.
+pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
+    let pool = Pool::default();
+    let (to_files, files) = chunks::channel(pool.clone());
+    let (to_hash, hash) = chunks::channel(pool.clone());
+    let (to_record, record) = sync_channel::<Vec<u8>>(2);
+    let Job { blob, diff, tar_split, limits, owners, meter } = job;
+    let local = blob.is_none();
+    let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
+    thread::scope(|scope| {
+        let decoding = scope.spawn(move || {
+            let source = VerifyReader::new(source, blob, meter);
+            decode(source, local, &pool, &to_files, &to_hash)
+        });
+        let hashing = scope.spawn(move || hash_all(hash));
+        let recording = scope.spawn(move || write_record(Writer::new(tar_split), &record));
+        let unpacked = entries(files, diff, &limits, blob.map(|blob| blob.size), owners, to_record);
+        let decoded = decoding.join().map_err(|_| LayerError::Cancelled)?;
+        let diff_id = hashing.join().map_err(|_| LayerError::Cancelled)?;
+        let recorded = recording.join().map_err(|_| LayerError::Cancelled)?;
+        // The source's own failure explains all others.
+        decoded?;
+        recorded?;
+        let (mut done, repeated, mut spool) = unpacked?;
+        if !repeated.is_empty() || !spool.is_empty() {
+            let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
+            record_file::mend(&mut kept, scratch, &repeated, &mut spool)?;
+        }
+        done.diff_id = DiffId(diff_id?);
+        Ok(done)
+    })
+}
+
+/// Reads the whole source in chunks for both consumers. When they stop early, or the
+/// stream is broken, the rest is read for its digest alone: a blob that is not the one
+/// asked for must be called that.
+fn decode<R: BufRead>(
+    source: VerifyReader<R>,
+    local: bool,
+    pool: &Pool,
+    files: &ChunkSender,
+    hash: &ChunkSender,
+) -> Result<(), LayerError> {
+    let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
+    loop {
+        let mut buffer = pool.take();
+        match fill(&mut decoder, &mut buffer) {
+            Ok(0) => return drain(&mut decoder),
+            Ok(n) => buffer.truncate(n),
+            Err(e) => {
+                let broken = classify(e, decoder.kind());
+                drain(&mut decoder)?;
+                let _ = files.send(Err(LayerError::Cancelled));
+                return Err(broken);
+            }
+        }
+        let chunk = Arc::new(buffer);
+        let _ = hash.send(Ok(chunk.clone()));
+        if files.send(Ok(chunk)).is_err() {
+            return drain(&mut decoder);
+        }
+    }
+}
+
+fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+fn drain<R: BufRead>(decoder: &mut Decoder<VerifyReader<R>>) -> Result<(), LayerError> {
+    decoder.source().drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
+}
+
+fn classify(error: std::io::Error, kind: Compression) -> LayerError {
+    LayerError::from_io(error, |source| match kind {
+        Compression::None => LayerError::Source(source),
+        kind => LayerError::Decompress { kind: kind.name(), source },
+    })
+}
+
+fn hash_all(chunks: ChunkStream) -> Result<Digest, LayerError> {
+    let mut hasher = Hasher::new();
+    chunks.for_each(|bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
+}
+
+fn write_record(
+    mut writer: Writer,
+    lines: &std::sync::mpsc::Receiver<Vec<u8>>,
+) -> Result<(), LayerError> {
+    for lines in lines {
+        writer.lines(&lines).map_err(LayerError::TarSplit)?;
+    }
+    writer.finish().map(drop).map_err(LayerError::TarSplit)
+}
+
+type Done = (Unpacked, Repeated, Spool);
+
+fn entries(
+    chunks: ChunkStream,
+    diff: &mut DiffDir,
+    limits: &Limits,
+    blob: Option<u64>,
+    owners: Owners,
+    record: SyncSender<Vec<u8>>,
+) -> Result<Done, LayerError> {
+    let mut tar = TarReader::new(chunks, limits.pax);
+    let mut files = Extractor::new(diff, owners);
+    let mut record = Recorder::new(Box::new(move |lines| {
+        // If the writer is gone, its own error is the one to tell.
+        record.send(lines).map_err(|_| LayerError::Cancelled)?;
+        Ok(Vec::with_capacity(512 << 10))
+    }));
+    let mut count = 0;
+    while let Some(entry) = tar.next(&mut record)? {
+        count += 1;
+        limits.check(tar.offset() + entry.data, blob, count)?;
+        one_entry(&mut tar, &mut files, &mut record, &entry, limits)?;
+    }
+    tar.rest(&mut record)?;
+    let extracted = files.close()?;
+    let repeated = record.finish()?;
+    let (size, warnings) = (extracted.size, extracted.warnings);
+    let diff_id = DiffId(Digest::of(b""));
+    Ok((Unpacked { diff_id, size, entries: count, warnings }, repeated, extracted.spool))
+}
+
+fn one_entry(
+    tar: &mut TarReader,
+    files: &mut Extractor<'_>,
+    record: &mut Recorder,
+    entry: &Entry,
+    limits: &Limits,
+) -> Result<(), LayerError> {
+    let name = names::clean(&entry.name, limits.depth)?;
+    let mut placed = files.place(entry, &name, record.position())?;
+    record.begin(&name.path, placed.held, entry.data)?;
+    let mut written = 0;
+    loop {
+        let bytes = tar.data()?;
+        let n = bytes.len();
+        if n == 0 {
+            break;
+        }
+        record.data(bytes)?;
+        if let Some(open) = &mut placed.file {
+            open.write(entry, bytes, written)
+                .map_err(|e| LayerError::write("write", &entry.name, e))?;
+        }
+        written += n as u64;
+        tar.consume(n);
+    }
+    if let Some(open) = placed.file {
+        finish(files, open, entry, &name.path)?;
+    }
+    record.end(&entry.name, entry.stated)
+}
+
+fn finish(
+    files: &mut Extractor<'_>,
+    open: OpenFile,
+    entry: &Entry,
+    path: &[u8],
+) -> Result<(), LayerError> {
+    if let Some(map) = &entry.sparse {
+        open.file.set_len(map.size).map_err(|e| LayerError::write("write", path, e))?;
+    }
+    files.finish(open, entry, path)
+}

@@ -1,0 +1,113 @@
+//! An image's config, as far as pulling and showing need it (OCI image-spec config.md).
+
+use serde::Deserialize;
+
+use super::ids::DiffId;
+use super::manifest::ManifestError;
+use super::platform::Platform;
+
+/// What a pull reads of a config. All else is passed over, so that an odd field there
+/// cannot fail a pull.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ImageConfig {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    variant: String,
+    #[serde(default)]
+    rootfs: Option<RootFs>,
+    #[serde(default)]
+    history: Option<Vec<History>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Option<Vec<DiffId>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct History {
+    #[serde(default)]
+    empty_layer: bool,
+}
+
+impl ImageConfig {
+    /// Reads a config.
+    ///
+    /// # Errors
+    /// [`ManifestError::Config`] if it is no JSON of the right shape, or has no `rootfs`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let wrong = |what: String| ManifestError::Config(what);
+        let config: Self = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
+        if config.rootfs.is_none() {
+            return Err(wrong(
+                "it has no rootfs; an image's config lists its layers there".to_owned(),
+            ));
+        }
+        let layered =
+            |history: &Vec<History>| history.iter().filter(|entry| !entry.empty_layer).count();
+        let (layers, said) = (config.diff_ids().len(), config.history.as_ref().map_or(0, layered));
+        // dockerd refuses such an image when it reads its store again.
+        if said > layers {
+            return Err(wrong(format!(
+                "too many non-empty layers in its history: {said}, it has {layers} layers"
+            )));
+        }
+        Ok(config)
+    }
+
+    /// The diff ids of the layers, base first.
+    pub fn diff_ids(&self) -> &[DiffId] {
+        self.rootfs.as_ref().and_then(|rootfs| rootfs.diff_ids.as_deref()).unwrap_or(&[])
+    }
+
+    /// Checks that there is a diff id for each of `layers` layers.
+    ///
+    /// # Errors
+    /// [`ManifestError::LayerCount`].
+    pub fn check_layers(&self, layers: usize) -> Result<(), ManifestError> {
+        let diff_ids = self.diff_ids().len();
+        if diff_ids == layers {
+            Ok(())
+        } else {
+            Err(ManifestError::LayerCount { layers, diff_ids })
+        }
+    }
+
+    /// What the image says it runs on.
+    pub fn platform(&self) -> Platform {
+        Platform::new(&self.os, &self.architecture, &self.variant)
+    }
+
+    /// Whether the image runs on `wanted`. One that says nothing does, as does one without
+    /// a variant (moby `OnlyPlatformWithFallback`).
+    pub fn runs_on(&self, wanted: &Platform) -> bool {
+        if self.os.is_empty() && self.architecture.is_empty() {
+            return true;
+        }
+        let own = self.platform();
+        let base = Platform { variant: String::new(), ..wanted.clone() };
+        wanted.rank(&own).is_some() || own == base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_fields_do_not_fail_a_config() {
+        let json = br#"{"created":"yesterday","os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":null},"config":7}"#;
+        let config = ImageConfig::parse(json).unwrap();
+        assert_eq!(config.diff_ids(), []);
+        assert!(config.check_layers(1).is_err());
+        assert!(config.runs_on(&"linux/amd64/v3".parse().unwrap()));
+        assert!(!config.runs_on(&"linux/arm64".parse().unwrap()));
+        assert!(ImageConfig::parse(b"{}").is_err());
+        let history = br#"{"rootfs":{"diff_ids":[]},"history":[{"created_by":"x"}]}"#;
+        assert!(ImageConfig::parse(history).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! Media types: what a document or blob claims to be.
+
+/// Docker image manifest, version 2 schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker schema 1, unsigned and signed: asked for only to be refused by name.
+pub const DOCKER_SCHEMA1: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+
+/// What a pull asks a registry for.
+pub const ACCEPTED_MANIFESTS: [&str; 6] =
+    [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, DOCKER_SCHEMA1[0], DOCKER_SCHEMA1[1]];
+
+/// A media type without its parameters (`; charset=utf-8`).
+pub fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or(media_type).trim()
+}
+
+/// Whether a manifest of this type lists other manifests.
+pub fn is_index(media_type: &str) -> bool {
+    matches!(essence(media_type), DOCKER_LIST | OCI_INDEX)
+}
+
+/// Whether a blob of this type can be an image's layer (moby distribution/registry.go: the
+/// type or a prefix of it; what is really in it is told by its bytes).
+pub fn is_layer(media_type: &str) -> bool {
+    let media_type = essence(media_type);
+    let family =
+        |prefix: &str| media_type.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+    family("application/vnd.oci.image")
+        || family("application/vnd.docker")
+        || matches!(media_type, "" | "application/octet-stream" | "application/json" | "text/html")
+}
+
+/// What kind of thing a config of this type describes, if it is no image.
+pub fn not_an_image(config: &str) -> Option<&'static str> {
+    match essence(config) {
+        "application/vnd.docker.plugin.v1+json" => Some("a Docker plugin"),
+        "application/vnd.cncf.helm.config.v1+json" => Some("a Helm chart"),
+        "application/vnd.oci.empty.v1+json" => Some("an artifact without a config"),
+        kind if kind.starts_with("application/vnd.docker.ai.") => Some("an AI model"),
+        kind if kind.starts_with("application/vnd.docker.") => None,
+        kind if kind.starts_with("application/vnd.oci.image.") => None,
+        // Old registries and builders left it out or said anything.
+        "" | "application/octet-stream" | "application/json" | "text/html" => None,
+        _ => Some("an artifact"),
+    }
+}

@@ -1,0 +1,303 @@
+//! File operations that cannot leave a layer's `diff` directory.
+//!
+//! Every path is resolved by the kernel relative to the directory's descriptor with
+//! openat2(2). A path without symlinks is resolved with `RESOLVE_BENEATH`; a parent that
+//! is a symlink of the same layer with `RESOLVE_IN_ROOT`, so that an absolute target
+//! means the layer's own root, as it does for dockerd, which unpacks in a chroot.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+/// How many directory descriptors are kept open for one layer.
+const CACHED_DIRS: usize = 128;
+
+/// The xattr namespace that overlayfs reads its marks from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrSpace {
+    /// `trusted.overlay.*`: mounts made by root in the first user namespace.
+    Trusted,
+    /// `user.overlay.*`: mounts made with `userxattr`.
+    User,
+}
+
+impl XattrSpace {
+    /// The space that the current user's mounts read.
+    pub fn of_this_process() -> Self {
+        if rustix::process::geteuid().is_root() && !in_user_namespace() {
+            Self::Trusted
+        } else {
+            Self::User
+        }
+    }
+
+    fn opaque(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.opaque",
+            Self::User => "user.overlay.opaque",
+        }
+    }
+}
+
+/// Whether this process runs in a user namespace of its own: then its uid map is not the
+/// whole range (user_namespaces(7)).
+pub fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    !map.is_empty() && !whole
+}
+
+/// An open directory of the layer.
+#[derive(Debug)]
+pub struct DirHandle {
+    fd: OwnedFd,
+    /// The group that owns the directory; new entries may inherit it.
+    pub gid: u32,
+    /// Whether the path given led through a symlink.
+    pub through_symlink: bool,
+}
+
+impl AsFd for DirHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The `diff` directory of one layer, and a cache of the directories below it.
+#[derive(Debug)]
+pub struct DiffDir {
+    root: OwnedFd,
+    space: XattrSpace,
+    umask: u32,
+    cache: HashMap<Vec<u8>, Arc<DirHandle>>,
+    last: Option<(Vec<u8>, Arc<DirHandle>)>,
+}
+
+impl DiffDir {
+    /// Opens the directory at `path`, which must exist.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn open(path: &Path, space: XattrSpace) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = fs::open(path, flags, Mode::empty())?;
+        Ok(Self { root, space, umask: umask(), cache: HashMap::new(), last: None })
+    }
+
+    /// The mode bits that the kernel takes off what this process creates.
+    pub fn umask(&self) -> u32 {
+        self.umask
+    }
+
+    /// The directory at `path` (clean, relative, empty for the root), made with its
+    /// parents as 0755 where it is missing, as dockerd does for implied parents.
+    ///
+    /// # Errors
+    /// `NotADirectory` where a file stands in the way, and what the kernel says.
+    pub fn dir(&mut self, path: &[u8]) -> io::Result<Arc<DirHandle>> {
+        if let Some((last, handle)) = &self.last
+            && last == path
+        {
+            return Ok(handle.clone());
+        }
+        let handle = match self.cache.get(path) {
+            Some(handle) => handle.clone(),
+            None => {
+                let handle = Arc::new(self.open_or_make(path)?);
+                if self.cache.len() >= CACHED_DIRS {
+                    self.cache.clear();
+                }
+                self.cache.insert(path.to_vec(), handle.clone());
+                handle
+            }
+        };
+        self.last = Some((path.to_vec(), handle.clone()));
+        Ok(handle)
+    }
+
+    /// The directory at `path` if it is there and a directory; never made.
+    ///
+    /// # Errors
+    /// What openat2(2) says.
+    pub fn existing_dir(&self, path: &[u8]) -> io::Result<DirHandle> {
+        match self.resolve(path, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+            Ok(fd) => handle(fd, false),
+            Err(Errno::LOOP) => handle(self.resolve(path, ResolveFlags::IN_ROOT)?, true),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Opens the regular file at `path` for reading, wherever symlinks of its parents
+    /// lead inside the layer; the file itself must be no symlink.
+    ///
+    /// # Errors
+    /// What openat2(2) says; `InvalidInput` if it is no regular file.
+    pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let fd = retry(|| fs::openat2(&self.root, path, flags, Mode::empty(), how))?;
+        if FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(File::from(fd))
+    }
+
+    /// Marks the directory opaque: what lower layers have in it is hidden.
+    ///
+    /// # Errors
+    /// What setxattr(2) says.
+    pub fn set_opaque(&self, dir: &DirHandle) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = fs::openat(dir, ".", flags, Mode::empty())?;
+        Ok(fs::fsetxattr(&fd, self.space.opaque(), b"y", XattrFlags::empty())?)
+    }
+
+    /// An unnamed file beside the layer's content; it is gone when it is closed.
+    ///
+    /// # Errors
+    /// What open(2) with `O_TMPFILE` says.
+    pub fn temp_file(&self) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&self.root, ".", flags, Mode::from_raw_mode(0o600))?))
+    }
+
+    /// Where `dir` really is, relative to the root, symlinks resolved.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn real_path(&self, dir: &DirHandle) -> io::Result<Vec<u8>> {
+        let of = |fd: BorrowedFd<'_>| {
+            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            std::fs::read_link(link).map(|path| path.into_os_string().into_vec())
+        };
+        let (root, dir) = (of(self.root.as_fd())?, of(dir.as_fd())?);
+        let below = dir.strip_prefix(root.as_slice()).unwrap_or(b"");
+        Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
+    }
+
+    /// Forgets the cached descriptors: a directory was removed or replaced.
+    pub fn forget(&mut self) {
+        self.cache.clear();
+        self.last = None;
+    }
+
+    fn resolve(&self, path: &[u8], how: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let path: &[u8] = if path.is_empty() { b"." } else { path };
+        let how = how | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        retry(|| fs::openat2(&self.root, path, flags, Mode::empty(), how))
+    }
+
+    fn open_or_make(&mut self, path: &[u8]) -> io::Result<DirHandle> {
+        let error = match self.existing_dir(path) {
+            Ok(handle) => return Ok(handle),
+            Err(e) => e,
+        };
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        if path.is_empty() || !(missing || error.kind() == io::ErrorKind::NotADirectory) {
+            return Err(error);
+        }
+        let (parent, name) = split(path);
+        let parent = self.dir(parent)?;
+        let hidden = match stat(&parent, name)? {
+            None => false,
+            Some(stat) if is_whiteout(&stat) => {
+                fs::unlinkat(&*parent, name, AtFlags::empty())?;
+                true
+            }
+            Some(_) => return Err(error),
+        };
+        make_dir(&*parent, name, 0o755, self.umask)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made =
+            handle(fs::openat(&*parent, name, flags, Mode::empty())?, parent.through_symlink)?;
+        if hidden {
+            // The whiteout hid what lower layers have there; so must what replaces it.
+            self.set_opaque(&made)?;
+        }
+        Ok(made)
+    }
+}
+
+/// What stands at `name`, not followed; `None` if nothing does.
+///
+/// # Errors
+/// What fstatat(2) says.
+pub fn stat(dir: &DirHandle, name: &[u8]) -> io::Result<Option<Stat>> {
+    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether this is overlayfs's whiteout: a character device 0:0.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Makes the directory `name` with exactly `mode`.
+///
+/// # Errors
+/// What mkdirat(2) and fchmodat(2) say.
+pub fn make_dir(dir: impl AsFd, name: &[u8], mode: u32, umask: u32) -> io::Result<()> {
+    fs::mkdirat(&dir, name, Mode::from_raw_mode(mode))?;
+    // The kernel takes the umask off, and never sets setuid or setgid for mkdir.
+    if mode & (umask | 0o6000) != 0 {
+        fs::chmodat(&dir, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Makes overlayfs's whiteout at `name`.
+///
+/// # Errors
+/// What mknodat(2) says.
+pub fn make_whiteout(dir: &DirHandle, name: &[u8]) -> io::Result<()> {
+    Ok(fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?)
+}
+
+/// A path to `name` in `dir` for the calls that take no descriptor, like lsetxattr(2).
+pub fn proc_path(dir: &DirHandle, name: &[u8]) -> Vec<u8> {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    path
+}
+
+/// A clean relative path as parent and last name.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&b| b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn handle(fd: OwnedFd, through_symlink: bool) -> io::Result<DirHandle> {
+    let gid = fs::fstat(&fd)?.st_gid;
+    Ok(DirHandle { fd, gid, through_symlink })
+}
+
+/// openat2(2) with a `RESOLVE_` flag answers EAGAIN when a rename elsewhere races with it.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Read from /proc because umask(2) cannot ask without changing it for all threads.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    // Not knowing it, assume that every bit has to be set again.
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}

@@ -1,0 +1,8 @@
+//! The overlay2 directory format: ids, confined file operations, whiteouts, mounts.
+
+mod diff_dir;
+
+pub use diff_dir::{
+    DiffDir, DirHandle, XattrSpace, in_user_namespace, is_whiteout, make_dir, make_whiteout,
+    proc_path, split, stat,
+};

@@ -1,0 +1,52 @@
+//! What a pull can be told.
+
+use crate::layer::Limits;
+use crate::oci::Platform;
+
+/// When the registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Always: a tag may have moved. A digest cannot, and is not asked for when present.
+    #[default]
+    Always,
+    /// Only if the name is not in the store.
+    Missing,
+    /// Never: the name is in the store or the pull fails.
+    Never,
+}
+
+/// What a pull can be told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The platform wanted; the host's if none is given.
+    pub platform: Option<Platform>,
+    /// How many layers are fetched and unpacked at a time.
+    pub jobs: usize,
+    /// When the registry is asked.
+    pub policy: Policy,
+    /// Say what would be fetched, and change nothing.
+    pub dry_run: bool,
+    /// Keep the compressed layers in the content store.
+    pub keep_blobs: bool,
+    /// Return only when all is on the disk, not just in the page cache.
+    pub sync: bool,
+    /// Guards against bombs.
+    pub limits: Limits,
+}
+
+/// Docker's default, too: more connections do not make one registry faster.
+const JOBS: usize = 3;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            platform: None,
+            jobs: JOBS,
+            policy: Policy::default(),
+            dry_run: false,
+            keep_blobs: false,
+            sync: false,
+            limits: Limits::default(),
+        }
+    }
+}

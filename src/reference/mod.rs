@@ -1,0 +1,262 @@
+//! Names of images, by Docker's grammar and normalisation.
+//!
+//! ```text
+//! reference       := name [ ":" tag ] [ "@" digest ]
+//! name            := [ domain "/" ] path
+//! domain          := host [ ":" port ]
+//! host            := domain-component *( "." domain-component ) | "[" IPv6 "]"
+//! domain-component:= alnum | alnum *( alnum | "-" ) alnum
+//! path            := component *( "/" component )
+//! component       := alnum *( separator alnum )          lower case only
+//! separator       := "." | "_" | "__" | 1*"-"
+//! tag             := word *127( word | "." | "-" )
+//! digest          := "sha256:" 64 * lower-case hex
+//! ```
+//!
+//! The source is distribution/reference (`regexp.go`, `normalize.go`): a name without a
+//! domain is Docker Hub's, and one without a slash lies there under `library/`.
+
+mod grammar;
+mod query;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::digest::{Digest, DigestError};
+
+pub use query::Query;
+
+/// Docker Hub's domain in normal names.
+pub const DOCKER_HUB: &str = "docker.io";
+
+/// What `docker pull` adds to a name without tag and digest.
+const DEFAULT_TAG: &str = "latest";
+
+/// A repository: a place on a registry that holds an image's versions.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    domain: String,
+    path: String,
+}
+
+/// A normalised image name. Shown in the familiar form: `nginx`, `host:5000/a/b:t`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    repository: Repository,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+/// Why a text is no [`Reference`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid reference '{input}': {reason}")]
+pub struct ReferenceError {
+    /// The whole text.
+    pub input: String,
+    /// Which part of it is wrong.
+    pub reason: Reason,
+}
+
+/// The part of a name that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Nothing was given.
+    #[error("it is empty")]
+    Empty,
+    /// 64 hex digits could be an id as well.
+    #[error("a name of 64 hex digits is an image id; expected a repository name")]
+    LooksLikeId,
+    /// Capitals in the path.
+    #[error("repository name '{0}' must be lowercase")]
+    Uppercase(String),
+    /// No path behind the domain.
+    #[error("repository name must have at least one component")]
+    NoPath,
+    /// A part of the path breaks the grammar.
+    #[error(
+        "repository name has the invalid part '{0}'; expected lower-case letters and digits, \
+         joined by one '.', one or two '_', or dashes"
+    )]
+    Component(String),
+    /// The path is over 255 characters.
+    #[error("repository name must not be more than 255 characters, it has {0}")]
+    Long(usize),
+    /// The host or its port breaks the grammar.
+    #[error("registry host '{0}' is invalid; expected HOST or HOST:PORT")]
+    Domain(String),
+    /// The tag breaks the grammar.
+    #[error(
+        "tag '{0}' is invalid; expected at most 128 letters, digits, '_', '.' and '-', \
+         not beginning with '.' or '-'"
+    )]
+    Tag(String),
+    /// The digest breaks the grammar.
+    #[error("digest: {0}")]
+    Digest(#[from] DigestError),
+    /// `scratch` is no image.
+    #[error("'scratch' is a reserved name: the empty image has no layers to pull")]
+    Scratch,
+    /// `sha256:tag` would read as a digest.
+    #[error("a repository named 'sha256' cannot be told from a digest")]
+    AlgorithmName,
+}
+
+impl Repository {
+    /// `docker.io` for Docker Hub, else `host[:port]`.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The path on the registry: `library/nginx`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The whole name: `docker.io/library/nginx`.
+    pub fn canonical(&self) -> String {
+        format!("{}/{}", self.domain, self.path)
+    }
+}
+
+/// The familiar form: without Docker Hub's domain, and without its `library/`.
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.domain != DOCKER_HUB {
+            return write!(f, "{}/{}", self.domain, self.path);
+        }
+        let official = self.path.strip_prefix("library/").filter(|rest| !rest.contains('/'));
+        f.write_str(official.unwrap_or(&self.path))
+    }
+}
+
+impl Reference {
+    /// `docker.io` for Docker Hub, else `host[:port]`.
+    pub fn domain(&self) -> &str {
+        &self.repository.domain
+    }
+
+    /// The repository's path on its registry: `library/nginx`.
+    pub fn path(&self) -> &str {
+        &self.repository.path
+    }
+
+    /// The tag, if one was given.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest, if one was given. It wins over a tag.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// The name without tag and digest.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// With the tag `latest` if it has neither tag nor digest, and whether it was added.
+    pub fn with_default_tag(mut self) -> (Self, bool) {
+        let added = self.tag.is_none() && self.digest.is_none();
+        if added {
+            self.tag = Some(DEFAULT_TAG.to_owned());
+        }
+        (self, added)
+    }
+
+    /// The same repository with this digest and no tag.
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self { repository: self.repository.clone(), tag: None, digest: Some(digest) }
+    }
+
+    /// The same repository with this tag and no digest.
+    ///
+    /// # Errors
+    /// [`Reason::Tag`].
+    pub fn tagged(&self, tag: &str) -> Result<Self, ReferenceError> {
+        let valid = grammar::is_tag(tag).then(|| tag.to_owned());
+        let wrong = || error(tag, Reason::Tag(tag.to_owned()));
+        let tag = Some(valid.ok_or_else(wrong)?);
+        Ok(Self { repository: self.repository.clone(), tag, digest: None })
+    }
+
+    /// The whole name: `docker.io/library/nginx:latest`.
+    pub fn canonical(&self) -> String {
+        format!("{}{}", self.repository.canonical(), self.suffix())
+    }
+
+    /// The form that names Docker Hub by its index: `index.docker.io/library/nginx:latest`.
+    pub fn index_form(&self) -> String {
+        match self.domain() {
+            DOCKER_HUB => format!("index.{}", self.canonical()),
+            _ => self.canonical(),
+        }
+    }
+
+    fn suffix(&self) -> String {
+        let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = self.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+        tag + &digest
+    }
+}
+
+/// The familiar form: what people see and type.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.repository, self.suffix())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(input: &str) -> Result<Self, ReferenceError> {
+        parse(input).map_err(|reason| error(input, reason))
+    }
+}
+
+fn error(input: &str, reason: Reason) -> ReferenceError {
+    ReferenceError { input: input.to_owned(), reason }
+}
+
+fn parse(input: &str) -> Result<Reference, Reason> {
+    if input.is_empty() {
+        return Err(Reason::Empty);
+    }
+    if grammar::is_bare_id(input) {
+        return Err(Reason::LooksLikeId);
+    }
+    let (domain, rest) = grammar::split_domain(input);
+    let (rest, digest) = match rest.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest.parse()?)),
+        None => (rest, None),
+    };
+    let (path, tag) = match rest.split_once(':') {
+        Some((path, tag)) => (path, Some(tag)),
+        None => (rest, None),
+    };
+    grammar::check_domain(domain)?;
+    if domain == DOCKER_HUB && path == "scratch" && digest.is_none() {
+        return Err(Reason::Scratch);
+    }
+    grammar::check_path(path)?;
+    if let Some(tag) = tag
+        && !grammar::is_tag(tag)
+    {
+        return Err(Reason::Tag(tag.to_owned()));
+    }
+    let official = domain == DOCKER_HUB && !path.contains('/');
+    if official && path == "sha256" {
+        return Err(Reason::AlgorithmName);
+    }
+    let path = if official { format!("library/{path}") } else { path.to_owned() };
+    if path.len() > 255 {
+        return Err(Reason::Long(path.len()));
+    }
+    let repository = Repository { domain: domain.to_owned(), path };
+    Ok(Reference { repository, tag: tag.map(str::to_owned), digest })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! What `inspect`, `rm` and `tag` accept: a name, an id, or the beginning of an id.
+
+use super::{Reference, ReferenceError, grammar};
+
+/// A word that means an image of the store (distribution/reference `ParseAnyReference`, and
+/// Docker's search by unique prefix).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// A whole id, 64 hex digits.
+    Id(String),
+    /// A name; if `prefix` is set, the word could also be the beginning of an id. A name
+    /// wins over a short id, as with dockerd.
+    Name {
+        /// The name.
+        name: Reference,
+        /// The hex digits.
+        prefix: Option<String>,
+    },
+    /// Hex digits that are no name: `sha256:` and the beginning of an id.
+    Prefix(String),
+}
+
+impl Query {
+    /// Reads `text`.
+    ///
+    /// # Errors
+    /// It is neither id nor name.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if grammar::is_bare_id(text) {
+            return Ok(Self::Id(text.to_owned()));
+        }
+        let hex =
+            |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if let Some(digits) = text.strip_prefix("sha256:")
+            && !digits.is_empty()
+            && digits.len() <= 64
+            && hex(digits)
+        {
+            let whole = digits.len() == 64;
+            let digits = digits.to_owned();
+            return Ok(if whole { Self::Id(digits) } else { Self::Prefix(digits) });
+        }
+        let prefix = hex(text).then(|| text.to_owned());
+        Ok(Self::Name { name: text.parse()?, prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_prefixes_and_names_are_told_apart() {
+        let id = "ab".repeat(32);
+        assert_eq!(Query::parse(&id).unwrap(), Query::Id(id.clone()));
+        assert_eq!(Query::parse(&format!("sha256:{id}")).unwrap(), Query::Id(id));
+        assert_eq!(Query::parse("sha256:abc").unwrap(), Query::Prefix("abc".into()));
+        assert!(
+            matches!(Query::parse("abc").unwrap(), Query::Name { prefix: Some(p), .. } if p == "abc")
+        );
+        assert!(matches!(Query::parse("nginx").unwrap(), Query::Name { prefix: None, .. }));
+        assert!(Query::parse("UPPER").is_err());
+    }
+}
