@@ -90,16 +90,22 @@ impl Dockerd {
         self.run.path().join("sock")
     }
 
+    /// The end of what it said.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.run.path().join("log")).unwrap_or_default()
+        let log = std::fs::read_to_string(self.run.path().join("log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
         // Debian's client stands beside Debian's daemon; a newer one in /usr/local
         // would print other tables.
         let debian = Path::new("/usr/bin/docker");
-        let mut command = Command::new(if debian.exists() { debian } else { Path::new("docker") });
+        // A daemon that reads a fifo in place of a file would keep us for ever.
+        let mut command = Command::new("timeout");
         command
+            .args(["--kill-after=5", "120"])
+            .arg(if debian.exists() { debian } else { Path::new("docker") })
             .arg("--config")
             .arg(self.run.path().join("client"))
             .arg("--host")

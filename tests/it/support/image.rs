@@ -2,6 +2,7 @@
 //! that shares nothing with rpull's own.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
@@ -384,4 +385,30 @@ fn merge(into: &mut Value, from: &Value) {
     for (key, value) in from.as_object().into_iter().flatten() {
         into[key] = value.clone();
     }
+}
+
+/// Pushes the OCI image layout in `dir`, whose index names one image or index.
+pub fn push_layout(host: &str, name: &str, dir: &Path) -> Pushed {
+    let repository = name.split(':').next().unwrap_or(name);
+    let read = |digest: &str| {
+        std::fs::read(dir.join("blobs").join(digest.replace(':', "/"))).expect("a blob")
+    };
+    let index: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("index.json")).expect("index.json"))
+            .expect("index.json");
+    let root = &index["manifests"][0];
+    let bytes = read(root["digest"].as_str().expect("a digest"));
+    let parsed: Value = serde_json::from_slice(&bytes).expect("JSON");
+    for entry in parsed["manifests"].as_array().into_iter().flatten() {
+        let digest = entry["digest"].as_str().expect("a digest");
+        let manifest = read(digest);
+        let parsed: Value = serde_json::from_slice(&manifest).expect("JSON");
+        let pusher = Pusher::new(host, &format!("{repository}@{digest}"));
+        let blobs = parsed["layers"].as_array().into_iter().flatten().chain([&parsed["config"]]);
+        for blob in blobs {
+            pusher.blob(&read(blob["digest"].as_str().expect("a digest")));
+        }
+        pusher.manifest_bytes(manifest, entry["mediaType"].as_str().expect("a media type"));
+    }
+    Pusher::new(host, name).manifest_bytes(bytes, root["mediaType"].as_str().expect("a media type"))
 }

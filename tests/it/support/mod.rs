@@ -2,8 +2,10 @@
 
 pub mod debian;
 pub mod dockerd;
+pub mod hub;
 pub mod image;
 pub mod judge;
+pub mod proxy;
 pub mod rpull;
 pub mod scratch;
 pub mod snapshot;

@@ -12,28 +12,66 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::image::sha256;
 
-/// What stands for the random ids of a root. Keyed by chain id, so that the same
-/// layer has the same name in every root.
+const LAYERDB: &str = "image/overlay2/layerdb/sha256";
+
+/// The chain ids of a stack of layers, base first, without `sha256:`: what layerdb's
+/// directories are called (OCI image-spec config.md, "Layer ChainID").
+pub fn chains(diff_ids: &[String]) -> Vec<String> {
+    let mut chains: Vec<String> = Vec::new();
+    for diff_id in diff_ids {
+        let chain = match chains.last() {
+            None => diff_id.clone(),
+            Some(parent) => sha256(format!("{parent} {diff_id}").as_bytes()),
+        };
+        chains.push(chain);
+    }
+    chains.iter().map(|chain| chain["sha256:".len()..].to_owned()).collect()
+}
+
+/// The overlay2 directory of a layer.
+pub fn layer_dir(root: &Path, chain: &str) -> PathBuf {
+    let record = root.join(LAYERDB).join(chain).join("cache-id");
+    let cache = fs::read_to_string(&record).unwrap_or_else(|e| panic!("{}: {e}", record.display()));
+    root.join("overlay2").join(cache)
+}
+
+/// The files of a layer.
+pub fn diff_dir(root: &Path, chain: &str) -> PathBuf {
+    layer_dir(root, chain).join("diff")
+}
+
+/// What stands for the random ids of a root.
 pub struct Ids {
     replace: Vec<(String, String)>,
 }
 
 impl Ids {
     /// `[CACHE_n]` and `[LINK_n]`, numbered in the order of the stack, base first.
-    pub fn of(root: &Path) -> Self {
-        let layerdb = root.join("image/overlay2/layerdb/sha256");
+    pub fn numbered(root: &Path) -> Self {
+        Self::new(root, |n, _| (n + 1).to_string())
+    }
+
+    /// Named by chain id, so that the same layer has the same name in every root.
+    pub fn by_chain(root: &Path) -> Self {
+        Self::new(root, |_, chain| chain[..12].to_owned())
+    }
+
+    fn new(root: &Path, name: impl Fn(usize, &str) -> String) -> Self {
+        let layerdb = root.join(LAYERDB);
         let mut chains = names(&layerdb);
         chains.sort_by_key(|chain| (depth(&layerdb, chain), chain.clone()));
         let mut replace = Vec::new();
         for (n, chain) in chains.iter().enumerate() {
+            // A root in use may have a layer that is just being made.
             let Ok(cache) = fs::read_to_string(layerdb.join(chain).join("cache-id")) else {
                 continue;
             };
+            let name = name(n, chain);
             let link = fs::read_to_string(root.join("overlay2").join(&cache).join("link"));
             if let Ok(link) = link {
-                replace.push((link, format!("[LINK_{}]", n + 1)));
+                replace.push((link, format!("[LINK_{name}]")));
             }
-            replace.push((cache, format!("[CACHE_{}]", n + 1)));
+            replace.push((cache, format!("[CACHE_{name}]")));
         }
         Self { replace }
     }
@@ -92,33 +130,54 @@ pub fn snapshot_store(root: &Path, ids: &Ids) -> String {
 /// All of `image/overlay2` and `overlay2` but what differs from pull to pull: ids,
 /// times of now, and how a gzip file is packed.
 pub fn describe(root: &Path) -> BTreeMap<String, String> {
-    let ids = Ids::of(root);
-    let mut inodes = HashMap::new();
+    let ids = Ids::by_chain(root);
     let mut tree = BTreeMap::new();
-    for path in walk(root) {
+    for part in ["image", "overlay2"] {
+        describe_into(&mut tree, root, &root.join(part), &ids);
+    }
+    tree
+}
+
+/// The same for the layers of one image alone, in a root that may have others.
+fn describe_layers(root: &Path, chains: &[String]) -> BTreeMap<String, String> {
+    let ids = Ids::by_chain(root);
+    let mut tree = BTreeMap::new();
+    for chain in chains {
+        describe_into(&mut tree, root, &root.join(LAYERDB).join(chain), &ids);
+        describe_into(&mut tree, root, &layer_dir(root, chain), &ids);
+    }
+    // Stands in a layer that has a child, in whatever image.
+    tree.retain(|path, _| !path.ends_with("]/committed"));
+    tree
+}
+
+fn describe_into(tree: &mut BTreeMap<String, String>, root: &Path, from: &Path, ids: &Ids) {
+    let mut inodes = HashMap::new();
+    for path in walk(from) {
         let relative = path.strip_prefix(root).expect("below the root");
         let bytes = relative.as_os_str().as_bytes();
         let shown = ids.apply(&bytes.escape_ascii().to_string());
-        if !(shown.starts_with("image") || shown.starts_with("overlay2")) || passing(&shown) {
+        if passing(&shown) {
             continue;
         }
         let meta = fs::symlink_metadata(&path).expect("lstat");
         let mut line = format!("{} {:04o}", kind(&meta), meta.mode() & 0o7777);
         let _ = write!(line, " {}:{}", meta.uid(), meta.gid());
         if shown.contains("/diff/") {
-            let first = inodes.entry(meta.ino()).or_insert_with(|| shown.clone());
-            if first != &shown {
-                let _ = write!(line, " same inode as {first}");
+            if !meta.is_dir() {
+                let first = inodes.entry(meta.ino()).or_insert_with(|| shown.clone());
+                if first != &shown {
+                    let _ = write!(line, " same inode as {first}");
+                }
             }
             let _ = write!(line, " {} rdev {}", time(&meta), meta.rdev());
         }
         for (name, value) in xattrs(&path) {
             let _ = write!(line, " {name}={}", value.escape_ascii());
         }
-        let _ = write!(line, " {}", content(&path, &meta, &ids));
+        let _ = write!(line, " {}", content(&path, &meta, ids));
         tree.insert(shown, line);
     }
-    tree
 }
 
 /// What comes and goes with a running dockerd.
@@ -167,10 +226,17 @@ pub fn tar_split_lines(path: &Path) -> Vec<String> {
     shown
 }
 
-/// Fails with the first differing paths of two roots that should hold the same.
+/// Fails with the differing paths of two roots that should hold the same.
 #[track_caller]
 pub fn assert_same(ours: &Path, dockers: &Path) {
     assert_same_trees(&describe(ours), &describe(dockers));
+}
+
+/// The same for the layers with these diff ids, base first.
+#[track_caller]
+pub fn assert_same_layers(ours: &Path, dockers: &Path, diff_ids: &[String]) {
+    let chains = chains(diff_ids);
+    assert_same_trees(&describe_layers(ours, &chains), &describe_layers(dockers, &chains));
 }
 
 #[track_caller]
@@ -240,4 +306,40 @@ pub fn xattrs(path: &Path) -> Vec<(String, Vec<u8>)> {
     }
     found.sort();
     found
+}
+
+/// Fails unless everything in the root belongs to something whole: what an interrupted or
+/// failed pull must leave.
+#[track_caller]
+pub fn assert_consistent(root: &Path) {
+    let layerdb = root.join(LAYERDB);
+    let mut caches = Vec::new();
+    let mut links = Vec::new();
+    for chain in names(&layerdb) {
+        let dir = layer_dir(root, &chain);
+        caches.push(dir.file_name().expect("a cache id").to_string_lossy().into_owned());
+        links.push(fs::read_to_string(dir.join("link")).expect("a link id"));
+    }
+    caches.push("l".to_owned());
+    caches.sort();
+    links.sort();
+    if root.join("overlay2").exists() {
+        assert_eq!(names(&root.join("overlay2")), caches, "overlay2 directories without a layer");
+    }
+    assert_eq!(names(&root.join("overlay2/l")), links, "short links without a layer");
+    for empty in ["image/overlay2/layerdb/tmp", "rpull/journal", "rpull/content/ingest"] {
+        assert_eq!(names(&root.join(empty)), [""; 0], "left in {empty}");
+    }
+}
+
+/// Fails if the root holds any layer, image or name, or half of one.
+#[track_caller]
+pub fn assert_empty(root: &Path) {
+    assert_consistent(root);
+    for empty in [LAYERDB, "image/overlay2/imagedb/content/sha256"] {
+        assert_eq!(names(&root.join(empty)), [""; 0], "left in {empty}");
+    }
+    let named = fs::read_to_string(root.join("image/overlay2/repositories.json"));
+    let named = named.unwrap_or_else(|_| "{\"Repositories\":{}}".to_owned());
+    assert_eq!(named, "{\"Repositories\":{}}");
 }
