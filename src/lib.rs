@@ -1,8 +1,10 @@
 //! rpull: pull container images into Docker's own on-disk layout, without a daemon.
 
 pub mod digest;
+pub mod fsutil;
 pub mod layer;
 pub mod oci;
 pub mod overlay;
 pub mod progress;
 pub mod reference;
+pub mod store;

@@ -209,7 +209,7 @@ impl FromStr for Platform {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.')
         };
-        if !parts.iter().all(|part| word(&part)) {
+        if !parts.iter().all(word) {
             return Err(wrong());
         }
         let host = Self::host();

@@ -1,8 +1,14 @@
 //! The overlay2 directory format: ids, confined file operations, whiteouts, mounts.
 
 mod diff_dir;
+mod ids;
+mod layer_dir;
+mod mount;
 
 pub use diff_dir::{
     DiffDir, DirHandle, XattrSpace, in_user_namespace, is_whiteout, make_dir, make_whiteout,
     proc_path, split, stat,
 };
+pub use ids::{CacheId, IdError, LinkId};
+pub use layer_dir::OverlayRoot;
+pub use mount::{Stack, Upper, unmount};

@@ -1,0 +1,117 @@
+//! The random names of overlay2: a layer's directory and its short link.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use data_encoding::BASE32;
+
+use crate::fsutil;
+
+/// The name of a layer's directory: 64 hex digits (moby pkg/stringid).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheId(String);
+
+/// The name of a layer's symlink in `l/`: 26 base32 digits, short so that many fit on a
+/// mount's option page (moby overlay2.go `generateID`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(String);
+
+/// A text that is no such id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is no {what}")]
+pub struct IdError {
+    what: &'static str,
+    text: String,
+}
+
+impl CacheId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The kernel's generator failed.
+    pub fn generate() -> io::Result<Self> {
+        loop {
+            let hex = fsutil::random_hex::<32>()?;
+            // Docker avoids ids whose short form reads as a number.
+            if !hex[..12].bytes().all(|b| b.is_ascii_digit()) {
+                return Ok(Self(hex));
+            }
+        }
+    }
+
+    /// The directory's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl LinkId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The kernel's generator failed.
+    pub fn generate() -> io::Result<Self> {
+        let mut bytes = [0; 17];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let mut text = BASE32.encode(&bytes);
+        text.truncate(26);
+        Ok(Self(text))
+    }
+
+    /// The symlink's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CacheId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() == 64 && text.bytes().all(hex) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(IdError { what: "cache id", text: text.to_owned() })
+    }
+}
+
+impl FromStr for LinkId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let base32 = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit();
+        if text.len() == 26 && text.bytes().all(base32) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(IdError { what: "link id", text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for CacheId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_ids_have_dockers_form() {
+        let cache = CacheId::generate().unwrap();
+        assert_eq!(cache.as_str().parse::<CacheId>().unwrap(), cache);
+        let link = LinkId::generate().unwrap();
+        assert_eq!(link.as_str().parse::<LinkId>().unwrap(), link);
+        assert!("../../etc".parse::<CacheId>().is_err());
+        assert!("lower".parse::<LinkId>().is_err());
+    }
+}

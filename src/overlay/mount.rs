@@ -1,0 +1,159 @@
+//! Overlay mounts of a stack of layers.
+//!
+//! mount(2) takes at most a page of options. A stack that does not fit is mounted by
+//! fsopen(2) and one `lowerdir+` a layer (Linux 6.7).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{
+    self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+};
+
+/// mount(2) copies one page, with the closing NUL.
+const OPTION_PAGE: usize = 4096;
+
+/// What to mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stack {
+    /// The layers' `diff` directories, topmost first; at least one.
+    pub lower: Vec<PathBuf>,
+    /// Where changes go; `None` for a read-only mount.
+    pub upper: Option<Upper>,
+    /// Whether marks are in `user.overlay.*`.
+    pub userxattr: bool,
+}
+
+/// The writable part of a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upper {
+    /// Where changed files go.
+    pub upper: PathBuf,
+    /// overlayfs's scratch directory, on the same file system.
+    pub work: PathBuf,
+}
+
+impl Stack {
+    /// The options of mount(2) or mount(8).
+    pub fn options(&self) -> String {
+        let escape = |path: &PathBuf| {
+            let text = path.to_string_lossy().replace('\\', "\\\\");
+            text.replace(':', "\\:").replace(',', "\\,")
+        };
+        let lower: Vec<String> = self.lower.iter().map(escape).collect();
+        let mut options = format!("lowerdir={}", lower.join(":"));
+        if let Some(upper) = &self.upper {
+            options +=
+                &format!(",upperdir={},workdir={}", escape(&upper.upper), escape(&upper.work));
+        }
+        if self.userxattr {
+            options += ",userxattr";
+        }
+        options
+    }
+
+    /// Whether mount(2) can take [`options`](Self::options).
+    pub fn fits_a_page(&self) -> bool {
+        self.options().len() < OPTION_PAGE
+    }
+
+    /// The mount(8) line that does what [`mount`](Self::mount) does at `target`.
+    pub fn command(&self, target: &Path) -> String {
+        let target = quote(target.as_os_str());
+        if self.is_bind() {
+            let source = quote(self.lower[0].as_os_str());
+            return format!("mount --bind -o ro {source} {target}");
+        }
+        let read_only = if self.upper.is_none() { "ro," } else { "" };
+        let options = format!("{read_only}{}", self.options());
+        format!("mount -t overlay overlay -o {} {target}", quote(OsStr::new(&options)))
+    }
+
+    /// Mounts the stack at `target`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mount(&self, target: &Path) -> io::Result<()> {
+        let read_only = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
+        if self.is_bind() {
+            mount::mount_bind(&self.lower[0], target)?;
+            let flags = MountFlags::BIND | MountFlags::RDONLY;
+            return Ok(mount::mount_remount(target, flags, "")?);
+        }
+        if self.fits_a_page() {
+            let options = std::ffi::CString::new(self.options())?;
+            return Ok(mount::mount("overlay", target, "overlay", read_only, options.as_c_str())?);
+        }
+        Ok(self.mount_by_parts(target)?)
+    }
+
+    /// overlayfs wants two layers or an upper one; a single layer is bound read-only.
+    fn is_bind(&self) -> bool {
+        self.lower.len() == 1 && self.upper.is_none()
+    }
+
+    fn mount_by_parts(&self, target: &Path) -> rustix::io::Result<()> {
+        let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for lower in &self.lower {
+            mount::fsconfig_set_string(&fs, "lowerdir+", lower)?;
+        }
+        if let Some(upper) = &self.upper {
+            mount::fsconfig_set_string(&fs, "upperdir", &upper.upper)?;
+            mount::fsconfig_set_string(&fs, "workdir", &upper.work)?;
+        }
+        if self.userxattr {
+            mount::fsconfig_set_flag(&fs, "userxattr")?;
+        }
+        mount::fsconfig_create(&fs)?;
+        let attributes = match self.upper {
+            None => MountAttrFlags::MOUNT_ATTR_RDONLY,
+            Some(_) => MountAttrFlags::empty(),
+        };
+        let mounted = mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        mount::move_mount(&mounted, "", rustix::fs::CWD, target, flags)
+    }
+}
+
+/// Takes the mount at `target` away.
+///
+/// # Errors
+/// What umount(2) says: `EINVAL` if nothing is mounted there, `EBUSY` if it is in use.
+pub fn unmount(target: &Path) -> io::Result<()> {
+    Ok(mount::unmount(target, UnmountFlags::NOFOLLOW)?)
+}
+
+/// A word for a shell.
+fn quote(word: &OsStr) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+:=,@%".contains(b);
+    let text = word.to_string_lossy();
+    if !word.is_empty() && word.as_bytes().iter().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_line_is_the_mount() {
+        let mut stack =
+            Stack { lower: vec!["/a".into(), "/b,c:d".into()], upper: None, userxattr: false };
+        assert_eq!(
+            stack.command(Path::new("/m t")),
+            r"mount -t overlay overlay -o 'ro,lowerdir=/a:/b\,c\:d' '/m t'"
+        );
+        stack.upper = Some(Upper { upper: "/u".into(), work: "/w".into() });
+        stack.lower.pop();
+        assert_eq!(
+            stack.command(Path::new("/m")),
+            "mount -t overlay overlay -o lowerdir=/a,upperdir=/u,workdir=/w /m"
+        );
+        stack.upper = None;
+        assert_eq!(stack.command(Path::new("/m")), "mount --bind -o ro /a /m");
+    }
+}

@@ -1,0 +1,59 @@
+//! What can go wrong with a store.
+
+use std::path::PathBuf;
+
+use crate::fsutil::FsError;
+use crate::reference::ReferenceError;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// There is no store at the root.
+    #[error("there is no image store at {}", .0.display())]
+    NoStore(PathBuf),
+    /// A file is not of the form that it must have.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing has that name or id.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    /// Several ids begin so.
+    #[error("the id '{prefix}' is ambiguous: {}", matches.join(", "))]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// Short ids that begin so.
+        matches: Vec<String>,
+    },
+    /// The text is no name.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A dockerd lives on the root.
+    #[error("{} belongs to a running dockerd ({who}), which keeps its image list in memory and would lose what is written", root.display())]
+    Dockerd {
+        /// The root.
+        root: PathBuf,
+        /// Its process, or its socket.
+        who: String,
+    },
+    /// The image cannot be removed.
+    #[error("cannot remove {image}: {why}")]
+    InUse {
+        /// The image as it was named.
+        image: String,
+        /// Who needs it.
+        why: String,
+    },
+    /// The kernel's random generator failed.
+    #[error("cannot get random bytes: {0}")]
+    Random(std::io::Error),
+}

@@ -1,0 +1,97 @@
+//! The image db: configs, byte for byte (moby image/fs.go).
+
+use std::fs;
+use std::io;
+
+use super::StoreError;
+use super::layout::Layout;
+use crate::digest::Digest;
+use crate::fsutil::{self, At};
+use crate::oci::ImageId;
+
+/// The images of a root.
+#[derive(Debug)]
+pub struct Images {
+    layout: Layout,
+}
+
+impl Images {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// The config of `id`, checked against it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it is not what its name says.
+    pub fn get(&self, id: &ImageId) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.layout.image(id);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).at("read", &path)?,
+        };
+        if Digest::of(&bytes) != id.digest() {
+            return Err(StoreError::Damaged { path, why: "its sha256 is not its name".to_owned() });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Stores a config; its id.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn put(&self, config: &[u8]) -> Result<ImageId, StoreError> {
+        let id = ImageId(Digest::of(config));
+        if !matches!(self.get(&id), Ok(Some(_))) {
+            fsutil::write_atomic(&self.layout.image(&id), config, 0o600)?;
+        }
+        Ok(id)
+    }
+
+    /// All ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn list(&self) -> Result<Vec<ImageId>, StoreError> {
+        let names = fsutil::names_in(&self.layout.images())?;
+        Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok()).map(ImageId).collect())
+    }
+
+    /// The image this one was built on, if dockerd built it here.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn parent(&self, id: &ImageId) -> Result<Option<ImageId>, StoreError> {
+        let text = fsutil::read_optional(&self.layout.image_metadata(id).join("parent"))?;
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    /// When dockerd last tagged the image, RFC 3339.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn last_updated(&self, id: &ImageId) -> Result<Option<String>, StoreError> {
+        Ok(fsutil::read_optional(&self.layout.image_metadata(id).join("lastUpdated"))?)
+    }
+
+    /// Notes when the image was tagged by hand, RFC 3339 with nanoseconds. A pull notes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn set_last_updated(&self, id: &ImageId, when: &str) -> Result<(), StoreError> {
+        let dir = self.layout.image_metadata(id);
+        fsutil::ensure_dir(&dir, 0o700)?;
+        Ok(fsutil::write_atomic(&dir.join("lastUpdated"), when.as_bytes(), 0o600)?)
+    }
+
+    /// Removes a config and what is noted beside it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn remove(&self, id: &ImageId) -> Result<(), StoreError> {
+        fsutil::remove(&self.layout.image_metadata(id))?;
+        Ok(fsutil::remove(&self.layout.image(id))?)
+    }
+}

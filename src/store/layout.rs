@@ -1,0 +1,199 @@
+//! The tree of a root: the only file that knows its paths (with `overlay`, which knows
+//! `overlay2/`).
+//!
+//! ```text
+//! <root>/                                             0710
+//! ├── image/overlay2/                                 0700
+//! │   ├── repositories.json                     file  0600  References; replaced whole
+//! │   ├── imagedb/                                    0700
+//! │   │   ├── content/sha256/<image id>         file  0600  Images; the config as served
+//! │   │   └── metadata/sha256/<image id>/             0700  dockerd (parent); References (lastUpdated)
+//! │   ├── distribution/                               0700
+//! │   │   ├── diffid-by-digest/sha256/<digest>  file  0644  Distribution
+//! │   │   └── v2metadata-by-diffid/sha256/<diff id>   0644  Distribution
+//! │   └── layerdb/                                    0700
+//! │       ├── sha256/<chain id>/                      0700  Layers; renamed into place whole
+//! │       │   ├── cache-id, diff, parent, size  file  0644
+//! │       │   └── tar-split.json.gz             file  0644
+//! │       ├── mounts/<container>/                     0755  dockerd
+//! │       └── tmp/write-set-<random>/                 0755  Staged; swept by the journal
+//! ├── overlay2/                                       0710  overlay::OverlayRoot
+//! ├── containers/                                           dockerd; read before a removal
+//! └── rpull/                                          0700  ours alone
+//!     ├── content/                                    0755  Content; an OCI image layout
+//!     │   ├── oci-layout, index.json, blobs/sha256/<digest>
+//!     │   └── ingest/<digest>                       file  partial downloads
+//!     ├── journal/<random>                      file  0600  Journal; what is staged, by whom
+//!     ├── mounts/<random>/{upper,work}                0700  writable mounts
+//!     └── locks/{store,names,layer-<digest>}    file  0600  Lock
+//! ```
+//!
+//! dockerd empties `<root>/tmp` at every start, so nothing of ours lies there.
+
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::fsutil::{self, FsError};
+use crate::oci::{ChainId, DiffId, ImageId};
+use crate::overlay::OverlayRoot;
+
+/// The paths of one root.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+    content: PathBuf,
+}
+
+impl Layout {
+    /// The layout of the root at `root`, its content elsewhere if that is given.
+    pub fn new(root: &Path, content: Option<&Path>) -> Self {
+        let content = content.map_or_else(|| root.join("rpull/content"), Path::to_owned);
+        Self { root: root.to_owned(), content }
+    }
+
+    /// The root itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes all directories that dockerd makes at its start, and ours.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn create(&self) -> Result<(), FsError> {
+        if let Some(parent) = self.root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            use crate::fsutil::At;
+            std::fs::create_dir_all(parent).at("create directory", parent)?;
+        }
+        fsutil::ensure_dir(&self.root, 0o710)?;
+        for (path, mode) in [
+            ("image", 0o700),
+            ("image/overlay2", 0o700),
+            ("image/overlay2/imagedb", 0o700),
+            ("image/overlay2/imagedb/content", 0o700),
+            ("image/overlay2/imagedb/content/sha256", 0o700),
+            ("image/overlay2/imagedb/metadata", 0o700),
+            ("image/overlay2/imagedb/metadata/sha256", 0o700),
+            ("image/overlay2/distribution", 0o700),
+            ("image/overlay2/distribution/diffid-by-digest", 0o755),
+            ("image/overlay2/distribution/diffid-by-digest/sha256", 0o755),
+            ("image/overlay2/distribution/v2metadata-by-diffid", 0o755),
+            ("image/overlay2/distribution/v2metadata-by-diffid/sha256", 0o755),
+            ("image/overlay2/layerdb", 0o700),
+            ("image/overlay2/layerdb/sha256", 0o755),
+            ("image/overlay2/layerdb/mounts", 0o755),
+            ("image/overlay2/layerdb/tmp", 0o755),
+            ("rpull", 0o700),
+            ("rpull/journal", 0o700),
+            ("rpull/locks", 0o700),
+            ("rpull/mounts", 0o700),
+        ] {
+            fsutil::ensure_dir(&self.root.join(path), mode)?;
+        }
+        self.overlay().create()
+    }
+
+    fn docker(&self, path: &str) -> PathBuf {
+        self.root.join("image/overlay2").join(path)
+    }
+
+    /// Whether this is a root at all.
+    pub fn exists(&self) -> bool {
+        self.docker("").is_dir()
+    }
+
+    /// Whether all that [`create`](Self::create) makes is there, told by what it makes last.
+    pub fn complete(&self) -> bool {
+        self.root.join("rpull/mounts").is_dir() && self.overlay().path().is_dir()
+    }
+
+    /// `overlay2/`.
+    pub fn overlay(&self) -> OverlayRoot {
+        OverlayRoot::new(self.root.join("overlay2"))
+    }
+
+    /// The names.
+    pub fn repositories(&self) -> PathBuf {
+        self.docker("repositories.json")
+    }
+
+    /// The configs.
+    pub fn images(&self) -> PathBuf {
+        self.docker("imagedb/content/sha256")
+    }
+
+    /// One config.
+    pub fn image(&self, id: &ImageId) -> PathBuf {
+        self.images().join(id.hex())
+    }
+
+    /// What dockerd notes beside a config.
+    pub fn image_metadata(&self, id: &ImageId) -> PathBuf {
+        self.docker("imagedb/metadata/sha256").join(id.hex())
+    }
+
+    /// What a blob unpacks to.
+    pub fn diff_id_by_digest(&self, digest: &Digest) -> PathBuf {
+        self.docker("distribution/diffid-by-digest/sha256").join(digest.hex())
+    }
+
+    /// Where a layer can be had.
+    pub fn sources_by_diff_id(&self, diff_id: &DiffId) -> PathBuf {
+        self.docker("distribution/v2metadata-by-diffid/sha256").join(diff_id.hex())
+    }
+
+    /// The layer records.
+    pub fn layers(&self) -> PathBuf {
+        self.docker("layerdb/sha256")
+    }
+
+    /// One layer's record.
+    pub fn layer(&self, chain: &ChainId) -> PathBuf {
+        self.layers().join(chain.hex())
+    }
+
+    /// A layer's record on its way out.
+    pub fn layer_removing(&self, chain: &ChainId, random: &str) -> PathBuf {
+        self.layers().join(format!("{}-{random}-removing", chain.hex()))
+    }
+
+    /// Records on their way in.
+    pub fn write_sets(&self) -> PathBuf {
+        self.docker("layerdb/tmp")
+    }
+
+    /// dockerd's containers, as it keeps their layers.
+    pub fn container_mounts(&self) -> PathBuf {
+        self.docker("layerdb/mounts")
+    }
+
+    /// dockerd's containers.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// The content store.
+    pub fn content(&self) -> &Path {
+        &self.content
+    }
+
+    /// Partial downloads.
+    pub fn ingest(&self) -> PathBuf {
+        self.content.join("ingest")
+    }
+
+    /// The journals.
+    pub fn journals(&self) -> PathBuf {
+        self.root.join("rpull/journal")
+    }
+
+    /// The parts of writable mounts.
+    pub fn mounts(&self) -> PathBuf {
+        self.root.join("rpull/mounts")
+    }
+
+    /// A lock file.
+    pub fn lock(&self, name: &str) -> PathBuf {
+        self.root.join("rpull/locks").join(name)
+    }
+}

@@ -1,0 +1,134 @@
+//! `repositories.json`: the names (moby reference/store.go). One line of JSON, keys sorted,
+//! no newline:
+//!
+//! ```text
+//! {"Repositories":{"nginx":{"nginx:latest":"sha256:<image>","nginx@sha256:<manifest>":"sha256:<image>"}}}
+//! ```
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::layout::Layout;
+use super::lock;
+use crate::fsutil;
+use crate::oci::ImageId;
+use crate::reference::Reference;
+
+/// All names of a root at one moment.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct References {
+    #[serde(rename = "Repositories", default)]
+    repositories: BTreeMap<String, BTreeMap<String, ImageId>>,
+}
+
+impl References {
+    /// The image that `reference` means. A digest wins over a tag.
+    pub fn lookup(&self, reference: &Reference) -> Option<ImageId> {
+        let key = key(reference);
+        self.repositories.get(&reference.repository().to_string())?.get(&key).copied()
+    }
+
+    /// Every name with its image, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (Reference, ImageId)> {
+        let all = self.repositories.values().flatten();
+        all.filter_map(|(name, id)| Some((Reference::from_str(name).ok()?, *id)))
+    }
+
+    /// The names of one image, sorted.
+    pub fn of(&self, id: ImageId) -> Vec<Reference> {
+        self.iter().filter(|(_, other)| *other == id).map(|(name, _)| name).collect()
+    }
+
+    /// Lets `reference` mean `id`; whether that is new.
+    pub fn set(&mut self, reference: &Reference, id: ImageId) -> bool {
+        let names = self.repositories.entry(reference.repository().to_string()).or_default();
+        names.insert(key(reference), id) != Some(id)
+    }
+
+    /// Forgets `reference`; the image it meant.
+    pub fn remove(&mut self, reference: &Reference) -> Option<ImageId> {
+        let repository = reference.repository().to_string();
+        let names = self.repositories.get_mut(&repository)?;
+        let id = names.remove(&key(reference));
+        if names.is_empty() {
+            self.repositories.remove(&repository);
+        }
+        id
+    }
+}
+
+/// The key of a name: by digest if it has one (moby `favorDigest`).
+fn key(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => reference.with_digest(digest).to_string(),
+        None => reference.clone().with_default_tag().0.to_string(),
+    }
+}
+
+/// The file of names.
+#[derive(Debug)]
+pub struct Names {
+    layout: Layout,
+}
+
+impl Names {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// Reads all names.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`]: dockerd does not start on such a file either.
+    pub fn load(&self) -> Result<References, StoreError> {
+        let path = self.layout.repositories();
+        let Some(text) = fsutil::read_optional(&path)? else { return Ok(References::default()) };
+        serde_json::from_str(&text).map_err(|e| StoreError::Damaged { path, why: e.to_string() })
+    }
+
+    /// Changes the names under their lock; the file is written only if `change` changed
+    /// something.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn update<T>(&self, change: impl FnOnce(&mut References) -> T) -> Result<T, StoreError> {
+        let _lock = lock::exclusive(&self.layout, "names", &|_| {})?;
+        let before = self.load()?;
+        let mut after = before.clone();
+        let result = change(&mut after);
+        if after != before {
+            let path = self.layout.repositories();
+            let json = serde_json::to_vec(&after)
+                .map_err(|e| StoreError::Damaged { path: path.clone(), why: e.to_string() })?;
+            fsutil::write_atomic(&path, &json, 0o600)?;
+        }
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn the_file_is_as_docker_writes_it() {
+        let id = ImageId(Digest::of(b"config"));
+        let tag: Reference = "nginx:1".parse().unwrap();
+        let digest = tag.with_digest(Digest::of(b"manifest"));
+        let mut names = References::default();
+        assert!(names.set(&tag, id) && names.set(&digest, id) && !names.set(&tag, id));
+        let json = serde_json::to_string(&names).unwrap();
+        let expected =
+            format!(r#"{{"Repositories":{{"nginx":{{"nginx:1":"{id}","{digest}":"{id}"}}}}}}"#);
+        assert_eq!(json, expected);
+        assert_eq!(names.lookup(&tag), Some(id));
+        assert_eq!(names.of(id).len(), 2);
+        names.remove(&tag);
+        names.remove(&digest);
+        assert_eq!(serde_json::to_string(&names).unwrap(), r#"{"Repositories":{}}"#);
+    }
+}

@@ -1,0 +1,203 @@
+//! Removing images, as dockerd does (moby daemon/images/image_delete.go): a name goes
+//! first; with the last name go the image and the layers that no other image stands on.
+
+use std::collections::HashSet;
+use std::fs;
+
+use super::layers::LayerRecord;
+use super::{Store, StoreError};
+use crate::digest::Digest;
+use crate::fsutil;
+use crate::oci::{AnyManifest, ChainId, ImageConfig, ImageId};
+use crate::reference::{Query, Reference};
+
+/// One thing that was removed, in Docker's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name.
+    Untagged(Reference),
+    /// An image.
+    Image(ImageId),
+    /// A layer.
+    Layer(ChainId),
+}
+
+impl Store {
+    /// Removes what `word` means: a name, or an image by its id.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if a container or mount needs it, or an id has several names.
+    pub fn remove(&self, word: &str, force: bool) -> Result<Vec<Removed>, StoreError> {
+        let id = self.find(word)?;
+        let names = self.names().load()?;
+        let of_image = names.of(id);
+        let named = match Query::parse(word)? {
+            Query::Name { name, .. } => Some(name).filter(|name| names.lookup(name).is_some()),
+            _ => None,
+        };
+        let going = match &named {
+            Some(name) => with_orphaned_digests(name, &of_image),
+            None => by_id(word, &of_image, force)?,
+        };
+        let last = of_image.iter().all(|name| going.contains(name));
+        if last {
+            self.refuse_if_used(word, &id)?;
+        }
+        let mut removed = self.names().update(|names| {
+            let gone = going.into_iter().filter(|name| names.remove(name).is_some());
+            gone.map(Removed::Untagged).collect::<Vec<_>>()
+        })?;
+        if last {
+            removed.extend(self.remove_image(&id)?);
+        }
+        Ok(removed)
+    }
+
+    fn remove_image(&self, id: &ImageId) -> Result<Vec<Removed>, StoreError> {
+        let config = self.config(id)?;
+        self.images().remove(id)?;
+        let mut removed = vec![Removed::Image(*id)];
+        let needed = self.needed_chains()?;
+        let chains = ChainId::stack(config.as_ref().map_or(&[], ImageConfig::diff_ids));
+        for chain in chains.iter().rev().filter(|chain| !needed.contains(chain)) {
+            if let Some(record) = self.layers().get(chain)? {
+                self.remove_layer(&record)?;
+                removed.push(Removed::Layer(*chain));
+            }
+        }
+        self.content().forget(&self.unneeded_content(id)?)?;
+        Ok(removed)
+    }
+
+    fn remove_layer(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        self.layers().remove(record)?;
+        // The parent may have lost its only child.
+        let Some(parent) = record.parent else { return Ok(()) };
+        let lonely = !self.layers().list()?.iter().any(|other| other.parent == Some(parent))
+            && !self.container_parents()?.contains(&parent);
+        match self.layers().get(&parent)?.filter(|_| lonely) {
+            Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),
+            None => Ok(()),
+        }
+    }
+
+    fn config(&self, id: &ImageId) -> Result<Option<ImageConfig>, StoreError> {
+        let bytes = self.images().get(id).unwrap_or(None);
+        Ok(bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()))
+    }
+
+    fn needed_chains(&self) -> Result<HashSet<ChainId>, StoreError> {
+        let mut needed = HashSet::new();
+        for id in self.images().list()? {
+            needed.extend(ChainId::stack(
+                self.config(&id)?.as_ref().map_or(&[], ImageConfig::diff_ids),
+            ));
+        }
+        for mut chain in self.container_parents()? {
+            while needed.insert(chain) {
+                let Some(parent) = self.layers().get(&chain)?.and_then(|record| record.parent)
+                else {
+                    break;
+                };
+                chain = parent;
+            }
+        }
+        Ok(needed)
+    }
+
+    fn container_parents(&self) -> Result<HashSet<ChainId>, StoreError> {
+        let mounts = self.layout.container_mounts();
+        let mut parents = HashSet::new();
+        for name in fsutil::names_in(&mounts)? {
+            let parent = fsutil::read_optional(&mounts.join(name).join("parent"))?;
+            parents.extend(parent.and_then(|text| text.parse::<ChainId>().ok()));
+        }
+        Ok(parents)
+    }
+
+    fn refuse_if_used(&self, word: &str, id: &ImageId) -> Result<(), StoreError> {
+        let in_use = |why: String| Err(StoreError::InUse { image: word.to_owned(), why });
+        let containers = self.layout.containers();
+        for name in fsutil::names_in(&containers)? {
+            let config = fs::read_to_string(containers.join(&name).join("config.v2.json"))
+                .unwrap_or_default();
+            let json: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
+            if json.get("Image").and_then(|image| image.as_str()) == Some(&id.to_string()) {
+                return in_use(format!("the container {} uses it", &name[..name.len().min(12)]));
+            }
+        }
+        for other in self.images().list()? {
+            if self.images().parent(&other)? == Some(*id) {
+                return in_use(format!("the image {} was built on it", other.short()));
+            }
+        }
+        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let stack =
+            self.layers().stack(self.config(id)?.as_ref().map_or(&[], ImageConfig::diff_ids))?;
+        if let Some(top) = stack.as_ref().and_then(|stack| stack.last()) {
+            let line = mounted.lines().find(|line| line.contains(top.cache_id.as_str()));
+            if let Some(at) = line.and_then(|line| line.split(' ').nth(4)) {
+                return in_use(format!("it is mounted at {at}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The blobs of our content that only the removed image needed.
+    fn unneeded_content(&self, removed: &ImageId) -> Result<Vec<Digest>, StoreError> {
+        let names = self.names().load()?;
+        let mut needed: HashSet<Digest> =
+            self.images().list()?.iter().map(ImageId::digest).collect();
+        let mut roots: Vec<Digest> = names.iter().filter_map(|(name, _)| name.digest()).collect();
+        while let Some(digest) = roots.pop() {
+            if needed.insert(digest) {
+                roots.extend(self.named_by(&digest)?);
+            }
+        }
+        let blobs = fsutil::names_in(&self.layout.content().join("blobs/sha256"))?;
+        let all = blobs.iter().filter_map(|name| Digest::from_hex(name).ok());
+        let mut gone: Vec<Digest> = all.filter(|digest| !needed.contains(digest)).collect();
+        gone.push(removed.digest());
+        Ok(gone)
+    }
+
+    /// What a manifest or index names.
+    fn named_by(&self, digest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let Some(bytes) = self.content().get(digest)? else { return Ok(Vec::new()) };
+        Ok(match AnyManifest::parse(bytes, *digest, "") {
+            Ok(AnyManifest::Image(image)) => {
+                let layers = image.parsed.layers.iter().map(|layer| layer.digest);
+                layers.chain([image.parsed.config.digest]).collect()
+            }
+            Ok(AnyManifest::Index(index)) => {
+                index.parsed.manifests.iter().map(|entry| entry.digest).collect()
+            }
+            Err(_) => Vec::new(),
+        })
+    }
+}
+
+/// With the last tag of a repository go its digests of the same image.
+fn with_orphaned_digests(name: &Reference, all: &[Reference]) -> Vec<Reference> {
+    let name = name.clone().with_default_tag().0;
+    let name = name.digest().map_or(name.clone(), |digest| name.with_digest(digest));
+    let same = |other: &&Reference| other.repository() == name.repository() && **other != name;
+    let other_tag = all.iter().filter(same).any(|other| other.digest().is_none());
+    let mut going = vec![name.clone()];
+    if name.digest().is_none() && !other_tag {
+        going.extend(all.iter().filter(same).cloned());
+    }
+    going
+}
+
+fn by_id(word: &str, all: &[Reference], force: bool) -> Result<Vec<Reference>, StoreError> {
+    let repositories: HashSet<_> = all.iter().map(Reference::repository).collect();
+    let tags = all.iter().filter(|name| name.digest().is_none()).count();
+    if !force && (repositories.len() > 1 || tags > 1) {
+        let names: Vec<String> =
+            all.iter().filter(|name| name.digest().is_none()).map(Reference::to_string).collect();
+        let why = format!("it has several names ({}); name one, or use --force", names.join(", "));
+        return Err(StoreError::InUse { image: word.to_owned(), why });
+    }
+    Ok(all.to_vec())
+}
