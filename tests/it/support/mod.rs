@@ -2,6 +2,7 @@
 
 pub mod debian;
 pub mod dockerd;
+pub mod fixture;
 pub mod hub;
 pub mod image;
 pub mod judge;

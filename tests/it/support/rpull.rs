@@ -9,7 +9,6 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_rpull");
 /// An rpull command on one root.
 pub struct Rpull {
     root: PathBuf,
-    envs: Vec<(String, String)>,
 }
 
 /// How a command ended.
@@ -22,12 +21,7 @@ pub struct Done {
 
 impl Rpull {
     pub fn on(root: impl AsRef<Path>) -> Self {
-        Self { root: root.as_ref().to_owned(), envs: Vec::new() }
-    }
-
-    pub fn env(mut self, key: &str, value: &str) -> Self {
-        self.envs.push((key.to_owned(), value.to_owned()));
-        self
+        Self { root: root.as_ref().to_owned() }
     }
 
     pub fn root(&self) -> &Path {
@@ -48,7 +42,6 @@ impl Rpull {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", "/nonexistent")
             .env("RPULL_ROOT", &self.root)
-            .envs(self.envs.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null());
     }
 
