@@ -7,4 +7,5 @@ pub mod oci;
 pub mod overlay;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 pub mod store;
