@@ -173,6 +173,10 @@ fn describe_into(tree: &mut BTreeMap<String, String>, root: &Path, from: &Path, 
             let _ = write!(line, " {} rdev {}", time(&meta), meta.rdev());
         }
         for (name, value) in xattrs(&path) {
+            // The kernel's own mark on an upper directory that was mounted.
+            if name == "trusted.overlay.uuid" {
+                continue;
+            }
             let _ = write!(line, " {name}={}", value.escape_ascii());
         }
         let _ = write!(line, " {}", content(&path, &meta, ids));
@@ -180,9 +184,11 @@ fn describe_into(tree: &mut BTreeMap<String, String>, root: &Path, from: &Path, 
     }
 }
 
-/// What comes and goes with a running dockerd.
+/// What comes and goes with a running dockerd, or stays after overlayfs mounted a layer.
 fn passing(path: &str) -> bool {
-    path.starts_with("image/overlay2/layerdb/mounts/") || path == "overlay2/backingFsBlockDev"
+    path.starts_with("image/overlay2/layerdb/mounts/")
+        || path == "overlay2/backingFsBlockDev"
+        || path.ends_with("/work/work")
 }
 
 fn content(path: &Path, meta: &Metadata, ids: &Ids) -> String {

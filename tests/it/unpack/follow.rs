@@ -120,6 +120,12 @@ fn setuid_setgid_and_sticky() {
         .add(Entry::dir("mail/").mode(0o2775).owner(0, 8))
         .add(Entry::file("mail/x", "in a setgid directory"))
         .add(Entry::dir("mail/sub/").mode(0o755))
+        .add(Entry::dir("mail/sub2/").mode(0o700).owner(5, 5))
+        .file("mail/implied/x", "below a directory that no entry names")
+        .add(Entry::dir("staff/").mode(0o2777))
+        .file("staff/implied/x", "x")
+        .add(Entry::symlink("staff/link", "x"))
+        .add(Entry::fifo("staff/fifo").mode(0o644))
         .add(Entry::dir("closed/").mode(0))
         .add(Entry::file("closed/x", "in a closed directory").mode(0))
         .end();
