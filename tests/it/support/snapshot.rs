@@ -118,11 +118,11 @@ pub fn snapshot_store(root: &Path, ids: &Ids) -> String {
             let _ = write!(line, " ({} entries)", tar_split_lines(&path).len());
         } else if meta.is_file() && meta.len() < 2000 {
             match String::from_utf8(fs::read(&path).expect("read")) {
-                Ok(text) => drop(write!(line, " {:?}", ids.apply(&text))),
+                Ok(text) => drop(write!(line, " {}", ids.apply(&text).replace('\n', "\\n"))),
                 Err(_) => drop(write!(line, " ({} bytes)", meta.len())),
             }
         }
-        lines.insert(shown, line.replace('"', "'"));
+        lines.insert(shown, line);
     }
     lines.into_values().map(|line| line + "\n").collect()
 }
@@ -186,7 +186,7 @@ fn describe_into(tree: &mut BTreeMap<String, String>, root: &Path, from: &Path, 
 
 /// What comes and goes with a running dockerd, or stays after overlayfs mounted a layer.
 fn passing(path: &str) -> bool {
-    path.starts_with("image/overlay2/layerdb/mounts/")
+    path.starts_with("image/overlay2/layerdb/mounts")
         || path == "overlay2/backingFsBlockDev"
         || path.ends_with("/work/work")
 }
