@@ -113,10 +113,12 @@ fn decode<R: BufRead>(
             Ok(0) => return drain(&mut decoder),
             Ok(n) => buffer.truncate(n),
             Err(e) => {
-                let broken = classify(e, decoder.kind());
-                drain(&mut decoder)?;
+                let error = classify(e, decoder.kind());
+                if matches!(error, LayerError::Decompress { .. }) {
+                    drain(&mut decoder)?;
+                }
                 let _ = files.send(Err(LayerError::Cancelled));
-                return Err(broken);
+                return Err(error);
             }
         }
         let chunk = Arc::new(buffer);

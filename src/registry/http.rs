@@ -245,7 +245,7 @@ mod tests {
         let envelope = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
         assert_eq!(message(envelope), "manifest unknown: manifest unknown");
         let unknown_code = br#"{"errors":[{"code":"X_ODD","message":"odd"}]}"#;
-        assert_eq!(message(unknown_code), "odd");
+        assert_eq!(message(unknown_code), "x odd: odd");
         assert_eq!(
             message(br#"{"details":"incorrect username or password"}"#),
             "incorrect username or password"

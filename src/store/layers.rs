@@ -96,6 +96,11 @@ impl Layers {
         chains.iter().filter_map(|chain| self.get(chain).transpose()).collect()
     }
 
+    /// Looks again at what other processes may have committed.
+    pub fn refresh(&self) {
+        *self.by_diff.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+
     /// Opens a layer's tar-split record.
     ///
     /// # Errors
