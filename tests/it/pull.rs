@@ -11,7 +11,7 @@ use crate::support::image::{Image, Index, Pack, Pushed, host_architecture};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::rpull::{Done, Rpull};
 use crate::support::snapshot::{self, assert_consistent};
-use crate::support::tar::{Entry, Tar};
+use crate::support::tar::{Entry, Tar, noise};
 use crate::support::{fixture, judge, scratch};
 
 fn layer(mark: &str) -> Vec<u8> {
@@ -267,11 +267,9 @@ fn the_short_form_and_the_flag_for_the_root() {
 
 #[test]
 fn interrupted_it_ends_at_once_and_leaves_nothing() {
-    let data: Vec<u8> =
-        (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let image = Image::new()
-        .layer(Tar::new().file("large", &data).end())
-        .layer(Tar::new().file("larger", [data.clone(), data].concat()).end());
+        .layer(Tar::new().file("large", noise(3_000_000)).end())
+        .layer(Tar::new().file("larger", noise(5_000_000)).end());
     let pushed = push(&image, "interrupted");
     let blob = image.layers[0].digest();
     let stalled = blob.clone();
@@ -309,15 +307,16 @@ fn interrupted_it_ends_at_once_and_leaves_nothing() {
 
 #[test]
 fn killed_it_leaves_nothing_that_the_next_command_does_not_sweep() {
-    let image = Image::new().layer(Tar::new().file("large", vec![b'k'; 400_000]).end());
+    let image = Image::new().layer(Tar::new().file("large", noise(400_000)).end());
     let pushed = push(&image, "killed");
     let blob = image.layers[0].digest();
     let stalled = blob.clone();
-    let proxy = Proxy::new(
-        move |_, path| {
-            if path.ends_with(&stalled) { Fault::Stall(100) } else { Fault::None }
-        },
-    );
+    let proxy =
+        Proxy::new(
+            move |_, path| {
+                if path.ends_with(&stalled) { Fault::Stall(200_000) } else { Fault::None }
+            },
+        );
     let place = Place::new();
     let mut command = place.command(["pull", &proxy.name(&pushed.name())]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
