@@ -63,6 +63,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The command was given something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
     /// Something that does not fit elsewhere.
     #[error("{0}")]
     Other(String),
@@ -104,7 +107,7 @@ impl Error {
     /// The kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Reference(_) | Self::Platform(_) => Kind::Usage,
+            Self::Reference(_) | Self::Platform(_) | Self::Usage(_) => Kind::Usage,
             Self::Manifest(ManifestError::NoPlatform { .. }) | Self::NotPresent(_) => {
                 Kind::NotFound
             }
