@@ -42,8 +42,9 @@ impl Drop for Mounted {
 }
 
 fn chroot(dir: &Path, command: &[&str]) -> Done {
-    let output = Command::new("chroot").arg(dir).args(command).env_clear().output();
-    output.expect("start chroot").into()
+    let mut chroot = Command::new("chroot");
+    chroot.arg(dir).args(command).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    chroot.output().expect("start chroot").into()
 }
 
 #[test]
