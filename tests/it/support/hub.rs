@@ -43,7 +43,7 @@ impl Hub {
         );
         fs::write(&config, text).expect("a registry's config");
         let file = fs::File::create(&log).expect("a log");
-        scratch::spawn_bound("docker-registry", move |command| {
+        scratch::spawn_lasting("docker-registry", move |command| {
             command.arg("serve").arg(config).stdin(Stdio::null());
             command.stdout(file.try_clone().expect("a log")).stderr(file);
         });
