@@ -8,6 +8,7 @@ use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
 use crate::support::rpull::{Done, Rpull};
+use crate::support::scratch::Mounted;
 use crate::support::snapshot::assert_same_layers;
 use crate::support::{debian, judge, scratch};
 
@@ -30,15 +31,6 @@ fn root() -> &'static Path {
         assert!(said.contains("Status: Downloaded newer image for "), "{said}");
         root
     })
-}
-
-/// Unmounts whatever the test comes to.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
 }
 
 fn chroot(dir: &Path, command: &[&str]) -> Done {

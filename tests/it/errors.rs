@@ -13,7 +13,7 @@ use crate::support::hub::Hub;
 use crate::support::image::{Image, Index, Pack, Pushed, Pusher, sha256};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::rpull::{BINARY, Done, Rpull};
-use crate::support::scratch;
+use crate::support::scratch::{self, Mounted};
 use crate::support::snapshot::{assert_consistent, assert_empty};
 use crate::support::tar::{Tar, noise};
 
@@ -307,13 +307,15 @@ fn a_registry_that_is_none() {
 
 /// A small tmpfs that goes away with the value.
 struct Tmpfs {
+    // Before the directory: it is unmounted first.
+    _mounted: Mounted,
     dir: tempfile::TempDir,
 }
 
 impl Tmpfs {
     fn new(options: &str) -> Self {
         let dir = scratch::dir();
-        let tmpfs = Self { dir };
+        let tmpfs = Self { _mounted: Mounted(dir.path().to_owned()), dir };
         tmpfs.mount(&["-t", "tmpfs", "-o", options, "tmpfs"]);
         tmpfs
     }
@@ -325,12 +327,6 @@ impl Tmpfs {
 
     fn root(&self) -> PathBuf {
         self.dir.path().join("root")
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).output();
     }
 }
 

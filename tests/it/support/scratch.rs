@@ -82,3 +82,12 @@ pub fn spawn_lasting(program: &str, configure: impl FnOnce(&mut Command) + Send 
     let child = spawn_bound(program, configure);
     LASTING.lock().expect("the children").push(child);
 }
+
+/// A mount point that is free again whatever the test comes to.
+pub struct Mounted(pub PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
