@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | [`digest`] | hash values and hashing |
 //! | [`fsutil`] | atomic, durable, well-reported file operations |
-//! | [`reference`] | names of images |
+//! | [`mod@reference`] | names of images |
 //! | [`oci`] | descriptors, manifests, indexes, configs, platforms, ids |
 //! | [`progress`] | what happens, as events |
 //! | [`overlay`] | overlay2 directories, confined file operations, mounts |
