@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 
 use super::obtain::{Layers, Obtained, Want, run};
-use super::pipeline;
+use super::{lanes, pipeline};
 use crate::error::Error;
 use crate::layer::LayerError;
 use crate::progress::{Event, Meter, Phase};
@@ -32,8 +32,7 @@ pub async fn fetch(layers: &Layers, want: &Want) -> Result<Arc<Obtained>, Error>
     }));
     let (events, image) = (layers.events().clone(), want.image.clone());
     let mut meter = Meter::new(events, image, want.blob.digest, Phase::Download, want.blob.size);
-    // If it cannot be opened at all, the feed is dropped and the unpacker ends by itself.
-    let stream = want.registry.blob(want.image.repository(), &want.blob, 0).await?;
+    let stream = lanes::stream(want, layers.lanes());
     feed.run(stream.inspect_ok(|bytes| meter.add(bytes.len() as u64))).await;
     match unpacking.await {
         Ok(result) => result.map(Arc::new),

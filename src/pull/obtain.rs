@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::fetch;
+use super::lanes::LANES;
 use super::options::Options;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -59,6 +60,7 @@ struct Shared {
     options: Options,
     events: Sender,
     jobs: Semaphore,
+    lanes: Semaphore,
     cells: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Obtained>>>>>,
     writing: OnceCell<Lock>,
     turns: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
@@ -70,6 +72,7 @@ impl Layers {
         Self(Arc::new(Shared {
             store,
             jobs: Semaphore::new(options.jobs.max(1)),
+            lanes: Semaphore::new(LANES),
             options: options.clone(),
             events,
             cells: Mutex::default(),
@@ -218,6 +221,11 @@ impl Layers {
     /// What the pull was told.
     pub fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    /// The connections for parts of blobs.
+    pub fn lanes(&self) -> &Semaphore {
+        &self.0.lanes
     }
 
     /// Where events go.

@@ -7,6 +7,10 @@ use super::RegistryError;
 /// The longest that a registry's `Retry-After` is obeyed.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// A registry that nobody hears, or whose name is unknown, is given so many tries: enough
+/// for a moment without DNS, and not half a minute for a typing error.
+const TRIES_WHEN_DOWN: u32 = 3;
+
 /// Whether the same request may succeed a little later.
 pub fn is_transient(error: &RegistryError) -> bool {
     match error {
@@ -54,7 +58,9 @@ impl Budget {
     /// # Errors
     /// `error`, if it is lasting or the budget is spent.
     pub fn wait_after(&mut self, error: RegistryError) -> Result<Duration, RegistryError> {
-        if self.failed >= self.allowed || !is_transient(&error) {
+        let down = matches!(error, RegistryError::Network { down: true, .. });
+        let spent = self.failed >= self.allowed || (down && self.attempt() >= TRIES_WHEN_DOWN);
+        if spent || !is_transient(&error) {
             return Err(error);
         }
         self.failed += 1;
@@ -109,6 +115,16 @@ mod tests {
         budget.progress();
         assert!(budget.wait_after(status(503)).is_ok());
         assert!(budget.wait_after(status(404)).is_err());
+    }
+
+    #[test]
+    fn a_registry_that_is_down_is_not_waited_for_long() {
+        let down =
+            || RegistryError::Network { host: String::new(), cause: String::new(), down: true };
+        let mut budget = Budget::new(5, Duration::from_millis(10));
+        assert!(budget.wait_after(down()).is_ok());
+        assert!(budget.wait_after(down()).is_ok());
+        assert!(budget.wait_after(down()).is_err());
     }
 
     #[test]

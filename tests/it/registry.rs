@@ -13,11 +13,12 @@ use tempfile::TempDir;
 
 use crate::support::guard::{IDENTITY, PASSWORD, Tls, Tokens, USER, htpasswd};
 use crate::support::hub::Hub;
-use crate::support::image::{Image, Pushed};
+use crate::support::image::{Image, Pack, Pushed};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::rpull::{Done, Rpull};
 use crate::support::scratch;
-use crate::support::tar::Tar;
+use crate::support::snapshot::assert_consistent;
+use crate::support::tar::{Tar, noise};
 
 /// An image in the storage that all registries share.
 fn pushed(repository: &str) -> Pushed {
@@ -351,4 +352,39 @@ fn resolve_asks_the_registry_and_only_the_registry() {
     });
     let done = puller.run(&["resolve", &old.name(&pushed.name())], &[]);
     assert_eq!(done.stdout.trim(), pushed.digest, "{done}");
+}
+
+/// An image whose one blob has about 12 MiB.
+fn large(repository: &str) -> Pushed {
+    let image = Image::new().packed(Tar::new().file("noise", noise(12 << 20)).end(), Pack::Plain);
+    image.push(&Hub::shared().host, &format!("{repository}:latest"))
+}
+
+#[test]
+fn a_slow_line_is_pulled_over_several_connections() {
+    let pushed = large("test/slow");
+    let slow = |_: &str, path: &str| {
+        if path.contains("/blobs/") { Fault::Slow(2 << 20) } else { Fault::None }
+    };
+    let proxy = Proxy::new(slow);
+    let (puller, since) = (Puller::new(), std::time::Instant::now());
+    puller.pulls(&[&proxy.name(&pushed.name())], &[]);
+    let alone = 6.0;
+    assert!(since.elapsed().as_secs_f64() < alone * 0.75, "it took {:?}", since.elapsed());
+    assert!(proxy.count("/blobs/") > 8, "{:?}", proxy.requests());
+    assert_consistent(puller.rpull.root());
+}
+
+#[test]
+fn a_slow_registry_that_knows_no_parts_is_pulled_over_one() {
+    let pushed = large("test/slow-whole");
+    let slow = |_: &str, path: &str| {
+        if path.contains("/blobs/") { Fault::SlowWhole(4 << 20) } else { Fault::None }
+    };
+    let proxy = Proxy::new(slow);
+    let puller = Puller::new();
+    puller.pulls(&[&proxy.name(&pushed.name())], &[]);
+    // The config, the blob, and the part that showed it.
+    assert_eq!(proxy.count("/blobs/"), 3, "{:?}", proxy.requests());
+    assert_consistent(puller.rpull.root());
 }

@@ -15,6 +15,10 @@ pub enum Fault {
     Stall(usize),
     /// Its body stops after so many bytes and the line closes.
     Cut(usize),
+    /// Its body comes at so many bytes a second.
+    Slow(usize),
+    /// The same, whole, whatever part was asked for.
+    SlowWhole(usize),
     /// Another answer: the status line without `HTTP/1.1`, more header lines, the body.
     Instead(&'static str, &'static str, &'static str),
 }
@@ -91,6 +95,10 @@ fn serve(client: TcpStream, log: &Mutex<Vec<String>>, rule: &Rule) -> std::io::R
             client.write_all(format!("{answer}{body}").as_bytes())?;
             continue;
         }
+        if let Fault::SlowWhole(_) = fault {
+            let line = |line: &&str| !line.to_ascii_lowercase().starts_with("range:");
+            head = head.split_inclusive("\r\n").filter(line).collect();
+        }
         let (answer, body) = ask(&head)?;
         client.write_all(&answer)?;
         match fault {
@@ -102,6 +110,12 @@ fn serve(client: TcpStream, log: &Mutex<Vec<String>>, rule: &Rule) -> std::io::R
             Fault::Cut(n) => {
                 client.write_all(&body[..n.min(body.len())])?;
                 return client.shutdown(Shutdown::Both);
+            }
+            Fault::Slow(rate) | Fault::SlowWhole(rate) => {
+                for part in body.chunks(rate / 50) {
+                    client.write_all(part)?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
             }
             _ => client.write_all(&body)?,
         }
