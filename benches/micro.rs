@@ -1,0 +1,136 @@
+//! The parts of a pull, one by one: `cargo bench`. Files go to /dev/shm, so that the kernel's
+//! file creation is measured and not a disk.
+//!
+//! ```text
+//! cargo bench -- --sample-count 10
+//! ```
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use divan::Bencher;
+use divan::counter::BytesCount;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tempfile::TempDir;
+
+use rpull::digest::{Digest, Hasher};
+use rpull::layer::{self, BlobSpec, Job, Limits, Owners};
+use rpull::overlay::{DiffDir, XattrSpace};
+
+fn main() {
+    divan::main();
+}
+
+/// Text that compresses about threefold, like programs do.
+fn text(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut out = Vec::with_capacity(bytes + 16);
+    while out.len() < bytes {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let word = (state >> 48) as u32 % 4096;
+        write!(out, "{word:x} ").unwrap();
+    }
+    out.truncate(bytes);
+    out
+}
+
+/// A tar of `count` files of `size` bytes, 50 a directory.
+fn tar(count: usize, size: usize) -> Vec<u8> {
+    let content = text(size);
+    let mut builder = tar::Builder::new(Vec::new());
+    for n in 0..count {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o644);
+        let name = format!("usr/share/d{}/file{n}", n / 50);
+        builder.append_data(&mut header, name, content.as_slice()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
+fn unpack(blob: &[u8], dir: &Path) {
+    std::fs::create_dir(dir.join("diff")).unwrap();
+    let record =
+        File::options().read(true).write(true).create_new(true).open(dir.join("record")).unwrap();
+    let mut diff = DiffDir::open(&dir.join("diff"), XattrSpace::of_this_process()).unwrap();
+    let job = Job {
+        blob: Some(BlobSpec { digest: Digest::of(blob), size: blob.len() as u64 }),
+        diff: &mut diff,
+        tar_split: record,
+        limits: Limits::default(),
+        owners: Owners::of_this_process(),
+        meter: None,
+    };
+    layer::unpack(blob, job).unwrap();
+}
+
+#[divan::bench]
+fn sha256(bencher: Bencher) {
+    let bytes = text(64 << 20);
+    bencher.counter(BytesCount::of_slice(&bytes)).bench(|| {
+        let mut hasher = Hasher::new();
+        hasher.update(&bytes);
+        hasher.finish()
+    });
+}
+
+#[divan::bench]
+fn inflate(bencher: Bencher) {
+    let bytes = text(64 << 20);
+    let blob = gzip(&bytes);
+    bencher.counter(BytesCount::of_slice(&bytes)).bench(|| {
+        io::copy(&mut flate2::bufread::GzDecoder::new(blob.as_slice()), &mut io::sink()).unwrap()
+    });
+}
+
+/// All of a layer's way but the network: verify, inflate, hash, record, files.
+#[divan::bench(args = [(20_000, 1 << 10), (2_000, 32 << 10), (1, 64 << 20)])]
+fn unpack_gzip(bencher: Bencher, (count, size): (usize, usize)) {
+    let bytes = tar(count, size);
+    let blob = gzip(&bytes);
+    bencher
+        .counter(BytesCount::of_slice(&bytes))
+        .with_inputs(scratch)
+        .bench_refs(|dir| unpack(&blob, dir.path()));
+}
+
+/// The same without compression: what is left is files, record and two hashes.
+#[divan::bench(args = [(20_000, 1 << 10), (1, 64 << 20)])]
+fn unpack_plain(bencher: Bencher, (count, size): (usize, usize)) {
+    let bytes = tar(count, size);
+    bencher
+        .counter(BytesCount::of_slice(&bytes))
+        .with_inputs(scratch)
+        .bench_refs(|dir| unpack(&bytes, dir.path()));
+}
+
+/// A stored layer's tar put together again and hashed: `docker save`'s way back.
+#[divan::bench]
+fn reassemble(bencher: Bencher) {
+    let bytes = tar(20_000, 1 << 10);
+    let dir = scratch();
+    unpack(&bytes, dir.path());
+    let diff = DiffDir::open(&dir.path().join("diff"), XattrSpace::of_this_process()).unwrap();
+    let diff_id = rpull::oci::DiffId(Digest::of(&bytes));
+    bencher.counter(BytesCount::of_slice(&bytes)).bench(|| {
+        layer::verify(File::open(dir.path().join("record")).unwrap(), &diff, diff_id).unwrap();
+    });
+}
