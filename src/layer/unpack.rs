@@ -73,12 +73,16 @@ pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let local = blob.is_none();
     let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
-        let decoding = scope.spawn(move || {
+        let decoding = named("inflate").spawn_scoped(scope, move || {
             let source = VerifyReader::new(source, blob, meter);
             decode(source, local, &pool, &to_files, &to_hash)
         });
-        let hashing = scope.spawn(move || hash_all(hash));
-        let recording = scope.spawn(move || write_record(Writer::new(tar_split), &record));
+        let decoding = decoding.map_err(thread_lost)?;
+        let hashing =
+            named("hash").spawn_scoped(scope, move || hash_all(hash)).map_err(thread_lost)?;
+        let recording = named("record")
+            .spawn_scoped(scope, move || write_record(Writer::new(tar_split), &record))
+            .map_err(thread_lost)?;
         let unpacked = entries(files, diff, &limits, blob.map(|blob| blob.size), owners, to_record);
         let decoded = decoding.join().map_err(|_| LayerError::Cancelled)?;
         let diff_id = hashing.join().map_err(|_| LayerError::Cancelled)?;
@@ -94,6 +98,15 @@ pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, Lay
         done.diff_id = DiffId(diff_id?);
         Ok(done)
     })
+}
+
+/// Threads have names, so that `top -H` and profilers tell them apart.
+fn named(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned())
+}
+
+fn thread_lost(error: std::io::Error) -> LayerError {
+    LayerError::Write { op: "start", path: "a thread".to_owned(), source: error }
 }
 
 /// Reads the whole source in chunks for both consumers. When they stop early, or the
