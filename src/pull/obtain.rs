@@ -86,6 +86,11 @@ impl Layers {
     pub async fn begin_writing(&self) -> Result<(), Error> {
         let lock = || async {
             let (store, events) = (self.0.store.clone(), self.0.events.clone());
+            if Owners::of_this_process() == Owners::Single {
+                let text =
+                    "not root: all files become this user's, and devices are left out".to_owned();
+                events.send(Event::Warning { image: None, text });
+            }
             blocking(move || {
                 store.prepare()?;
                 store.lock_shared(&|what| events.send(Event::Waiting { what: what.to_owned() }))

@@ -6,10 +6,10 @@ use std::process::Command;
 
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
-use crate::support::rpull::Rpull;
+use crate::support::rpull::{BINARY, Done, Rpull};
 use crate::support::scratch;
 use crate::support::snapshot::{assert_consistent, assert_empty};
-use crate::support::tar::Tar;
+use crate::support::tar::{Entry, Tar};
 
 fn two_layers(mark: &str) -> Image {
     Image::new()
@@ -148,4 +148,44 @@ fn images_are_found_by_name_id_and_its_beginning() {
     let empty = scratch::dir();
     let done = Rpull::on(empty.path().join("none")).fails(3, ["images"]);
     assert!(done.stderr.contains("there is no image store at"), "{done}");
+}
+
+/// A shell line as the user nobody, who can reach the binary and a home and nothing else.
+fn as_nobody(home: &std::path::Path, line: &str) -> Done {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", line]);
+    command.env_clear().env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", home.display()));
+    command.env("HOME", home).current_dir(home).output().unwrap().into()
+}
+
+#[test]
+fn without_root_all_works_but_owners_and_devices() {
+    let tar = Tar::new().add(Entry::dir("closed").mode(0o500).owner(1234, 1234));
+    let image = two_layers("rootless")
+        .layer(tar.file("closed/f", "f").add(Entry::char_device("null", 1, 3)).end());
+    let pushed = push(&image, "rootless");
+    // Outside the project's tree, which nobody may not be able to enter.
+    let home = tempfile::tempdir().unwrap();
+    fs::copy(BINARY, home.path().join("rpull")).unwrap();
+    std::os::unix::fs::chown(home.path(), Some(65534), Some(65534)).unwrap();
+
+    let done = as_nobody(home.path(), &format!("rpull {}", pushed.name()));
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.stderr.contains("not root: all files become this user's"), "{done}");
+    assert!(done.stderr.contains("device 'null' is left out"), "{done}");
+    let root = home.path().join(".local/share/rpull");
+    assert_consistent(&root);
+
+    let mount = format!(
+        "$(rpull mount --print {} $PWD/m) && cat m/mark m/closed/f && ! ls m/gone",
+        pushed.name()
+    );
+    let done = as_nobody(home.path(), &format!("mkdir m && unshare -Urm sh -ec '{mount}'"));
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "rootlessf"), "{done}");
+
+    let done = as_nobody(home.path(), &format!("rpull mount {} m", pushed.name()));
+    assert!(done.code == Some(7) && done.stderr.contains("mount --print"), "{done}");
+    let done = as_nobody(home.path(), &format!("rpull rm {}", pushed.name()));
+    assert_eq!(done.code, Some(0), "{done}");
+    assert_empty(&root);
 }
