@@ -1,3 +1,17 @@
-//! The `rpull` command.
+//! The `rpull` command: flags, verbs, renderers, exit codes.
 
-fn main() {}
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match cli::parse() {
+        Ok(args) => args,
+        Err(error) => return cli::usage(&error),
+    };
+    match commands::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => cli::output::fail(&failure),
+    }
+}

@@ -247,8 +247,8 @@ impl<'a> Extractor<'a> {
         }
         self.io("set the owner of", path, |s| s.owners.own(dir, last, entry, merge, dir.gid))?;
         self.xattrs_at(entry, dir, last)?;
-        // chown(2) takes setuid and setgid off.
-        if merge || entry.mode & 0o6000 != 0 {
+        // chown(2) takes setuid and setgid off; mkdir(2) hands setgid down.
+        if merge || dir.setgid || entry.mode & 0o6000 != 0 {
             let mode = Mode::from_raw_mode(mode);
             self.io("set the mode of", path, |_| {
                 Ok(fs::chmodat(&**dir, last, mode, AtFlags::empty())?)

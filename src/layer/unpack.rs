@@ -113,10 +113,12 @@ fn decode<R: BufRead>(
             Ok(0) => return drain(&mut decoder),
             Ok(n) => buffer.truncate(n),
             Err(e) => {
-                let broken = classify(e, decoder.kind());
-                drain(&mut decoder)?;
+                let error = classify(e, decoder.kind());
+                if matches!(error, LayerError::Decompress { .. }) {
+                    drain(&mut decoder)?;
+                }
                 let _ = files.send(Err(LayerError::Cancelled));
-                return Err(broken);
+                return Err(error);
             }
         }
         let chunk = Arc::new(buffer);
@@ -139,7 +141,8 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 }
 
 fn drain<R: BufRead>(decoder: &mut Decoder<VerifyReader<R>>) -> Result<(), LayerError> {
-    decoder.source().drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
+    let Some(source) = decoder.source() else { return Ok(()) };
+    source.drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
 }
 
 fn classify(error: std::io::Error, kind: Compression) -> LayerError {

@@ -59,9 +59,14 @@ impl<R: BufRead> VerifyReader<R> {
     }
 }
 
+/// The source's failures are told from the decoder's by what they are wrapped in.
+fn source(error: io::Error) -> io::Error {
+    LayerError::from_io(error, LayerError::Source).into_io()
+}
+
 impl<R: BufRead> BufRead for VerifyReader<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if !self.ended && self.inner.fill_buf()?.is_empty() {
+        if !self.ended && self.inner.fill_buf().map_err(source)?.is_empty() {
             self.verdict().map_err(LayerError::into_io)?;
             self.ended = true;
         }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 /// How many directory descriptors are kept open for one layer.
@@ -60,6 +60,8 @@ pub struct DirHandle {
     fd: OwnedFd,
     /// The group that owns the directory; new entries may inherit it.
     pub gid: u32,
+    /// Whether new directories in it inherit its setgid bit.
+    pub setgid: bool,
     /// Whether the path given led through a symlink.
     pub through_symlink: bool,
 }
@@ -215,6 +217,11 @@ impl DiffDir {
             Some(_) => return Err(error),
         };
         make_dir(&*parent, name, 0o755, self.umask)?;
+        if parent.gid != 0 && rustix::process::geteuid().is_root() {
+            // It may have inherited the group; dockerd gives implied parents to root.
+            let (uid, gid) = (Some(Uid::ROOT), Some(Gid::ROOT));
+            fs::chownat(&*parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made =
             handle(fs::openat(&*parent, name, flags, Mode::empty())?, parent.through_symlink)?;
@@ -280,8 +287,9 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn handle(fd: OwnedFd, through_symlink: bool) -> io::Result<DirHandle> {
-    let gid = fs::fstat(&fd)?.st_gid;
-    Ok(DirHandle { fd, gid, through_symlink })
+    let stat = fs::fstat(&fd)?;
+    let setgid = stat.st_mode & 0o2000 != 0;
+    Ok(DirHandle { fd, gid: stat.st_gid, setgid, through_symlink })
 }
 
 /// openat2(2) with a `RESOLVE_` flag answers EAGAIN when a rename elsewhere races with it.

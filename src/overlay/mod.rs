@@ -11,4 +11,4 @@ pub use diff_dir::{
 };
 pub use ids::{CacheId, IdError, LinkId};
 pub use layer_dir::OverlayRoot;
-pub use mount::{Stack, Upper, unmount};
+pub use mount::{Stack, Upper, unmount, upper_of};

@@ -125,6 +125,26 @@ pub fn unmount(target: &Path) -> io::Result<()> {
     Ok(mount::unmount(target, UnmountFlags::NOFOLLOW)?)
 }
 
+/// The upper directory of the overlay mounted at `target`, from /proc/self/mountinfo
+/// (proc_pid_mountinfo(5): spaces and the like stand there as octal escapes).
+pub fn upper_of(target: &Path) -> Option<PathBuf> {
+    let target = std::fs::canonicalize(target).ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mounts
+        .lines()
+        .rev()
+        .find(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(&unescape(at)) == target))?;
+    let options = line.split(" - ").nth(1)?.split(' ').nth(2)?;
+    let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="))?;
+    Some(PathBuf::from(unescape(upper)))
+}
+
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
 /// A word for a shell.
 fn quote(word: &OsStr) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+:=,@%".contains(b);

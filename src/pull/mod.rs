@@ -4,6 +4,7 @@
 //! resolve -> plan -> stage (parallel) -> commit (in order) -> name.
 
 mod commit;
+mod fetch;
 mod obtain;
 mod options;
 mod pipeline;
@@ -58,7 +59,7 @@ pub async fn pull(
     options: &Options,
     events: &Sender,
 ) -> Vec<Result<Pulled, Error>> {
-    let layers = Layers::new(store.clone(), registry.clone(), options, events.clone());
+    let layers = Layers::new(store.clone(), options, events.clone());
     let session = Session { store, registry, options, events, layers };
     let pulls = images.into_iter().map(|reference| async {
         let (reference, added) = reference.with_default_tag();
@@ -93,7 +94,13 @@ async fn one(session: &Session<'_>, image: &Image) -> Result<Pulled, Error> {
     };
     session.events.send(Event::Pulling {
         image: image.clone(),
-        layers: found.manifest.parsed.layers.iter().map(|layer| (layer.digest, layer.size)).collect(),
+        layers: found
+            .manifest
+            .parsed
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, layer.size))
+            .collect(),
     });
     let early = plan::before_config(session, image, &found).await?;
     let config = resolve::config(session, image, &found).await?;
@@ -101,6 +108,6 @@ async fn one(session: &Session<'_>, image: &Image) -> Result<Pulled, Error> {
     if session.options.dry_run {
         return Ok(plan.would_be(image, &found));
     }
-    let changed = commit::layers(session, image, plan).await?;
-    commit::image(session, image, &found, &config, changed).await
+    commit::layers(session, image, plan).await?;
+    commit::image(session, image, &found, &config).await
 }

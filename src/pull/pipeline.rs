@@ -101,7 +101,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn bytes_come_through_and_a_lost_feed_is_no_end() {
         let (feed, mut reader) = channel();
-        let parts = vec![Ok::<_, io::Error>(Bytes::from_static(b"ab")), Ok(Bytes::from(vec![1; 9 << 20]))];
+        let parts =
+            vec![Ok::<_, io::Error>(Bytes::from_static(b"ab")), Ok(Bytes::from(vec![1; 9 << 20]))];
         let read = tokio::task::spawn_blocking(move || {
             let mut out = Vec::new();
             reader.read_to_end(&mut out).map(|_| out)

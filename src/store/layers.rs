@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use super::StoreError;
-use super::layout::Layout;
+use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
 use super::stage::Staged;
 use crate::fsutil::{self, At};
 use crate::oci::{ChainId, DiffId};
@@ -48,12 +48,11 @@ impl Layers {
     pub fn get(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
         let dir = self.layout.layer(chain);
         let read = |name: &str| fsutil::read_optional(&dir.join(name));
-        let (Some(diff), Some(size), Some(cache)) =
-            (read("diff")?, read("size")?, read("cache-id")?)
+        let (Some(diff), Some(size), Some(cache)) = (read(DIFF)?, read(SIZE)?, read(CACHE_ID)?)
         else {
             return Ok(None);
         };
-        let parent = match read("parent")?.map(|text| text.parse()) {
+        let parent = match read(PARENT)?.map(|text| text.parse()) {
             None => None,
             Some(Ok(parent)) => Some(parent),
             Some(Err(_)) => return Ok(None),
@@ -64,7 +63,7 @@ impl Layers {
         };
         let record = LayerRecord { chain: *chain, parent, diff_id, cache_id, size };
         let whole = self.layout.overlay().diff(&record.cache_id).is_dir()
-            && dir.join("tar-split.json.gz").is_file()
+            && dir.join(TAR_SPLIT).is_file()
             && ChainId::above(parent, diff_id) == *chain;
         Ok(whole.then_some(record))
     }
@@ -97,12 +96,17 @@ impl Layers {
         chains.iter().filter_map(|chain| self.get(chain).transpose()).collect()
     }
 
+    /// Looks again at what other processes may have committed.
+    pub fn refresh(&self) {
+        *self.by_diff.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+
     /// Opens a layer's tar-split record.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
     pub fn tar_split(&self, chain: &ChainId) -> Result<File, StoreError> {
-        let path = self.layout.layer(chain).join("tar-split.json.gz");
+        let path = self.layout.layer(chain).join(TAR_SPLIT);
         Ok(File::open(&path).at("open", &path)?)
     }
 
@@ -132,11 +136,11 @@ impl Layers {
         let set = staged.write_set();
         let put =
             |name: &str, text: String| fsutil::write_new(&set.join(name), text.as_bytes(), 0o644);
-        put("diff", diff_id.to_string())?;
-        put("size", size.to_string())?;
-        put("cache-id", staged.cache_id().to_string())?;
+        put(DIFF, diff_id.to_string())?;
+        put(SIZE, size.to_string())?;
+        put(CACHE_ID, staged.cache_id().to_string())?;
         if let Some(parent) = parent {
-            put("parent", parent.chain.to_string())?;
+            put(PARENT, parent.chain.to_string())?;
         }
         fsutil::sync_dir(set)?;
         let place = self.layout.layer(&chain);
@@ -172,7 +176,7 @@ impl Layers {
     }
 
     fn move_away(&self, chain: &ChainId) -> Result<(), StoreError> {
-        let path = self.layout.layer(chain).join("cache-id");
+        let path = self.layout.layer(chain).join(CACHE_ID);
         let cache_id = fsutil::read_optional(&path)?.and_then(|text| text.parse::<CacheId>().ok());
         let moved = self.rename_away(chain)?;
         if let Some(cache_id) = cache_id {

@@ -37,6 +37,17 @@ use crate::fsutil::{self, FsError};
 use crate::oci::{ChainId, DiffId, ImageId};
 use crate::overlay::OverlayRoot;
 
+/// The files of a layer's record, below `layerdb/sha256/<chain id>/`.
+pub const DIFF: &str = "diff";
+/// Docker's size of the layer, decimal.
+pub const SIZE: &str = "size";
+/// The name of its directory in `overlay2/`.
+pub const CACHE_ID: &str = "cache-id";
+/// The chain below; absent on a base.
+pub const PARENT: &str = "parent";
+/// What its tar is put together from again.
+pub const TAR_SPLIT: &str = "tar-split.json.gz";
+
 /// The paths of one root.
 #[derive(Debug, Clone)]
 pub struct Layout {

@@ -14,6 +14,7 @@ mod lock;
 mod references;
 mod remove;
 mod stage;
+mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,7 @@ pub use lock::Lock;
 pub use references::{Names, References};
 pub use remove::Removed;
 pub use stage::Staged;
+pub use view::{HistoryLine, ImageLine, LayerLine};
 
 use journal::Journal;
 use layout::Layout;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::journal::{Journal, Leftover};
-use super::layout::Layout;
+use super::layout::{Layout, TAR_SPLIT};
 use crate::fsutil::{self, At};
 use crate::overlay::{CacheId, LinkId};
 
@@ -44,7 +44,7 @@ impl Staged {
 
     /// Where the layer's tar-split record lies until it is committed.
     pub fn tar_split_path(&self) -> PathBuf {
-        self.write_set.join("tar-split.json.gz")
+        self.write_set.join(TAR_SPLIT)
     }
 
     /// Makes the empty record file, readable and writable.

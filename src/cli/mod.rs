@@ -1,0 +1,87 @@
+//! What the command line says. Parsed low here, resolved by `commands`.
+
+pub mod flags;
+pub mod output;
+pub mod render;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use flags::Cli;
+
+/// Reads the command line. `rpull IMAGE...` is `rpull pull IMAGE...`: a first word that is
+/// no command's name is an image. A command's name wins over an image of that name.
+///
+/// # Errors
+/// What is wrong with it, or `--help` and `--version`.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(with_verb(std::env::args_os().collect()))
+}
+
+/// Says what is wrong with the command line.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // `--help` and `--version` are errors to clap, and print to stdout.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
+fn with_verb(args: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let takes_value = |flag: &str| {
+        command.get_arguments().any(|arg| {
+            let long = flag.strip_prefix("--").is_some_and(|name| arg.get_long() == Some(name));
+            let short = flag.len() == 2 && arg.get_short().is_some_and(|s| flag.ends_with(s));
+            (long || short) && arg.get_action().takes_values()
+        })
+    };
+    let is_verb = |word: &str| word == "help" || command.find_subcommand(word).is_some();
+    let mut position = 1;
+    while let Some(word) = args.get(position).and_then(|word| word.to_str()) {
+        if !word.starts_with('-') || word == "-" {
+            if is_verb(word) {
+                return args;
+            }
+            break;
+        }
+        if matches!(word, "--help" | "-h" | "--version" | "-V") {
+            return args;
+        }
+        position += if takes_value(word) { 2 } else { 1 };
+    }
+    if position >= args.len() {
+        return args;
+    }
+    let mut args = args;
+    args.insert(1, "pull".into());
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verb(line: &str) -> String {
+        let args = with_verb(line.split(' ').map(OsString::from).collect());
+        args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn an_image_is_pulled_and_a_verb_is_a_verb() {
+        assert_eq!(verb("rpull nginx"), "rpull pull nginx");
+        assert_eq!(verb("rpull --root images nginx"), "rpull pull --root images nginx");
+        assert_eq!(verb("rpull -q nginx a"), "rpull pull -q nginx a");
+        assert_eq!(verb("rpull --jobs=2 nginx"), "rpull pull --jobs=2 nginx");
+        assert_eq!(verb("rpull images"), "rpull images");
+        assert_eq!(verb("rpull --root x images"), "rpull --root x images");
+        assert_eq!(verb("rpull --version"), "rpull --version");
+        assert_eq!(verb("rpull"), "rpull");
+        assert_eq!(verb("rpull -q"), "rpull -q");
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,76 @@
+//! One JSON object a line: the stable form for programs, described in
+//! docs/progress-json.md. Keys are only ever added.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use rpull::progress::{Event, LayerState, Phase, Status};
+
+use super::Renderer;
+
+/// Prints JSON lines.
+pub struct Json<W>(W);
+
+impl<W: Write> Json<W> {
+    /// Prints to `out`.
+    pub fn new(out: W) -> Self {
+        Self(out)
+    }
+}
+
+impl<W: Write + Send> Renderer for Json<W> {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        writeln!(self.0, "{}", object(event))?;
+        self.0.flush()
+    }
+}
+
+fn object(event: &Event) -> Value {
+    match event {
+        Event::DefaultTag { image } => json!({"event": "default-tag", "image": image.canonical()}),
+        Event::Resolving { image } => json!({"event": "resolving", "image": image.canonical()}),
+        Event::Pulling { image, layers } => {
+            let layers: Vec<Value> = layers
+                .iter()
+                .map(|(digest, size)| json!({"digest": digest, "size": size}))
+                .collect();
+            json!({"event": "pulling", "image": image.canonical(), "layers": layers})
+        }
+        Event::Layer { image, layer, state } => {
+            json!({"event": "layer", "image": image.canonical(), "layer": layer, "state": state_name(*state)})
+        }
+        Event::Bytes { image, layer, phase, done, total } => json!({
+            "event": "bytes", "image": image.canonical(), "layer": layer,
+            "phase": match phase { Phase::Download => "download", Phase::Unpack => "unpack" },
+            "done": done, "total": total,
+        }),
+        Event::Retrying { image, layer, attempt, wait, cause } => json!({
+            "event": "retrying", "image": image.canonical(), "layer": layer, "attempt": attempt,
+            "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "cause": cause,
+        }),
+        Event::Waiting { what } => json!({"event": "waiting", "what": what}),
+        Event::Warning { image, text } => {
+            json!({"event": "warning", "image": image.as_ref().map(|image| image.canonical()), "text": text})
+        }
+        Event::Done { image, digest, id, status } => json!({
+            "event": "done", "image": image.canonical(), "digest": digest, "id": id,
+            "status": match status { Status::Downloaded => "downloaded", Status::UpToDate => "up-to-date" },
+        }),
+        Event::Failed { image, error } => {
+            json!({"event": "failed", "image": image.canonical(), "error": error})
+        }
+    }
+}
+
+fn state_name(state: LayerState) -> &'static str {
+    match state {
+        LayerState::AlreadyExists => "already-exists",
+        LayerState::PullingFsLayer => "pulling",
+        LayerState::Waiting => "waiting",
+        LayerState::Downloading => "downloading",
+        LayerState::DownloadComplete => "download-complete",
+        LayerState::Copying => "copying",
+        LayerState::PullComplete => "complete",
+    }
+}

@@ -1,0 +1,66 @@
+//! What a pull looks like. Renderers are functions of the event stream alone; one thread
+//! owns the screen.
+
+mod json;
+mod plain;
+mod quiet;
+mod tty;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::Receiver;
+use std::thread::{self, JoinHandle};
+
+use rpull::progress::Event;
+
+use super::flags::{Global, Progress};
+
+/// Shows events.
+pub trait Renderer: Send {
+    /// Shows one event.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    fn event(&mut self, event: &Event) -> io::Result<()>;
+}
+
+/// Chooses the renderer that the flags ask for.
+pub fn choose(global: &Global) -> Box<dyn Renderer> {
+    let terminal = io::stderr().is_terminal() && io::stdout().is_terminal();
+    match global.progress {
+        Progress::Json => Box::new(json::Json::new(io::stdout())),
+        _ if global.quiet => Box::new(quiet::Quiet::new(io::stdout())),
+        Progress::None => Box::new(quiet::Quiet::new(io::sink())),
+        Progress::Tty => Box::new(tty::Tty::new()),
+        Progress::Auto if terminal => Box::new(tty::Tty::new()),
+        Progress::Plain | Progress::Auto => Box::new(plain::Plain::new(io::stdout())),
+    }
+}
+
+/// Shows all that comes out of `events` on a thread of its own, until the senders are gone.
+pub fn start(mut renderer: Box<dyn Renderer>, events: Receiver<Event>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut listening = true;
+        for event in events {
+            warn(&event);
+            // Whoever listened has gone away: the pull goes on.
+            listening = listening && renderer.event(&event).is_ok();
+        }
+    })
+}
+
+/// What the user should know in every mode goes to standard error.
+fn warn(event: &Event) {
+    let text = match event {
+        Event::Warning { image: Some(image), text } => format!("warning: {image}: {text}"),
+        Event::Warning { image: None, text } => format!("warning: {text}"),
+        Event::Waiting { what } => format!("waiting for {what}"),
+        Event::Retrying { attempt, wait, cause, .. } => {
+            format!("{cause}; try {attempt} in {:.1} s", wait.as_secs_f64())
+        }
+        _ => return,
+    };
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! `rpull history`: how an image was built.
+
+use clap::Args;
+
+use rpull::error::Error;
+use rpull::store::HistoryLine;
+
+use super::Context;
+use crate::cli::output;
+
+/// docker shows so many characters of an instruction.
+const INSTRUCTION: usize = 45;
+
+/// Show how an image was built
+#[derive(Debug, Args)]
+pub struct History {
+    /// The image: a name or an id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Do not shorten anything
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+impl History {
+    /// Prints a line an instruction, newest first.
+    ///
+    /// # Errors
+    /// The image is not there.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let store = context.store();
+        let lines = store.history_lines(&store.find(&self.image)?)?;
+        if context.json() {
+            return output::json(&lines);
+        }
+        let now = jiff::Timestamp::now();
+        let rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line, now)).collect();
+        if context.global.quiet {
+            return rows.iter().try_for_each(|row| output::line(&row[0]));
+        }
+        output::table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
+    }
+
+    fn row(&self, line: &HistoryLine, now: jiff::Timestamp) -> Vec<String> {
+        let id = line.id.map(|id| if self.no_trunc { id.to_string() } else { id.short() });
+        let mut by = line.created_by.replace('\t', " ");
+        if !self.no_trunc && by.chars().count() > INSTRUCTION {
+            by = by.chars().take(INSTRUCTION - 1).chain(['…']).collect();
+        }
+        vec![
+            id.unwrap_or_else(|| "<missing>".to_owned()),
+            output::human_age(&line.created, now),
+            by,
+            output::human_size(line.size),
+            line.comment.clone(),
+        ]
+    }
+}

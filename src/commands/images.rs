@@ -1,0 +1,74 @@
+//! `rpull images`: what is in the store.
+
+use clap::Args;
+
+use rpull::error::Error;
+use rpull::store::ImageLine;
+
+use super::Context;
+use crate::cli::output;
+
+/// List the images of the store
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Only images of this repository, or of this name
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+    /// Do not shorten ids
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+impl Images {
+    /// Prints a line a name.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let mut lines = context.store().image_lines()?;
+        if let Some(name) = &self.name {
+            let wanted: rpull::reference::Reference = name.parse()?;
+            let repository = wanted.repository().to_string();
+            lines.retain(|line| {
+                line.repository.as_ref() == Some(&repository)
+                    && (wanted.tag().is_none() || line.tag.as_deref() == wanted.tag())
+                    && (wanted.digest().is_none() || line.digest == wanted.digest())
+            });
+        }
+        if context.json() {
+            return output::json(&lines);
+        }
+        if context.global.quiet {
+            return lines.iter().try_for_each(|line| output::line(&self.id(line)));
+        }
+        let now = jiff::Timestamp::now();
+        let mut header = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];
+        let mut rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line, now)).collect();
+        if !self.digests {
+            header.remove(2);
+            rows.iter_mut().for_each(|row| {
+                row.remove(2);
+            });
+        }
+        output::table(&header, &rows)
+    }
+
+    fn row(&self, line: &ImageLine, now: jiff::Timestamp) -> Vec<String> {
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "<none>".to_owned());
+        vec![
+            or_none(line.repository.clone()),
+            or_none(line.tag.clone()),
+            or_none(line.digest.map(|digest| digest.to_string())),
+            self.id(line),
+            output::human_age(&line.created, now),
+            output::human_size(line.size),
+        ]
+    }
+
+    fn id(&self, line: &ImageLine) -> String {
+        if self.no_trunc { line.id.to_string() } else { line.id.short() }
+    }
+}

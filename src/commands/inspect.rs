@@ -1,0 +1,29 @@
+//! `rpull inspect`: images in the shape of `docker inspect`.
+
+use clap::Args;
+
+use rpull::error::Error;
+
+use super::Context;
+use crate::cli::output;
+
+/// Show all about images, as `docker inspect` does
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The images: names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+impl Inspect {
+    /// Prints a JSON array, with either format.
+    ///
+    /// # Errors
+    /// The first image that is not there.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let store = context.store();
+        let one = |word: &String| Ok(store.inspect(&store.find(word)?)?);
+        let all = self.images.iter().map(one).collect::<Result<Vec<_>, Error>>()?;
+        output::json(&all)
+    }
+}

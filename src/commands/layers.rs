@@ -1,0 +1,58 @@
+//! `rpull layers`: every id a layer has, in one table.
+
+use clap::Args;
+
+use rpull::error::Error;
+use rpull::store::LayerLine;
+
+use super::Context;
+use crate::cli::output;
+
+/// List the layers of an image with all their ids
+#[derive(Debug, Args)]
+pub struct Layers {
+    /// The image: a name or an id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Do not shorten ids
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+impl Layers {
+    /// Prints a line a layer, base first.
+    ///
+    /// # Errors
+    /// The image is not there.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let store = context.store();
+        let lines = store.layer_lines(&store.find(&self.image)?)?;
+        if context.json() {
+            return output::json(&lines);
+        }
+        if context.global.quiet {
+            return lines
+                .iter()
+                .try_for_each(|line| output::line(&line.path.display().to_string()));
+        }
+        let rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line)).collect();
+        output::table(
+            &["#", "DISTRIBUTION ID", "DIFF ID", "CHAIN ID", "CACHE ID", "SIZE", "PATH"],
+            &rows,
+        )
+    }
+
+    fn row(&self, line: &LayerLine) -> Vec<String> {
+        let id = |whole: String, short: String| if self.no_trunc { whole } else { short };
+        let blob = line.distribution_id.map(|digest| id(digest.to_string(), digest.short()));
+        vec![
+            line.position.to_string(),
+            blob.unwrap_or_else(|| "<none>".to_owned()),
+            id(line.diff_id.to_string(), line.diff_id.short()),
+            id(line.chain_id.to_string(), line.chain_id.short()),
+            id(line.cache_id.clone(), line.cache_id.chars().take(12).collect()),
+            output::human_size(line.size),
+            line.path.display().to_string(),
+        ]
+    }
+}

@@ -1,0 +1,177 @@
+//! One verb a file: its flags, and a `run` that calls the library and prints.
+
+pub mod history;
+pub mod images;
+pub mod inspect;
+pub mod layers;
+pub mod mount;
+pub mod pull;
+pub mod resolve;
+pub mod rm;
+pub mod tag;
+pub mod umount;
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use directories::ProjectDirs;
+use tokio::runtime::Runtime;
+
+use rpull::error::Error;
+use rpull::oci::Platform;
+use rpull::registry::{Explicit, Registry, RegistryOptions, Secret};
+use rpull::store::Store;
+
+use crate::cli::flags::{Cli, Command, Format, Global};
+
+/// What every verb needs of the flags.
+pub struct Context {
+    /// The flags of all commands.
+    pub global: Global,
+    root: PathBuf,
+}
+
+/// Runs what the command line says.
+///
+/// # Errors
+/// Why it failed.
+pub fn run(cli: Cli) -> Result<(), Error> {
+    let context = Context { root: root(&cli.global)?, global: cli.global };
+    match cli.command {
+        Command::Pull(verb) => verb.run(&context),
+        Command::Resolve(verb) => verb.run(&context),
+        Command::Images(verb) => verb.run(&context),
+        Command::Inspect(verb) => verb.run(&context),
+        Command::Layers(verb) => verb.run(&context),
+        Command::History(verb) => verb.run(&context),
+        Command::Mount(verb) => verb.run(&context),
+        Command::Umount(verb) => verb.run(&context),
+        Command::Rm(verb) => verb.run(&context),
+        Command::Tag(verb) => verb.run(&context),
+    }
+}
+
+/// `--root`, `RPULL_ROOT`, or the data directory of this user; absolute, because the mount
+/// lines and layer paths that are printed must be.
+fn root(global: &Global) -> Result<PathBuf, Error> {
+    let root = match &global.root {
+        Some(root) => root.clone(),
+        None => ProjectDirs::from("", "", "rpull")
+            .map(|dirs| dirs.data_dir().to_owned())
+            .ok_or_else(|| {
+                Error::Other("there is no home directory; name the store with --root".to_owned())
+            })?,
+    };
+    std::path::absolute(&root).map_err(|e| Error::Other(format!("--root {}: {e}", root.display())))
+}
+
+impl Context {
+    /// The store that the flags name.
+    pub fn store(&self) -> Store {
+        Store::at(&self.root, self.global.content.as_deref())
+    }
+
+    /// Whether results are printed as JSON.
+    pub fn json(&self) -> bool {
+        self.global.format == Format::Json
+    }
+
+    /// The platform that was asked for.
+    pub fn platform(&self) -> Result<Option<Platform>, Error> {
+        Ok(self.global.platform.as_deref().map(str::parse).transpose()?)
+    }
+
+    /// Registries, as the flags say to speak to them.
+    pub fn registry(&self) -> Result<Registry, Error> {
+        let defaults = RegistryOptions::default();
+        let mut sources = defaults.sources.clone();
+        sources.auth_file = self.global.auth_file.clone().or(sources.auth_file);
+        let certs_dirs =
+            self.global.certs_dir.iter().cloned().chain(defaults.certs_dirs.clone()).collect();
+        Ok(Registry::new(RegistryOptions {
+            plain_http: self.global.plain_http,
+            explicit: self.explicit()?,
+            sources,
+            certs_dirs,
+            retries: self.global.retries,
+            ..defaults
+        }))
+    }
+
+    fn explicit(&self) -> Result<Explicit, Error> {
+        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let Some(token) = env("RPULL_TOKEN") {
+            return Ok(Explicit::bearer(Secret::new(token)));
+        }
+        let Some(username) = self.global.username.clone() else { return Ok(Explicit::default()) };
+        let password = if self.global.password_stdin {
+            Some(password_from_stdin()?)
+        } else {
+            env("RPULL_PASSWORD")
+        };
+        let none = || {
+            Error::Other(
+                "a user was given but no password: add --password-stdin, or set RPULL_PASSWORD"
+                    .to_owned(),
+            )
+        };
+        Ok(Explicit::basic(username, Secret::new(password.ok_or_else(none)?)))
+    }
+}
+
+fn password_from_stdin() -> Result<String, Error> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|e| Error::Other(format!("cannot read the password from standard input: {e}")))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// The runtime for what speaks to registries.
+///
+/// # Errors
+/// The kernel gives no threads.
+pub fn runtime() -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::Other(format!("cannot start: {e}")))
+}
+
+/// Runs `work` until it is done or the user presses Ctrl-C. Then it is dropped, which gives
+/// up all transfers; what blocks ends by itself, and is waited for when the runtime is
+/// dropped, so that nothing half done is left. A second Ctrl-C does not wait.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let interrupted = async {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+        let terminated = async {
+            match &mut terminate {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminated => {} }
+    };
+    tokio::select! {
+        done = work => Ok(done),
+        () = interrupted => {
+            tokio::spawn(async {
+                let _ = tokio::signal::ctrl_c().await;
+                #[expect(clippy::exit, reason = "the user insists; the journal names what is left")]
+                std::process::exit(130);
+            });
+            Err(Error::Interrupted)
+        }
+    }
+}
+
+/// A store behind an [`Arc`], as the library's async parts want it.
+pub fn shared(store: Store) -> Arc<Store> {
+    Arc::new(store)
+}

@@ -1,0 +1,119 @@
+//! `rpull IMAGE...`: pull images.
+
+use clap::Args;
+
+use rpull::error::Error;
+use rpull::layer::Limits;
+use rpull::progress::Sender;
+use rpull::pull::{self, Options, Policy, Pulled};
+use rpull::reference::Reference;
+
+use super::{Context, interruptible, runtime, shared};
+use crate::cli::{output, render};
+
+/// Pull images
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The images: NAME, NAME:TAG, NAME@sha256:..., HOST[:PORT]/NAME
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Layers fetched and unpacked at a time
+    #[arg(long, short, env = "RPULL_JOBS", default_value_t = Options::default().jobs, value_name = "N")]
+    jobs: usize,
+    /// When to ask the registry for an image that is present
+    #[arg(long, value_enum, default_value_t)]
+    policy: When,
+    /// Say what would be fetched, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Keep compressed layers in the content store, for a CI cache
+    #[arg(long)]
+    keep_blobs: bool,
+    /// Return only when all is on the disk
+    #[arg(long)]
+    sync: bool,
+    /// Refuse layers that unpack to more bytes
+    #[arg(long, default_value_t = Limits::default().bytes, value_name = "BYTES", help_heading = "Limits")]
+    max_layer_size: u64,
+    /// Refuse layers over 1 GiB that unpack to more than N times their blob
+    #[arg(long, default_value_t = Limits::default().ratio, value_name = "N", help_heading = "Limits")]
+    max_ratio: u64,
+    /// Refuse layers with more entries
+    #[arg(long, default_value_t = Limits::default().entries, value_name = "N", help_heading = "Limits")]
+    max_entries: u64,
+    /// Refuse layers with deeper paths
+    #[arg(long, default_value_t = Limits::default().depth, value_name = "N", help_heading = "Limits")]
+    max_path_depth: usize,
+    /// Refuse layers with larger extended headers
+    #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits")]
+    max_pax_size: u64,
+}
+
+/// When the registry is asked.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum When {
+    /// Always for tags, which can move; never for a digest that is present
+    #[default]
+    Always,
+    /// Only if the name is not present
+    Missing,
+    /// Never: fail if the name is not present
+    Never,
+}
+
+impl Pull {
+    /// Pulls all images; fails as the first that failed.
+    ///
+    /// # Errors
+    /// Why the first image failed. The others are pulled all the same.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let names = self.images.iter().map(|name| name.parse());
+        let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
+        let options = self.options(context)?;
+        let registry = context.registry()?;
+        let store = shared(context.store());
+        let (sender, events) = Sender::channel();
+        let screen = render::start(render::choose(&context.global), events);
+        let runtime = runtime()?;
+        let results = runtime
+            .block_on(interruptible(pull::pull(&store, &registry, images, &options, &sender)));
+        // Blocking work that was given up ends here, and removes what it had begun.
+        drop(runtime);
+        drop((sender, store));
+        // The screen shows what is left to show.
+        let _ = screen.join();
+        verdict(results?)
+    }
+
+    fn options(&self, context: &Context) -> Result<Options, Error> {
+        Ok(Options {
+            platform: context.platform()?,
+            jobs: self.jobs,
+            policy: match self.policy {
+                When::Always => Policy::Always,
+                When::Missing => Policy::Missing,
+                When::Never => Policy::Never,
+            },
+            dry_run: self.dry_run,
+            keep_blobs: self.keep_blobs,
+            sync: self.sync,
+            limits: Limits {
+                bytes: self.max_layer_size,
+                ratio: self.max_ratio,
+                entries: self.max_entries,
+                depth: self.max_path_depth,
+                pax: self.max_pax_size,
+            },
+        })
+    }
+}
+
+/// Says each failure but the first, which ends the command.
+fn verdict(results: Vec<Result<Pulled, Error>>) -> Result<(), Error> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    for error in errors {
+        output::say(&error);
+    }
+    first.map_or(Ok(()), Err)
+}

@@ -1,0 +1,69 @@
+//! `rpull resolve`: what a name means, asked of the registry or of nobody.
+
+use clap::Args;
+use serde_json::json;
+
+use rpull::error::Error;
+use rpull::reference::Reference;
+
+use super::{Context, interruptible, runtime};
+use crate::cli::output;
+
+/// Print the digest that a registry answers for a name
+#[derive(Debug, Args)]
+pub struct Resolve {
+    /// The names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Ask nobody: print the normal form, like index.docker.io/library/nginx:latest
+    #[arg(long)]
+    name_only: bool,
+}
+
+impl Resolve {
+    /// Prints a line a name.
+    ///
+    /// # Errors
+    /// The first name that is wrong or unknown.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let names = self.names.iter().map(|name| name.parse::<Reference>());
+        let names: Vec<Reference> =
+            names.map(|name| Ok(name?.with_default_tag().0)).collect::<Result<_, Error>>()?;
+        if self.name_only {
+            return names.iter().try_for_each(|name| print(context, name, None));
+        }
+        let (registry, runtime) = (context.registry()?, runtime()?);
+        runtime.block_on(async {
+            for name in &names {
+                let by = name.digest().map(|digest| digest.to_string());
+                let by = by.as_deref().or(name.tag()).unwrap_or_default();
+                let resolved =
+                    interruptible(registry.head_manifest(name.repository(), by)).await??;
+                print(context, name, Some(&resolved))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn print(
+    context: &Context,
+    name: &Reference,
+    resolved: Option<&rpull::registry::Resolved>,
+) -> Result<(), Error> {
+    if context.json() {
+        return output::line(
+            &json!({
+                "name": name.index_form(),
+                "familiar": name.to_string(),
+                "digest": resolved.map(|resolved| resolved.digest),
+                "mediaType": resolved.map(|resolved| &resolved.media_type),
+            })
+            .to_string(),
+        );
+    }
+    match resolved {
+        Some(resolved) => output::line(&resolved.digest.to_string()),
+        None => output::line(&name.index_form()),
+    }
+}

@@ -1,0 +1,40 @@
+//! `rpull tag`: another name for an image.
+
+use clap::Args;
+
+use rpull::error::Error;
+use rpull::reference::Reference;
+
+use super::Context;
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// The image: a name or an id
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// The new name; `latest` if it has no tag
+    #[arg(value_name = "NAME[:TAG]")]
+    target: Reference,
+}
+
+impl Tag {
+    /// Names the image.
+    ///
+    /// # Errors
+    /// The image is not there, or the new name has a digest.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        if self.target.digest().is_some() {
+            return Err(Error::Usage(format!(
+                "'{}' has a digest; a digest cannot be given, it is computed",
+                self.target
+            )));
+        }
+        let store = context.store();
+        let id = store.find(&self.source)?;
+        let _lock = store.lock_shared(&|_| {})?;
+        let target = self.target.clone().with_default_tag().0;
+        store.names().update(|names| names.set(&target, id))?;
+        Ok(store.images().set_last_updated(&id, &jiff::Timestamp::now().to_string())?)
+    }
+}

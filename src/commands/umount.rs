@@ -1,0 +1,42 @@
+//! `rpull umount`: take a mount away.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use rpull::error::Error;
+use rpull::overlay;
+
+use super::Context;
+
+/// Unmount what `mount` mounted
+#[derive(Debug, Args)]
+pub struct Umount {
+    /// The directories
+    #[arg(required = true, value_name = "DIR")]
+    targets: Vec<PathBuf>,
+}
+
+impl Umount {
+    /// Unmounts; with them go the changes of mounts whose upper directory was ours.
+    ///
+    /// # Errors
+    /// Nothing is mounted there, or it is in use.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let store = context.store();
+        for target in &self.targets {
+            let own = overlay::upper_of(target).filter(|upper| upper.starts_with(store.mounts()));
+            let failed = |source: std::io::Error| match source.kind() {
+                std::io::ErrorKind::InvalidInput => {
+                    Error::Other(format!("nothing is mounted at {}", target.display()))
+                }
+                _ => Error::Mount { target: target.display().to_string(), source },
+            };
+            overlay::unmount(target).map_err(failed)?;
+            if let Some(dir) = own.as_deref().and_then(|upper| upper.parent()) {
+                rpull::fsutil::remove(dir)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! A blob as a stream that mends itself: when a connection breaks or stalls, it goes on at
+//! its offset with a new one, and whoever reads never knows.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use futures::Stream;
+use futures::stream;
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Method, Response, StatusCode};
+
+use super::Registry;
+use super::error::{self, RegistryError};
+use super::http::Request;
+use super::retry::Budget;
+use crate::oci::Descriptor;
+use crate::reference::Repository;
+
+/// The bytes of a blob, or of a part of it. It yields exactly as many as were asked for, or
+/// an error.
+pub struct BlobStream(Pin<Box<dyn Stream<Item = Result<Bytes, RegistryError>> + Send>>);
+
+impl Stream for BlobStream {
+    type Item = Result<Bytes, RegistryError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl Registry {
+    /// A blob from `offset` on.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if it cannot be had at all; later ones come with the stream.
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<BlobStream, RegistryError> {
+        let mut reader = Reader::new(self, repository, descriptor, offset, descriptor.size);
+        reader.connect().await?;
+        Ok(reader.stream())
+    }
+
+    /// The bytes of a blob from `start` up to but not including `end`; `None` if the
+    /// registry does not serve parts.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if it cannot be had at all; later ones come with the stream.
+    pub async fn blob_range(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        start: u64,
+        end: u64,
+    ) -> Result<Option<BlobStream>, RegistryError> {
+        let mut reader = Reader::new(self, repository, descriptor, start, end);
+        reader.connect().await?;
+        Ok((reader.skip == 0).then(|| reader.stream()))
+    }
+}
+
+struct Reader {
+    registry: Registry,
+    repository: Repository,
+    descriptor: Descriptor,
+    offset: u64,
+    end: u64,
+    /// Bytes that a server sends before our offset, because it knows no ranges.
+    skip: u64,
+    response: Option<Response>,
+    budget: Budget,
+    /// Whether a server ended a whole answer too early, which is a lie and no accident.
+    short: Option<u64>,
+}
+
+impl Reader {
+    fn new(
+        registry: &Registry,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        offset: u64,
+        end: u64,
+    ) -> Self {
+        Self {
+            registry: registry.clone(),
+            repository: repository.clone(),
+            descriptor: descriptor.clone(),
+            offset,
+            end,
+            skip: 0,
+            response: None,
+            budget: registry.budget(),
+            short: None,
+        }
+    }
+
+    fn stream(self) -> BlobStream {
+        let next = |mut reader: Self| async move {
+            match reader.next().await {
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
+                Ok(None) => None,
+                Err(e) => Some((Err(e), None)),
+            }
+        };
+        // After an error the stream is over.
+        let step = move |state: Option<Self>| async move {
+            match state {
+                Some(reader) => next(reader).await,
+                None => None,
+            }
+        };
+        BlobStream(Box::pin(stream::unfold(Some(self), step)))
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        loop {
+            if self.offset >= self.end {
+                return self.at_end().await;
+            }
+            if self.response.is_none() {
+                self.connect().await?;
+            }
+            match self.chunk().await {
+                Ok(Some(bytes)) => {
+                    if let Some(bytes) = self.accept(bytes)? {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Ok(None) => {
+                    self.response = None;
+                    let cause = "the connection ended before the blob did".to_owned();
+                    self.short = Some(self.offset);
+                    self.pause(self.lost(cause)).await?;
+                }
+                Err(e) => {
+                    self.response = None;
+                    self.short = None;
+                    self.pause(e).await?;
+                }
+            }
+        }
+    }
+
+    /// Cuts off what lies before our offset; refuses what lies behind the end.
+    fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, RegistryError> {
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+        bytes.advance(skipped);
+        self.skip -= skipped as u64;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.budget.progress();
+        self.short = None;
+        let next = self.offset + bytes.len() as u64;
+        if next > self.end {
+            return Err(self.size_lie(next));
+        }
+        self.offset = next;
+        Ok(Some(bytes))
+    }
+
+    /// All bytes are here: a server that has more to say lied about the size.
+    async fn at_end(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        let whole = self.end == self.descriptor.size;
+        if self.response.is_some()
+            && whole
+            && let Ok(Some(more)) = self.chunk().await
+            && !more.is_empty()
+        {
+            return Err(self.size_lie(self.offset + more.len() as u64));
+        }
+        self.response = None;
+        Ok(None)
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        let Some(response) = &mut self.response else { return Ok(None) };
+        let stall = self.registry.shared.options.stall_timeout;
+        match tokio::time::timeout(stall, response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(e)) => Err(self.lost(error::causes(e))),
+            Err(_) => Err(self.lost(format!("no bytes for {} seconds", stall.as_secs_f64()))),
+        }
+    }
+
+    /// Opens the blob at our offset, as often as the budget allows.
+    async fn connect(&mut self) -> Result<(), RegistryError> {
+        loop {
+            match self.open().await {
+                Ok(response) => {
+                    self.response = Some(response);
+                    return Ok(());
+                }
+                Err(e) => self.pause(e).await?,
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<Response, RegistryError> {
+        let partial = self.offset > 0 || self.end < self.descriptor.size;
+        let end = (self.end < self.descriptor.size).then_some(self.end);
+        let request = Request {
+            method: Method::GET,
+            repository: &self.repository,
+            path: format!("blobs/{}", self.descriptor.digest),
+            accept: None,
+            range: partial.then_some((self.offset, end)),
+            what: self.what(),
+        };
+        let response = self.registry.send(&request).await?;
+        self.skip = 0;
+        let length = response.content_length();
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            self.check_range(&response)?;
+        } else {
+            // The whole blob comes, whatever was asked for.
+            self.skip = self.offset;
+            if let Some(length) = length.filter(|length| *length != self.descriptor.size) {
+                return Err(self.size_lie(length));
+            }
+        }
+        Ok(response)
+    }
+
+    /// `Content-Range: bytes START-LAST/TOTAL`.
+    fn check_range(&self, response: &Response) -> Result<(), RegistryError> {
+        let host = super::host::authority(response.url());
+        let header = response
+            .headers()
+            .get(CONTENT_RANGE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let parts = header.strip_prefix("bytes ").and_then(|range| {
+            let (range, total) = range.split_once('/')?;
+            let (start, last) = range.split_once('-')?;
+            Some((start.parse::<u64>().ok()?, last.parse::<u64>().ok()?, total))
+        });
+        let Some((start, last, total)) = parts else {
+            return Err(RegistryError::Protocol {
+                host,
+                what: format!("a part without a range ('{header}')"),
+            });
+        };
+        if total != "*" && total.parse() != Ok(self.descriptor.size) {
+            return Err(self.size_lie(total.parse().unwrap_or(0)));
+        }
+        if start != self.offset || last + 1 > self.end {
+            let what = format!(
+                "asked for bytes {}-{}, it sends {start}-{last}",
+                self.offset,
+                self.end - 1
+            );
+            return Err(RegistryError::Protocol { host, what });
+        }
+        Ok(())
+    }
+
+    async fn pause(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+        let cause = error.to_string();
+        let wait = match (self.budget.wait_after(error), self.short) {
+            (Ok(wait), _) => wait,
+            // It was said again and again that this is all there is.
+            (Err(RegistryError::Network { .. }), Some(actual)) => return Err(self.size_lie(actual)),
+            (Err(e), _) => return Err(e),
+        };
+        self.registry.say_retry(Some(self.descriptor.digest), self.budget.attempt(), wait, cause);
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    fn what(&self) -> String {
+        format!("layer {} of {}", self.descriptor.digest, self.repository)
+    }
+
+    fn size_lie(&self, actual: u64) -> RegistryError {
+        RegistryError::Size { what: self.what(), expected: self.descriptor.size, actual }
+    }
+
+    fn lost(&self, cause: String) -> RegistryError {
+        let host = self.repository.domain().to_owned();
+        RegistryError::Network { host, cause, down: false }
+    }
+}

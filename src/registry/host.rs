@@ -1,0 +1,178 @@
+//! Which machine answers for a name, and how it is spoken to.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, Once, PoisonError};
+
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Identity, Url};
+
+use super::certs::{self, HostCerts};
+use super::error::RegistryError;
+use super::options::RegistryOptions;
+use crate::reference::DOCKER_HUB;
+
+/// Docker Hub's registry (moby registry/config.go).
+const HUB_HOST: &str = "registry-1.docker.io";
+
+/// The machine behind a registry's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// `host[:port]`.
+    pub host: String,
+}
+
+/// HTTP clients, one a way of trusting: they keep their connections.
+pub struct Clients {
+    options: RegistryOptions,
+    made: Mutex<HashMap<Trust, Client>>,
+}
+
+/// What a client is built for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Trust {
+    /// Plain HTTP, to this machine itself: neither roots nor proxies are needed.
+    Local,
+    /// Plain HTTP, perhaps by a proxy.
+    Plain,
+    /// HTTPS with the system's roots.
+    System,
+    /// HTTPS to a host with certificates of its own.
+    Host(String),
+}
+
+impl Endpoint {
+    /// The machine for `domain` of a reference.
+    pub fn of(domain: &str, options: &RegistryOptions) -> Self {
+        let host = if domain == DOCKER_HUB { HUB_HOST } else { domain };
+        let has_certs = certs::dir_of(&options.certs_dirs, host).is_some();
+        let plain = options.plain_http || (is_loopback(host) && !has_certs);
+        Self { scheme: if plain { "http" } else { "https" }, host: host.to_owned() }
+    }
+
+    /// The URL of `path` below `/v2/`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Protocol`] if host and path make no URL.
+    pub fn url(&self, path: &str) -> Result<Url, RegistryError> {
+        let text = format!("{}://{}/v2/{path}", self.scheme, self.host);
+        Url::parse(&text)
+            .map_err(|e| RegistryError::Protocol { host: self.host.clone(), what: e.to_string() })
+    }
+}
+
+impl Clients {
+    /// No client yet: the first request to a host makes one.
+    pub fn new(options: RegistryOptions) -> Self {
+        Self { options, made: Mutex::new(HashMap::new()) }
+    }
+
+    /// The client for `url`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Certificates`], or what building it says.
+    pub fn client(&self, url: &Url) -> Result<Client, RegistryError> {
+        let host = authority(url);
+        let dir = certs::dir_of(&self.options.certs_dirs, &host);
+        let local = url.host_str().is_some_and(is_loopback);
+        let trust = match (url.scheme(), dir.is_some()) {
+            ("http", _) if local => Trust::Local,
+            ("http", _) => Trust::Plain,
+            (_, false) if !local => Trust::System,
+            _ => Trust::Host(host.clone()),
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = made.get(&trust) {
+            return Ok(client.clone());
+        }
+        let host_certs = dir.as_deref().map(certs::read).transpose()?.unwrap_or_default();
+        let named = dir.map(|dir| dir.display().to_string()).unwrap_or_else(|| host.clone());
+        let wrong = |e: reqwest::Error| RegistryError::Certificates {
+            dir: named.clone(),
+            cause: super::error::causes(e),
+        };
+        let client = self.build(&trust, local, &host_certs).map_err(wrong)?;
+        made.insert(trust, client.clone());
+        Ok(client)
+    }
+
+    fn build(&self, trust: &Trust, local: bool, certs: &HostCerts) -> reqwest::Result<Client> {
+        install_crypto();
+        let mut builder = Client::builder()
+            // Redirects are followed by hand: credentials must not follow them.
+            .redirect(Policy::none())
+            .connect_timeout(self.options.connect_timeout)
+            .tcp_nodelay(true)
+            .user_agent(concat!("rpull/", env!("CARGO_PKG_VERSION")));
+        if local {
+            builder = builder.no_proxy();
+        }
+        if matches!(trust, Trust::Local | Trust::Plain) {
+            // Reading the system's roots costs more than a whole pull of a present image.
+            return builder.tls_certs_only(Vec::<Certificate>::new()).http1_only().build();
+        }
+        let mut roots = Vec::new();
+        for pem in &certs.roots {
+            roots.extend(Certificate::from_pem_bundle(pem)?);
+        }
+        if let Some(pem) = &certs.client {
+            builder = builder.identity(Identity::from_pem(pem)?);
+        }
+        builder.tls_certs_merge(roots).build()
+    }
+}
+
+/// `host[:port]` of a URL; the scheme's own port is left out.
+pub fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Whether `host[:port]` is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let name = match host.rfind(']') {
+        Some(end) => host[..end].trim_start_matches('['),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn install_crypto() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // An embedding program may have installed one already; then that is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_spoken_to_plainly() {
+        let options = RegistryOptions { certs_dirs: Vec::new(), ..RegistryOptions::default() };
+        let scheme = |domain: &str| Endpoint::of(domain, &options).scheme;
+        for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
+            assert_eq!(scheme(local), "http", "{local}");
+        }
+        for remote in ["docker.io", "quay.io", "localhost.example.com", "10.0.0.1:5000", "[::2]"] {
+            assert_eq!(scheme(remote), "https", "{remote}");
+        }
+        assert_eq!(Endpoint::of("docker.io", &options).host, HUB_HOST);
+        let plain = RegistryOptions { plain_http: true, ..options };
+        assert_eq!(Endpoint::of("quay.io", &plain).scheme, "http");
+    }
+
+    #[test]
+    fn certificates_make_a_local_host_https() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("localhost:5000")).unwrap();
+        let options =
+            RegistryOptions { certs_dirs: vec![dir.path().into()], ..RegistryOptions::default() };
+        assert_eq!(Endpoint::of("localhost:5000", &options).scheme, "https");
+        assert_eq!(Endpoint::of("localhost:5001", &options).scheme, "http");
+    }
+}

@@ -1,0 +1,265 @@
+//! One request and its answer: authorisation, redirects, and what a refusal means.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use oci_client::errors::OciEnvelope;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use super::Registry;
+use super::error::{self, RegistryError};
+use super::host::{Endpoint, authority};
+use crate::reference::Repository;
+
+const MOST_REDIRECTS: usize = 10;
+
+/// The most of a refusal's body that is read.
+const LONGEST_REFUSAL: usize = 64 << 10;
+
+/// A request below a repository.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// GET or HEAD.
+    pub method: Method,
+    /// The repository.
+    pub repository: &'a Repository,
+    /// `manifests/latest`.
+    pub path: String,
+    /// What is taken.
+    pub accept: Option<String>,
+    /// Bytes from, and up to but not including.
+    pub range: Option<(u64, Option<u64>)>,
+    /// `manifest for nginx:nope`, for messages.
+    pub what: String,
+}
+
+impl Registry {
+    /// Sends a request, once; an answer that is a success.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, RegistryError> {
+        let endpoint = Endpoint::of(request.repository.domain(), &self.shared.options);
+        let mut asked_again = false;
+        loop {
+            let auth = &self.shared.auth;
+            let header =
+                auth.header(&self.shared.clients, &endpoint.host, request.repository).await?;
+            let response = self.follow(request, &endpoint, header.as_ref()).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            // Only the registry itself can ask for credentials: who it sends us to cannot.
+            let own = authority(response.url()) == authority(&endpoint.url("")?);
+            if status == StatusCode::UNAUTHORIZED && own && !asked_again {
+                asked_again = true;
+                let (clients, repository) = (&self.shared.clients, request.repository);
+                if auth
+                    .refused(
+                        clients,
+                        &endpoint.host,
+                        repository,
+                        header.as_ref(),
+                        response.headers(),
+                    )
+                    .await?
+                {
+                    continue;
+                }
+            }
+            let source = auth.source_of(&endpoint.host, request.repository).await;
+            return Err(refusal(request, response, source).await);
+        }
+    }
+
+    async fn follow(
+        &self,
+        request: &Request<'_>,
+        endpoint: &Endpoint,
+        header: Option<&super::credentials::Secret>,
+    ) -> Result<Response, RegistryError> {
+        let start = endpoint.url(&format!("{}/{}", request.repository.path(), request.path))?;
+        let mut url = start.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let same_origin = url.origin() == start.origin();
+            let response = self.once(request, &url, header.filter(|_| same_origin)).await?;
+            let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+            match location {
+                Some(to) if response.status().is_redirection() => {
+                    url = url.join(to).map_err(|e| {
+                        protocol(&url, format!("it redirects to an invalid URL: {e}"))
+                    })?;
+                    if !matches!(url.scheme(), "http" | "https") {
+                        return Err(protocol(
+                            &start,
+                            format!("it redirects to the scheme '{}'", url.scheme()),
+                        ));
+                    }
+                }
+                _ => return Ok(response),
+            }
+        }
+        Err(protocol(&start, format!("over {MOST_REDIRECTS} redirects")))
+    }
+
+    async fn once(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        header: Option<&super::credentials::Secret>,
+    ) -> Result<Response, RegistryError> {
+        let client = self.shared.clients.client(url)?;
+        let mut builder = client.request(request.method.clone(), url.clone());
+        if let Some(accept) = &request.accept {
+            builder = builder.header(ACCEPT, accept);
+        }
+        if let Some((start, end)) = request.range {
+            let end = end.map(|end| (end - 1).to_string()).unwrap_or_default();
+            builder = builder.header(RANGE, format!("bytes={start}-{end}"));
+        }
+        if let Some(header) = header {
+            let mut value = HeaderValue::from_str(header.reveal()).map_err(|_| {
+                protocol(url, "the credentials hold characters that no header can".to_owned())
+            })?;
+            value.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        self.shared.count();
+        let host = authority(url);
+        let sending = tokio::time::timeout(self.shared.options.stall_timeout, builder.send());
+        match sending.await {
+            Ok(result) => result.map_err(|e| error::of_request(&host, e)),
+            Err(_) => Err(RegistryError::Network {
+                host,
+                cause: "no answer in time".to_owned(),
+                down: false,
+            }),
+        }
+    }
+}
+
+/// Reads a body of at most `most` bytes.
+///
+/// # Errors
+/// A text on what went wrong.
+pub async fn bounded(mut response: Response, most: usize) -> Result<Bytes, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(error::causes)? {
+        if body.len() + chunk.len() > most {
+            return Err(format!("its answer has over {most} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.into())
+}
+
+/// What an error's body says: the messages of the OCI envelope, or the text itself.
+pub fn message(body: &[u8]) -> String {
+    if let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) {
+        let said = envelope.errors.iter().map(|error| {
+            let code = serde_json::to_value(&error.code).ok();
+            let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
+            let code = code.to_ascii_lowercase().replace('_', " ");
+            if error.message.is_empty() { code } else { format!("{code}: {}", error.message) }
+        });
+        return said.collect::<Vec<_>>().join("; ");
+    }
+    let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
+    let first = &json["errors"][0];
+    let candidates = [
+        &first["message"],
+        &json["details"],
+        &json["message"],
+        &json["error_description"],
+        &json["error"],
+    ];
+    if let Some(text) = candidates.iter().find_map(|value| value.as_str()) {
+        return text.to_owned();
+    }
+    let text = String::from_utf8_lossy(body);
+    let line = text.trim().lines().next().unwrap_or_default();
+    // A proxy's error page says nothing in its first line.
+    if line.starts_with('<') { String::new() } else { line.chars().take(200).collect() }
+}
+
+async fn refusal(
+    request: &Request<'_>,
+    response: Response,
+    source_of: Option<String>,
+) -> RegistryError {
+    let (status, host) = (response.status(), authority(response.url()));
+    let retry_after = retry_after(response.headers());
+    let limits = limits(response.headers());
+    let head = request.method == Method::HEAD;
+    let body = bounded(response, LONGEST_REFUSAL).await.unwrap_or_default();
+    let said = message(&body);
+    let message = match (said.is_empty(), status.canonical_reason()) {
+        (true, Some(reason)) => reason.to_ascii_lowercase(),
+        _ => said,
+    };
+    let repository = request.repository.to_string();
+    match status.as_u16() {
+        401 if source_of.is_none() && !head && message.contains("denied") => {
+            RegistryError::Denied { repository, message }
+        }
+        401 => RegistryError::Unauthorized { host, message, source_of },
+        403 => RegistryError::Denied { repository, message },
+        404 => RegistryError::NotFound { what: request.what.clone(), message },
+        429 => RegistryError::RateLimited { host, message: message + &limits, retry_after },
+        status => RegistryError::Status { host, status, message, retry_after },
+    }
+}
+
+/// `Retry-After` in seconds; its form as a date is not used by registries.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Docker Hub's `ratelimit-limit: 100;w=21600` in words.
+fn limits(headers: &HeaderMap) -> String {
+    let of = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some((count, window)) = of("ratelimit-limit").and_then(|limit| limit.split_once(";w="))
+    else {
+        return String::new();
+    };
+    let left = of("ratelimit-remaining").and_then(|left| left.split(';').next()).unwrap_or("0");
+    let hours = window.parse::<f64>().map_or(0.0, |seconds| seconds / 3600.0);
+    format!(" ({left} of {count} pulls in {hours} hours left)")
+}
+
+fn protocol(url: &Url, what: String) -> RegistryError {
+    RegistryError::Protocol { host: authority(url), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_read_in_all_their_forms() {
+        let envelope = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
+        assert_eq!(message(envelope), "manifest unknown: manifest unknown");
+        let unknown_code = br#"{"errors":[{"code":"X_ODD","message":"odd"}]}"#;
+        assert_eq!(message(unknown_code), "x odd: odd");
+        assert_eq!(
+            message(br#"{"details":"incorrect username or password"}"#),
+            "incorrect username or password"
+        );
+        assert_eq!(message(b"Too Many Requests\nmore"), "Too Many Requests");
+        assert_eq!(message(b"<html><body>502</body></html>"), "");
+    }
+
+    #[test]
+    fn hub_limits_are_said() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(limits(&headers), "");
+        headers.insert("ratelimit-limit", HeaderValue::from_static("100;w=21600"));
+        headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
+        assert_eq!(limits(&headers), " (0 of 100 pulls in 6 hours left)");
+    }
+}

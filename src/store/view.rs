@@ -1,0 +1,279 @@
+//! Images as they are shown: what `inspect`, `layers`, `history` and `images` print.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{LayerRecord, Store, StoreError};
+use crate::digest::Digest;
+use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
+use crate::overlay::{CacheId, Stack, XattrSpace};
+use crate::reference::{Reference, Repository};
+
+/// One line of `images`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageLine {
+    /// The familiar name; nothing for an image without one.
+    pub repository: Option<String>,
+    /// The tag.
+    pub tag: Option<String>,
+    /// What a registry calls it.
+    pub digest: Option<Digest>,
+    /// The image.
+    pub id: ImageId,
+    /// When it was built, RFC 3339; empty if it does not say.
+    pub created: String,
+    /// The sum of its layers' sizes, bytes.
+    pub size: u64,
+}
+
+/// One line of `layers`.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayerLine {
+    /// From the base, which is 1.
+    pub position: usize,
+    /// The blob it was pulled as, if it was.
+    pub distribution_id: Option<Digest>,
+    /// The sha256 of its tar.
+    pub diff_id: DiffId,
+    /// The key of its record.
+    pub chain_id: ChainId,
+    /// The name of its directory.
+    pub cache_id: String,
+    /// Docker's size, bytes.
+    pub size: u64,
+    /// Its files.
+    pub path: PathBuf,
+}
+
+/// One line of `history`, newest first.
+#[derive(Debug, Clone, Serialize)]
+pub struct HistoryLine {
+    /// The image, for the newest line.
+    pub id: Option<ImageId>,
+    /// When, RFC 3339; empty if it does not say.
+    pub created: String,
+    /// By which instruction.
+    pub created_by: String,
+    /// The bytes it added.
+    pub size: u64,
+    /// A remark.
+    pub comment: String,
+}
+
+/// An image and all its layers.
+struct Whole {
+    config: ImageConfig,
+    json: Value,
+    layers: Vec<LayerRecord>,
+}
+
+impl Store {
+    fn whole(&self, id: &ImageId) -> Result<Whole, StoreError> {
+        let missing = || StoreError::NoSuchImage(id.to_string());
+        let damaged = |why: String| StoreError::Damaged { path: self.layout.image(id), why };
+        let bytes = self.images().get(id)?.ok_or_else(missing)?;
+        let config = ImageConfig::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let json = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let layers = self.layers().stack(config.diff_ids())?;
+        let layers =
+            layers.ok_or_else(|| damaged("a layer of it is missing; pull it again".to_owned()))?;
+        Ok(Whole { config, json, layers })
+    }
+
+    /// All images, a line a name, newest first as `docker images` sorts them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn image_lines(&self) -> Result<Vec<ImageLine>, StoreError> {
+        self.must_exist()?;
+        let names = self.names().load()?;
+        let mut lines = Vec::new();
+        for id in self.images().list()? {
+            // dockerd passes over what is not whole.
+            let Ok(whole) = self.whole(&id) else { continue };
+            let size = whole.layers.iter().map(|layer| layer.size).sum();
+            let created = text(&whole.json, "created");
+            let of_image = names.of(id);
+            for (repository, tag, digest) in named_lines(&of_image) {
+                lines.push(ImageLine {
+                    repository,
+                    tag,
+                    digest,
+                    id,
+                    created: created.clone(),
+                    size,
+                });
+            }
+        }
+        lines.sort_by_key(|line| std::cmp::Reverse(time(&line.created)));
+        Ok(lines)
+    }
+
+    /// The layers of an image, base first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn layer_lines(&self, id: &ImageId) -> Result<Vec<LayerLine>, StoreError> {
+        let whole = self.whole(id)?;
+        let line = |(i, layer): (usize, &LayerRecord)| {
+            let sources = self.distribution().sources(&layer.diff_id)?;
+            Ok(LayerLine {
+                position: i + 1,
+                distribution_id: sources.last().map(|source| source.digest),
+                diff_id: layer.diff_id,
+                chain_id: layer.chain,
+                cache_id: layer.cache_id.to_string(),
+                size: layer.size,
+                path: self.layers().diff_path(layer),
+            })
+        };
+        whole.layers.iter().enumerate().map(line).collect()
+    }
+
+    /// How an image was built, newest first (moby daemon/images/image_history.go).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn history_lines(&self, id: &ImageId) -> Result<Vec<HistoryLine>, StoreError> {
+        let whole = self.whole(id)?;
+        let mut sizes = whole.layers.iter().map(|layer| layer.size);
+        let none = Vec::new();
+        let entries = whole.json["history"].as_array().unwrap_or(&none);
+        let line = |entry: &Value| HistoryLine {
+            id: None,
+            created: text(entry, "created"),
+            created_by: text(entry, "created_by"),
+            size: if entry["empty_layer"].as_bool() == Some(true) {
+                0
+            } else {
+                sizes.next().unwrap_or(0)
+            },
+            comment: text(entry, "comment"),
+        };
+        let mut lines: Vec<HistoryLine> = entries.iter().map(line).collect();
+        lines.reverse();
+        if let Some(newest) = lines.first_mut() {
+            newest.id = Some(*id);
+        }
+        Ok(lines)
+    }
+
+    /// What to mount for an image, read-only.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it has no layers.
+    pub fn mount_stack(&self, id: &ImageId) -> Result<Stack, StoreError> {
+        let whole = self.whole(id)?;
+        let lower: Vec<PathBuf> =
+            whole.layers.iter().rev().map(|layer| self.layers().diff_path(layer)).collect();
+        if lower.is_empty() {
+            let why = "it has no layers, so there is nothing to mount".to_owned();
+            return Err(StoreError::Damaged { path: self.layout.image(id), why });
+        }
+        let userxattr = XattrSpace::of_this_process() == XattrSpace::User;
+        Ok(Stack { lower, upper: None, userxattr })
+    }
+
+    /// An image in the shape of `docker inspect` (moby api/types `ImageInspect`).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn inspect(&self, id: &ImageId) -> Result<Value, StoreError> {
+        let Whole { config, json, layers } = self.whole(id)?;
+        let names = self.names().load()?.of(*id);
+        let (digests, tags): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| name.digest().is_some());
+        let shown =
+            |names: Vec<&Reference>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let size: u64 = layers.iter().map(|layer| layer.size).sum();
+        let updated = self.images().last_updated(id)?;
+        let parent = self.images().parent(id)?.map(|parent| parent.to_string()).unwrap_or_default();
+        let mut shape = json!({
+            "Id": id,
+            "RepoTags": shown(tags),
+            "RepoDigests": shown(digests),
+            "Parent": parent,
+            "Comment": comment(&json),
+            "Created": json["created"].as_str().unwrap_or("0001-01-01T00:00:00Z"),
+            "Container": text(&json, "container"),
+            "ContainerConfig": json["container_config"],
+            "DockerVersion": text(&json, "docker_version"),
+            "Author": text(&json, "author"),
+            "Config": json["config"],
+            "Architecture": text(&json, "architecture"),
+            "Os": text(&json, "os"),
+            "Size": size,
+            "VirtualSize": size,
+            "GraphDriver": { "Data": self.graph_data(layers.last())?, "Name": "overlay2" },
+            "RootFS": { "Type": "layers", "Layers": config.diff_ids() },
+            "Metadata": { "LastTagTime": updated.unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned()) },
+        });
+        for (key, from) in [("Variant", "variant"), ("OsVersion", "os.version")] {
+            if let (Some(value), Some(shape)) = (json[from].as_str(), shape.as_object_mut()) {
+                shape.insert(key.to_owned(), value.into());
+            }
+        }
+        Ok(shape)
+    }
+
+    /// moby daemon/graphdriver/overlay2 `GetMetadata` of the top layer.
+    fn graph_data(&self, top: Option<&LayerRecord>) -> Result<Value, StoreError> {
+        let Some(top) = top else { return Ok(Value::Null) };
+        let overlay = self.overlay();
+        let id: &CacheId = &top.cache_id;
+        let mut data = json!({
+            "MergedDir": overlay.merged(id),
+            "UpperDir": overlay.diff(id),
+            "WorkDir": overlay.work(id),
+        });
+        let lower: Vec<String> =
+            overlay.lower_diffs(id)?.iter().map(|path| path.display().to_string()).collect();
+        if let (false, Some(data)) = (lower.is_empty(), data.as_object_mut()) {
+            data.insert("LowerDir".to_owned(), lower.join(":").into());
+        }
+        Ok(data)
+    }
+}
+
+type NamedLine = (Option<String>, Option<String>, Option<Digest>);
+
+/// A line a tag; a digest without a tag of its repository has a line of its own.
+fn named_lines(names: &[Reference]) -> Vec<NamedLine> {
+    let digest_of = |repository: &Repository| {
+        let same = names.iter().filter(|name| name.repository() == repository);
+        same.filter_map(Reference::digest).next_back()
+    };
+    let tagged = |repository: &Repository| {
+        names.iter().any(|name| name.repository() == repository && name.tag().is_some())
+    };
+    let mut lines: Vec<NamedLine> = names
+        .iter()
+        .filter(|name| name.tag().is_some() || !tagged(name.repository()))
+        .map(|name| {
+            let digest = name.digest().or_else(|| digest_of(name.repository()));
+            (Some(name.repository().to_string()), name.tag().map(str::to_owned), digest)
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push((None, None, None));
+    }
+    lines
+}
+
+/// The comment of the image, or of its newest history entry, as dockerd shows it.
+fn comment(json: &Value) -> String {
+    let own = text(json, "comment");
+    let last = json["history"].as_array().and_then(|history| history.last());
+    if own.is_empty() { last.map(|entry| text(entry, "comment")).unwrap_or_default() } else { own }
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// For sorting; what is no time is oldest.
+fn time(created: &str) -> Option<jiff::Timestamp> {
+    created.parse().ok()
+}

@@ -1,0 +1,243 @@
+//! The design's tables, read off the source: which module may import which, where a
+//! third-party crate may be named, and where the root's path names may stand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the top error may see: every module that has errors of its own. `pull` fails with
+/// the top error, so it stands above it.
+const MECHANISMS: [&str; 9] =
+    ["digest", "fsutil", "reference", "oci", "progress", "overlay", "registry", "layer", "store"];
+
+const OPERATION: [&str; 10] = [
+    "digest",
+    "fsutil",
+    "reference",
+    "oci",
+    "progress",
+    "overlay",
+    "registry",
+    "layer",
+    "store",
+    "error",
+];
+
+/// A module and what it may import of this crate.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("digest", &[]),
+    ("fsutil", &[]),
+    ("reference", &["digest"]),
+    ("oci", &["digest"]),
+    ("progress", &["digest", "reference", "oci"]),
+    ("overlay", &["fsutil"]),
+    ("registry", &["digest", "reference", "oci", "progress"]),
+    ("layer", &["digest", "oci", "overlay", "progress", "fsutil"]),
+    ("store", &["digest", "reference", "oci", "overlay", "fsutil"]),
+    ("error", &MECHANISMS),
+    ("pull", &OPERATION),
+];
+
+/// Modules of the binary: they see the library's public API and each other.
+const BINARY: &[&str] = &["main", "cli", "commands"];
+
+/// A crate and the only modules that may name it.
+const CONFINED: &[(&str, &[&str])] = &[
+    ("oci_client", &["registry"]),
+    ("reqwest", &["registry"]),
+    ("tar", &["layer"]),
+    ("flate2", &["layer"]),
+    ("zstd", &["layer"]),
+    ("indicatif", BINARY),
+    ("clap", BINARY),
+    ("tokio", &["registry", "pull", "main", "cli", "commands"]),
+];
+
+/// Names that only the drawing of the root may spell.
+const ROOT_NAMES: &[&str] = &[
+    "layerdb",
+    "imagedb",
+    "repositories.json",
+    "diffid-by-digest",
+    "v2metadata-by-diffid",
+    "cache-id",
+    "tar-split.json.gz",
+    "committed",
+];
+
+struct Source {
+    /// Below `src`, as `layer/extract.rs`.
+    path: PathBuf,
+    module: String,
+    /// Without comments and without the unit tests.
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut open = vec![src.clone()];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let below = path.strip_prefix(&src).unwrap().to_owned();
+            let first = below.components().next().unwrap().as_os_str().to_string_lossy();
+            let module = first.trim_end_matches(".rs").to_owned();
+            found.push(Source {
+                module,
+                code: code(&fs::read_to_string(&path).unwrap()),
+                path: below,
+            });
+        }
+    }
+    assert!(found.len() > 10, "these are not the sources");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn code(text: &str) -> String {
+    let tests = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+    let uncomment = |line: &str| match line.find("//") {
+        Some(at) if !line[..at].ends_with(':') => line[..at].to_owned(),
+        _ => line.to_owned(),
+    };
+    text[..tests].lines().map(|line| uncomment(line) + "\n").collect()
+}
+
+/// The top-level modules that `code` names by `crate::` or by climbing to the root.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let depth = source.path.components().count()
+        - usize::from(source.path.ends_with("mod.rs") && source.path.components().count() > 1);
+    let climb = "super::".repeat(depth);
+    let mut found = BTreeSet::new();
+    for prefix in ["crate::", climb.as_str()] {
+        for (at, _) in source.code.match_indices(prefix) {
+            if source.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+                continue;
+            }
+            let rest = &source.code[at + prefix.len()..];
+            if let Some(group) = rest.strip_prefix('{') {
+                found.extend(heads(group));
+            } else {
+                found.insert(word(rest).to_owned());
+            }
+        }
+    }
+    found.retain(|name| {
+        MAY_IMPORT.iter().any(|(module, _)| module == name) || BINARY.contains(&name.as_str())
+    });
+    found.remove(&source.module);
+    found
+}
+
+/// The first word of each member of a `{a::b, c::{d, e}}` whose brace is open.
+fn heads(group: &str) -> Vec<String> {
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                found.push(word(group[start..at].trim()).to_owned());
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn word(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    &text[..end]
+}
+
+#[test]
+fn modules_import_only_what_the_design_allows() {
+    let table: BTreeMap<_, _> = MAY_IMPORT.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.module == "lib" || BINARY.contains(&source.module.as_str()) {
+            continue;
+        }
+        let Some(allowed) = table.get(source.module.as_str()) else {
+            wrong.push(format!("{}: module {} is in no row", source.path.display(), source.module));
+            continue;
+        };
+        for import in imports(&source) {
+            if !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{} imports {import}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn third_party_crates_stay_where_they_belong() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (name, homes) in CONFINED {
+            if names_crate(&source.code, name) && !homes.contains(&source.module.as_str()) {
+                wrong.push(format!("{} names {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `name::` at the head of a path, or `use name;`.
+fn names_crate(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        let before = &code[..at];
+        let inside = before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '"')
+            || before.strip_suffix("::").is_some_and(|b| b.ends_with(char::is_alphanumeric));
+        let after = &code[at + name.len()..];
+        !inside && (after.starts_with("::") || before.ends_with("use ") && after.starts_with(';'))
+    })
+}
+
+#[test]
+fn the_roots_path_names_stand_in_one_place() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.module == "overlay" || source.path == Path::new("store/layout.rs") {
+            continue;
+        }
+        for name in ROOT_NAMES {
+            if source.code.contains(&format!("\"{name}\""))
+                || source.code.contains(&format!("{name}/"))
+            {
+                wrong.push(format!("{} spells {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_sees_every_form() {
+    let source = |path: &str, text: &str| Source {
+        path: path.into(),
+        module: word(path).to_owned(),
+        code: code(text),
+    };
+    let of = |path: &str, text: &str| {
+        imports(&source(path, text)).into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(of("layer/a.rs", "use crate::store::Store;"), "store");
+    assert_eq!(of("layer/a.rs", "use crate::{digest::{A, B}, store::Store};"), "digest store");
+    assert_eq!(of("layer/a.rs", "fn f() -> crate::pull::X {}"), "pull");
+    assert_eq!(of("layer/a.rs", "use super::super::store;"), "store");
+    assert_eq!(of("layer/mod.rs", "use super::store;"), "store");
+    assert_eq!(of("layer.rs", "use super::store;"), "store");
+    assert_eq!(of("layer/a.rs", "// crate::store\nuse super::tar;"), "");
+    assert_eq!(of("layer/a.rs", "#[cfg(test)]\nmod tests { use crate::store; }"), "");
+    assert!(names_crate("use tar::Header;", "tar"));
+    assert!(names_crate("let h: ::tar::Header;", "tar"));
+    assert!(!names_crate("use crate::layer::tar::X; start::x", "tar"));
+}

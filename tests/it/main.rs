@@ -1,0 +1,11 @@
+//! The tests that need more than a function: servers, daemons, the built binary.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod debian;
+mod dockerd;
+mod errors;
+mod layering;
+mod layout;
+mod pull;
+mod support;
+mod unpack;

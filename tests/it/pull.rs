@@ -1,0 +1,333 @@
+//! Pulls that go well: what is fetched, what is said.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::dockerd::Dockerd;
+use crate::support::hub::Hub;
+use crate::support::image::{Image, Index, Pack, Pushed, host_architecture};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::rpull::{Done, Rpull};
+use crate::support::snapshot::{self, assert_consistent};
+use crate::support::tar::{Entry, Tar};
+use crate::support::{fixture, judge, scratch};
+
+fn layer(mark: &str) -> Vec<u8> {
+    Tar::new().file("mark", mark).file("more", mark.repeat(5000)).end()
+}
+
+fn push(image: &Image, stem: &str) -> Pushed {
+    let hub = Hub::shared();
+    image.push(&hub.host, &format!("{}:latest", hub.repository(stem)))
+}
+
+/// An own root, with what lies around it.
+struct Place {
+    _scratch: tempfile::TempDir,
+    rpull: Rpull,
+}
+
+impl Place {
+    fn new() -> Self {
+        let scratch = scratch::dir();
+        let rpull = Rpull::on(scratch.path().join("root"));
+        Self { _scratch: scratch, rpull }
+    }
+}
+
+impl std::ops::Deref for Place {
+    type Target = Rpull;
+    fn deref(&self) -> &Rpull {
+        &self.rpull
+    }
+}
+
+#[test]
+fn piped_it_speaks_like_docker() {
+    let image = Image::new().layer(layer("speak-1")).layer(layer("speak-2"));
+    let pushed = push(&image, "speak");
+    let ours = Place::new().ok(["pull", &pushed.repository]);
+    let dockers = Dockerd::shared().ok(&["pull", &pushed.repository]);
+    let settle = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        // How the middle is interleaved is chance, and only what waits says so.
+        lines.retain(|l| !l.ends_with(": Waiting") && !l.ends_with(": Verifying Checksum"));
+        let n = lines.len();
+        lines[2..n - 3].sort();
+        lines
+    };
+    assert_eq!(settle(&ours), settle(&dockers));
+    assert!(ours.starts_with("Using default tag: latest\nlatest: Pulling from test/"), "{ours}");
+}
+
+#[test]
+fn quietly_it_says_the_name_alone() {
+    let pushed = push(&Image::new().layer(layer("quiet")), "quiet");
+    let place = Place::new();
+    assert_eq!(place.ok(["pull", "-q", &pushed.name()]), format!("{}\n", pushed.name()));
+    assert_eq!(place.ok(["pull", "-q", &pushed.name()]), format!("{}\n", pushed.name()));
+    assert_eq!(place.ok(["-q", &pushed.by_digest()]), format!("{}\n", pushed.by_digest()));
+}
+
+#[test]
+fn the_json_stream_is_one_event_a_line() {
+    let pushed = push(&Image::new().layer(layer("json")), "json");
+    let text = Place::new().ok(["pull", "--progress", "json", &pushed.name()]);
+    let lines: Result<Vec<serde_json::Value>, _> = text.lines().map(serde_json::from_str).collect();
+    let lines = lines.unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert!(lines.len() > 2 && lines.iter().all(serde_json::Value::is_object), "{text}");
+    assert!(text.contains(&pushed.digest) && text.contains(&pushed.id), "{text}");
+}
+
+#[test]
+fn what_is_there_is_not_asked_for_again() {
+    let pushed = push(&Image::new().layer(layer("present")), "present");
+    let proxy = Proxy::plain();
+    let (tag, digest) = (proxy.name(&pushed.name()), proxy.name(&pushed.by_digest()));
+    let place = Place::new();
+    let first = place.ok(["pull", &tag]);
+    assert!(first.contains("Status: Downloaded newer image for "), "{first}");
+    proxy.forget();
+
+    let second = place.ok(["pull", &tag]);
+    assert!(second.contains(&format!("Status: Image is up to date for {tag}")), "{second}");
+    let asked: Vec<_> = proxy.requests().into_iter().filter(|r| !r.ends_with(" /v2/")).collect();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].starts_with("HEAD ") && asked[0].ends_with("/manifests/latest"), "{asked:?}");
+    proxy.forget();
+
+    place.ok(["pull", &digest]);
+    place.ok(["pull", "--policy", "missing", &tag]);
+    place.ok(["pull", "--policy", "never", &tag]);
+    assert_eq!(proxy.requests(), [""; 0]);
+}
+
+#[test]
+fn a_tag_that_moved_is_fetched_and_the_old_image_stays() {
+    let hub = Hub::shared();
+    let name = format!("{}:moving", hub.repository("moving"));
+    let place = Place::new();
+    let old = Image::new().layer(layer("old")).push(&hub.host, &name);
+    place.ok(["pull", "-q", &old.name()]);
+    let new = Image::new().layer(layer("new")).push(&hub.host, &name);
+    assert!(place.ok(["pull", &new.name()]).contains("Status: Downloaded newer image"));
+    let id = |name: &str| place.json(["inspect", name, "--format", "json"])[0]["Id"].clone();
+    assert_eq!(id(&new.name()), new.id);
+    assert_eq!(id(&old.by_digest()), old.id);
+}
+
+#[test]
+fn a_layer_that_is_wanted_twice_is_fetched_once() {
+    let shared = layer("shared-by-two");
+    let one = Image::new().layer(shared.clone()).layer(layer("once-1")).layer(shared.clone());
+    let two = Image::new().layer(layer("once-2")).layer(shared);
+    let (a, b) = (push(&one, "once-a"), push(&two, "once-b"));
+    let proxy = Proxy::plain();
+    let place = Place::new();
+    place.ok(["pull", &proxy.name(&a.name()), &proxy.name(&b.name())]);
+    let blob = format!("/blobs/{}", one.layers[0].digest());
+    assert_eq!(proxy.count(&blob), 1, "{:?}", proxy.requests());
+    assert_eq!(judge::judge_root(place.root()), 5);
+    assert_consistent(place.root());
+}
+
+#[test]
+fn a_layer_that_stands_under_another_chain_is_copied() {
+    let moved = Tar::new()
+        .add(Entry::file("owned", "x").owner(5, 6).mode(0o4755).xattr("user.note", "kept"))
+        .add(Entry::hardlink("linked", "owned").owner(5, 6).mode(0o4755))
+        .add(Entry::dir("d/").mode(0o1777).pax("mtime", "1600000000.123"))
+        .add(Entry::char_device("null", 1, 3))
+        .add(Entry::whiteout("gone"))
+        .add(Entry::opaque("d"))
+        .add(Entry::symlink("s", "d").owner(7, 7))
+        .end();
+    let one = Image::new().layer(layer("chain-1")).layer(moved.clone());
+    let two = Image::new().layer(layer("chain-2")).layer(moved);
+    let (a, b) = (push(&one, "chain-a"), push(&two, "chain-b"));
+    let proxy = Proxy::plain();
+    let place = Place::new();
+    place.ok(["pull", "-q", &proxy.name(&a.name())]);
+    place.ok(["pull", "-q", &proxy.name(&b.name())]);
+    let blob = format!("/blobs/{}", one.layers[1].digest());
+    assert_eq!(proxy.count(&blob), 1, "{:?}", proxy.requests());
+    // The copy is what dockerd has where it unpacked the layer a second time.
+    let docker = Dockerd::shared();
+    docker.ok(&["pull", "-q", &b.name()]);
+    snapshot::assert_same_layers(place.root(), &docker.root, &two.diff_ids());
+    judge::judge_root(place.root());
+}
+
+#[test]
+fn zstd_and_gzip_of_many_members() {
+    let image = Image::oci()
+        .packed(layer("zstd"), Pack::Zstd)
+        .packed(layer("members"), Pack::Members)
+        .packed(layer("plain"), Pack::Plain);
+    let place = Place::new();
+    place.ok(["pull", "-q", &push(&image, "packs").name()]);
+    assert_eq!(judge::judge_root(place.root()), 3);
+}
+
+#[test]
+fn a_config_with_odd_fields_is_an_image_all_the_same() {
+    let odd = serde_json::json!({"created": 17, "config": null, "moby.later": {"x": []}});
+    let pushed = push(&Image::new().layer(layer("odd")).extra(odd), "odd");
+    Place::new().ok(["pull", "-q", &pushed.name()]);
+}
+
+#[test]
+fn of_many_platforms_the_right_one() {
+    let hub = Hub::shared();
+    let image = |mark: &str| Image::oci().layer(layer(mark));
+    let other = image("arm").platform("linux", "arm64", "v8");
+    let mine = image("mine");
+    let index = Index::new()
+        .attestation()
+        .add(image("old").platform("linux", "arm", "v6"))
+        .add(other.clone())
+        .add(mine.clone())
+        .push(&hub.host, &format!("{}:many", hub.repository("many")));
+    let id = |place: &Place| {
+        let inspected = place.json(["inspect", &index.name(), "--format", "json"]);
+        assert_eq!(inspected[0]["RepoDigests"][0], index.by_digest());
+        inspected[0]["Id"].as_str().unwrap().to_owned()
+    };
+    let place = Place::new();
+    place.ok(["pull", "-q", &index.name()]);
+    assert_eq!(id(&place), crate::support::image::sha256(&mine.config()));
+    if host_architecture() != "arm64" {
+        let place = Place::new();
+        place.ok(["pull", "-q", "--platform", "linux/arm64", &index.name()]);
+        assert_eq!(id(&place), crate::support::image::sha256(&other.config()));
+    }
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let pushed = push(&Image::new().layer(layer("dry")), "dry");
+    let place = Place::new();
+    place.ok(["pull", "--dry-run", &pushed.name()]);
+    snapshot::assert_empty(place.root());
+}
+
+#[test]
+fn one_of_many_fails_and_the_others_come() {
+    let pushed = push(&Image::new().layer(layer("among")), "among");
+    let place = Place::new();
+    let missing = format!("{}:nope", pushed.repository);
+    let done = place.fails(3, ["pull", &missing, &pushed.name()]);
+    assert!(done.stderr.contains("nope"), "{done}");
+    place.ok(["inspect", &pushed.name()]);
+    assert_consistent(place.root());
+}
+
+#[test]
+fn two_pulls_at_a_time_on_one_root() {
+    let shared = layer("at-once-base");
+    let names: Vec<_> = ["x", "y", "z"]
+        .iter()
+        .map(|mark| {
+            let image = Image::new().layer(shared.clone()).layer(layer(&format!("at-once-{mark}")));
+            push(&image, "at-once").name()
+        })
+        .collect();
+    let place = Place::new();
+    let running: Vec<_> = names
+        .iter()
+        .chain(&names)
+        .map(|name| {
+            let mut command = place.command(["pull", "-q", name]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in running {
+        let done = Done::from(child.wait_with_output().unwrap());
+        assert_eq!(done.code, Some(0), "{done}");
+    }
+    for name in &names {
+        place.ok(["inspect", name]);
+    }
+    assert_eq!(judge::judge_root(place.root()), 4);
+    assert_consistent(place.root());
+}
+
+#[test]
+fn the_short_form_and_the_flag_for_the_root() {
+    let pushed = fixture::push_hello(&format!("{}:latest", Hub::shared().repository("short")));
+    let place = Place::new();
+    let elsewhere = scratch::dir();
+    let root = elsewhere.path().join("by-flag");
+    place.ok(["--root", root.to_str().unwrap(), &pushed.name()]);
+    assert!(!place.root().exists());
+    assert_eq!(judge::judge_root(&root), 3);
+}
+
+#[test]
+fn interrupted_it_ends_at_once_and_leaves_nothing() {
+    let data: Vec<u8> =
+        (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let image = Image::new()
+        .layer(Tar::new().file("large", &data).end())
+        .layer(Tar::new().file("larger", [data.clone(), data].concat()).end());
+    let pushed = push(&image, "interrupted");
+    let blob = image.layers[0].digest();
+    let stalled = blob.clone();
+    let proxy =
+        Proxy::new(
+            move |_, path| {
+                if path.ends_with(&stalled) { Fault::Stall(1_000_000) } else { Fault::None }
+            },
+        );
+    for signal in [Signal::INT, Signal::TERM] {
+        let place = Place::new();
+        proxy.forget();
+        let mut command = place.command(["pull", &proxy.name(&pushed.name())]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let since = Instant::now();
+        while proxy.count(&blob) == 0 {
+            assert!(since.elapsed() < Duration::from_secs(20), "it never asked for the layer");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let since = Instant::now();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let done = Done::from(child.wait_with_output().unwrap());
+        let took = since.elapsed();
+        assert_eq!(done.code, Some(130), "{done}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_consistent(place.root());
+        let images = place.root().join("image/overlay2/imagedb/content/sha256");
+        assert!(snapshot::names(&images).is_empty());
+        // And the same again, undisturbed, comes well.
+        place.ok(["pull", "-q", &pushed.name()]);
+        judge::judge_root(place.root());
+    }
+}
+
+#[test]
+fn killed_it_leaves_nothing_that_the_next_command_does_not_sweep() {
+    let image = Image::new().layer(Tar::new().file("large", vec![b'k'; 400_000]).end());
+    let pushed = push(&image, "killed");
+    let blob = image.layers[0].digest();
+    let stalled = blob.clone();
+    let proxy = Proxy::new(
+        move |_, path| {
+            if path.ends_with(&stalled) { Fault::Stall(100) } else { Fault::None }
+        },
+    );
+    let place = Place::new();
+    let mut command = place.command(["pull", &proxy.name(&pushed.name())]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while proxy.count(&blob) == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.ok(["pull", "-q", &pushed.name()]);
+    assert_consistent(place.root());
+    judge::judge_root(place.root());
+}

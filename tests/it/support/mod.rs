@@ -1,0 +1,13 @@
+//! What the tests stand on.
+
+pub mod debian;
+pub mod dockerd;
+pub mod fixture;
+pub mod hub;
+pub mod image;
+pub mod judge;
+pub mod proxy;
+pub mod rpull;
+pub mod scratch;
+pub mod snapshot;
+pub mod tar;

@@ -1,0 +1,122 @@
+//! A way to the shared registry that counts what passes and breaks what it is told to.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::hub::Hub;
+
+/// What happens to one answer.
+#[derive(Clone)]
+pub enum Fault {
+    None,
+    /// Its body stops after so many bytes and the line stays open.
+    Stall(usize),
+    /// Its body stops after so many bytes and the line closes.
+    Cut(usize),
+    /// Another answer: the status line without `HTTP/1.1`, more header lines, the body.
+    Instead(&'static str, &'static str, &'static str),
+}
+
+/// Decides by method and path.
+type Rule = dyn Fn(&str, &str) -> Fault + Send + Sync;
+
+pub struct Proxy {
+    /// `127.0.0.1:PORT`.
+    pub host: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    /// A way that breaks nothing.
+    pub fn plain() -> Self {
+        Self::new(|_, _| Fault::None)
+    }
+
+    pub fn new(rule: impl Fn(&str, &str) -> Fault + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let host = listener.local_addr().expect("a port").to_string();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (seen, rule): (_, Arc<Rule>) = (log.clone(), Arc::new(rule));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (seen, rule) = (seen.clone(), rule.clone());
+                // A client that goes away in the middle is the client's business.
+                std::thread::spawn(move || drop(serve(client, &seen, &*rule)));
+            }
+        });
+        Self { host, log }
+    }
+
+    /// The name of what was pushed, by this way.
+    pub fn name(&self, pushed: &str) -> String {
+        pushed.replace(&Hub::shared().host, &self.host)
+    }
+
+    /// `METHOD path` of every request so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// How many requests hold `text`.
+    pub fn count(&self, text: &str) -> usize {
+        self.requests().iter().filter(|request| request.contains(text)).count()
+    }
+
+    pub fn forget(&self) {
+        self.log.lock().expect("the log").clear();
+    }
+}
+
+/// One connection: requests without bodies, one after the other.
+fn serve(client: TcpStream, log: &Mutex<Vec<String>>, rule: &Rule) -> std::io::Result<()> {
+    let mut requests = BufReader::new(client.try_clone()?);
+    let mut client = client;
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if requests.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let mut words = head.split(' ');
+        let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        log.lock().expect("the log").push(format!("{method} {path}"));
+        let fault = rule(method, path);
+        if let Fault::Instead(status, headers, body) = &fault {
+            let length = body.len();
+            let body = if method == "HEAD" { "" } else { body };
+            let answer = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");
+            client.write_all(format!("{answer}{body}").as_bytes())?;
+            continue;
+        }
+        let (answer, body) = ask(&head)?;
+        client.write_all(&answer)?;
+        match fault {
+            Fault::Stall(n) => {
+                client.write_all(&body[..n.min(body.len())])?;
+                std::thread::sleep(Duration::from_secs(60));
+                return Ok(());
+            }
+            Fault::Cut(n) => {
+                client.write_all(&body[..n.min(body.len())])?;
+                return client.shutdown(Shutdown::Both);
+            }
+            _ => client.write_all(&body)?,
+        }
+    }
+}
+
+/// The registry's answer: its head, so that the client keeps the line, and its body.
+fn ask(head: &str) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut registry = TcpStream::connect(&Hub::shared().host)?;
+    let closing = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    registry.write_all(closing.as_bytes())?;
+    let mut answer = Vec::new();
+    registry.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |n| n + 4);
+    let body = answer.split_off(end);
+    let head = String::from_utf8_lossy(&answer).replace("Connection: close\r\n", "");
+    Ok((head.into_bytes(), body))
+}

@@ -1,0 +1,382 @@
+//! What dockerd refuses or could not give back: we pull it, and a real dockerd on our
+//! root saves it with the exact diff ids.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::support::dockerd::Dockerd;
+use crate::support::hub::Hub;
+use crate::support::image::{Image, Pushed};
+use crate::support::judge;
+use crate::support::rpull::{Done, Rpull};
+use crate::support::scratch;
+use crate::support::snapshot::{self, chains};
+use crate::support::tar::{Entry, Tar};
+
+/// One held image: what it is called, its layers' tars.
+type Case = (&'static str, fn() -> Vec<Vec<u8>>);
+
+const CASES: &[Case] = &[
+    ("file-twice", file_twice),
+    ("dotted-twice", dotted_twice),
+    ("directory-twice", directory_twice),
+    ("type-changes", type_changes),
+    ("relinked", relinked),
+    ("global-twice", global_twice),
+    ("gnu-sparse", gnu_sparse),
+    ("pax-sparse", pax_sparse),
+    ("stated-sizes", stated_sizes),
+    ("whiteout-data", whiteout_data),
+    ("whiteout-late", whiteout_late),
+    ("opaque-twice", opaque_twice),
+    ("through-relative", through_relative),
+    ("through-absolute", through_absolute),
+    ("file-then-fifo", file_then_fifo),
+    ("inner-dots", inner_dots),
+    ("contiguous", contiguous),
+];
+
+struct Held {
+    root: PathBuf,
+    pulls: BTreeMap<&'static str, (Pushed, Image, Done)>,
+    docker: Dockerd,
+}
+
+/// All cases in one root, with a dockerd on it.
+fn held() -> &'static Held {
+    static HELD: OnceLock<Held> = OnceLock::new();
+    HELD.get_or_init(|| {
+        let hub = Hub::shared();
+        let root = scratch::lasting().join("root");
+        let mut pulls = BTreeMap::new();
+        for (name, layers) in CASES {
+            let image = layers().into_iter().fold(Image::new(), Image::layer);
+            let pushed = image.push(&hub.host, &format!("{}:latest", hub.repository(name)));
+            let done = Rpull::on(&root).run(["pull", "-q", &pushed.name()]);
+            pulls.insert(*name, (pushed, image, done));
+        }
+        let docker = Dockerd::start(&root);
+        Held { root, pulls, docker }
+    })
+}
+
+/// The case's pull went well, a real dockerd saves it exactly; gives the top layer's tree.
+#[track_caller]
+fn saved(name: &str) -> PathBuf {
+    let held = held();
+    let (pushed, image, done) = &held.pulls[name];
+    assert_eq!(done.code, Some(0), "{done}");
+    assert_eq!(held.docker.save(&pushed.name()), Ok(image.diff_ids()));
+    let chain = chains(&image.diff_ids()).pop().unwrap();
+    judge::judge(&held.root, &chain).unwrap();
+    snapshot::diff_dir(&held.root, &chain)
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+fn file_twice() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .file("x", "the first, and longer")
+            .file("between", "b")
+            .file("x", "the second")
+            .file("x", "the last")
+            .end(),
+    ]
+}
+
+#[test]
+fn a_file_that_comes_again() {
+    let tree = saved("file-twice");
+    assert_eq!(text(tree.join("x")), "the last");
+    assert_eq!(text(tree.join("between")), "b");
+}
+
+fn dotted_twice() -> Vec<Vec<u8>> {
+    vec![Tar::new().dir("d").file("d/x", "one").file("./d//x", "two").dir("./d/").end()]
+}
+
+#[test]
+fn a_name_written_in_two_ways() {
+    assert_eq!(text(saved("dotted-twice").join("d/x")), "two");
+}
+
+fn directory_twice() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .add(Entry::dir("d/").mode(0o700))
+            .file("d/x", "stays")
+            .add(Entry::dir("d/").mode(0o755).owner(5, 6))
+            .end(),
+    ]
+}
+
+#[test]
+fn a_directory_that_comes_again() {
+    let tree = saved("directory-twice");
+    let meta = fs::metadata(tree.join("d")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o755, 5, 6));
+    assert_eq!(text(tree.join("d/x")), "stays");
+}
+
+fn type_changes() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .file("file-dir", "gone but recorded")
+            .dir("file-dir/")
+            .file("file-dir/x", "x")
+            .dir("dir-file/")
+            .file("dir-file/deep", "gone with its directory")
+            .file("dir-file", "a file")
+            .add(Entry::symlink("link-file", "/etc/passwd"))
+            .file("link-file", "not through the link")
+            .file("file-link", "replaced")
+            .add(Entry::symlink("file-link", "target"))
+            .end(),
+    ]
+}
+
+#[test]
+fn a_name_that_changes_its_type() {
+    let tree = saved("type-changes");
+    assert_eq!(text(tree.join("file-dir/x")), "x");
+    assert_eq!(text(tree.join("dir-file")), "a file");
+    assert!(fs::symlink_metadata(tree.join("link-file")).unwrap().is_file());
+    assert_eq!(fs::read_link(tree.join("file-link")).unwrap(), Path::new("target"));
+}
+
+fn relinked() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .file("a", "old")
+            .add(Entry::hardlink("b", "a"))
+            .file("a", "new")
+            .add(Entry::hardlink("c", "a"))
+            .file("b", "newest")
+            .end(),
+    ]
+}
+
+#[test]
+fn a_file_that_comes_again_after_it_was_linked() {
+    let tree = saved("relinked");
+    assert_eq!(["a", "b", "c"].map(|name| text(tree.join(name))), ["new", "newest", "new"]);
+}
+
+fn global_twice() -> Vec<Vec<u8>> {
+    vec![Tar::new().global("comment", "1").file("x", "x").global("comment", "2").end()]
+}
+
+#[test]
+fn two_global_headers() {
+    assert_eq!(text(saved("global-twice").join("x")), "x");
+}
+
+fn gnu_sparse() -> Vec<Vec<u8>> {
+    let parts: Vec<_> = (0..30).map(|n| (n * 8192, 512)).collect();
+    let data: Vec<u8> = (0..30u8).flat_map(|n| [n + 1; 512]).collect();
+    vec![
+        Tar::new()
+            .add(Entry::gnu_sparse("few", &[(0, 5), (100_000, 3)], 200_000, b"startend"))
+            .add(Entry::gnu_sparse("many", &parts, 300_000, &data))
+            .file("after", "read at the right place")
+            .end(),
+    ]
+}
+
+#[test]
+fn gnus_sparse_files() {
+    let tree = saved("gnu-sparse");
+    let few = fs::read(tree.join("few")).unwrap();
+    assert_eq!(
+        (few.len(), &few[..5], &few[100_000..100_003]),
+        (200_000, &b"start"[..], &b"end"[..])
+    );
+    assert!(few[5..100_000].iter().chain(&few[100_003..]).all(|b| *b == 0));
+    let many = fs::read(tree.join("many")).unwrap();
+    assert_eq!((many.len(), many[29 * 8192]), (300_000, 30));
+    assert_eq!(text(tree.join("after")), "read at the right place");
+}
+
+fn pax_sparse() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .add(Entry::pax_sparse("sparse", &[(10, 4), (70_000, 3)], 70_010, b"fourtwo"))
+            .add(
+                Entry::file("GNUSparseFile.0/old", "xyz")
+                    .pax("GNU.sparse.size", "5000")
+                    .pax("GNU.sparse.numblocks", "1")
+                    .pax("GNU.sparse.map", "4000,3")
+                    .pax("GNU.sparse.name", "old"),
+            )
+            .file("after", "read at the right place")
+            .end(),
+    ]
+}
+
+#[test]
+fn paxs_sparse_files() {
+    let tree = saved("pax-sparse");
+    let sparse = fs::read(tree.join("sparse")).unwrap();
+    assert_eq!(
+        (sparse.len(), &sparse[10..14], &sparse[70_000..70_003]),
+        (70_010, &b"four"[..], &b"two"[..])
+    );
+    let old = fs::read(tree.join("old")).unwrap();
+    assert_eq!((old.len(), &old[4000..4003]), (5000, &b"xyz"[..]));
+    assert_eq!(text(tree.join("after")), "read at the right place");
+}
+
+fn stated_sizes() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .add(Entry::dir("d/").claims(4096))
+            .file("x", "data")
+            .add(Entry::symlink("s", "x").claims(1))
+            .add(Entry::hardlink("h", "x").claims(4))
+            .add(Entry::fifo("p").claims(9))
+            .file("after", "read at the right place")
+            .end(),
+    ]
+}
+
+#[test]
+fn sizes_on_what_has_no_data() {
+    let tree = saved("stated-sizes");
+    assert_eq!(text(tree.join("h")), "data");
+    assert_eq!(text(tree.join("after")), "read at the right place");
+}
+
+fn whiteout_data() -> Vec<Vec<u8>> {
+    let base = Tar::new().file("x", "x").dir("d/").file("d/y", "y").end();
+    let top = Tar::new()
+        .add(Entry::whiteout("x").data("a whiteout with words"))
+        .add(Entry::opaque("d").data("an opaque one, too"))
+        .end();
+    vec![base, top]
+}
+
+#[test]
+fn whiteouts_with_data() {
+    let tree = saved("whiteout-data");
+    assert!(fs::symlink_metadata(tree.join("x")).unwrap().file_type().is_char_device());
+    assert!(snapshot::names(&tree.join("d")).is_empty());
+}
+
+fn whiteout_late() -> Vec<Vec<u8>> {
+    let base = Tar::new().file("x", "below").dir("d/").file("d/y", "below").end();
+    let top = Tar::new()
+        .file("x", "above")
+        .add(Entry::whiteout("x"))
+        .dir("d/")
+        .file("d/z", "above")
+        .add(Entry::whiteout("d"))
+        .add(Entry::whiteout("e"))
+        .file("e", "the whiteout came first")
+        .end();
+    vec![base, top]
+}
+
+/// A whiteout hides what lower layers have, in whatever order it comes.
+#[test]
+fn a_whiteout_after_the_name_and_before_it() {
+    let tree = saved("whiteout-late");
+    assert_eq!(text(tree.join("x")), "above");
+    assert_eq!(text(tree.join("d/z")), "above");
+    assert_eq!(text(tree.join("e")), "the whiteout came first");
+    let opaque = snapshot::xattrs(&tree.join("d"));
+    assert_eq!(opaque, [("trusted.overlay.opaque".to_owned(), b"y".to_vec())]);
+}
+
+fn opaque_twice() -> Vec<Vec<u8>> {
+    let base = Tar::new().dir("d/").file("d/y", "below").end();
+    let top = Tar::new()
+        .add(Entry::opaque("d"))
+        .file("d/x", "above")
+        .add(Entry::opaque("./d"))
+        .add(Entry::whiteout("y"))
+        .add(Entry::whiteout("y"))
+        .end();
+    vec![base, top]
+}
+
+#[test]
+fn whiteouts_that_come_again() {
+    assert_eq!(snapshot::names(&saved("opaque-twice").join("d")), ["x"]);
+}
+
+fn through_relative() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .dir("usr/lib/")
+            .add(Entry::symlink("lib", "usr/lib"))
+            .file("lib/x", "through a relative symlink")
+            .add(Entry::hardlink("lib/y", "lib/x"))
+            .end(),
+    ]
+}
+
+#[test]
+fn a_file_through_a_relative_symlink() {
+    let tree = saved("through-relative");
+    assert_eq!(text(tree.join("usr/lib/x")), "through a relative symlink");
+    assert_eq!(text(tree.join("usr/lib/y")), "through a relative symlink");
+    assert!(fs::symlink_metadata(tree.join("lib")).unwrap().is_symlink());
+}
+
+fn through_absolute() -> Vec<Vec<u8>> {
+    vec![
+        Tar::new()
+            .dir("run/")
+            .dir("var/")
+            .add(Entry::symlink("var/run", "/run"))
+            .file("var/run/held-by-rpull", "through an absolute symlink")
+            .add(Entry::symlink("up", "../../run"))
+            .file("up/held-by-rpull-2", "and one that climbs")
+            .end(),
+    ]
+}
+
+/// Docker would unpack this in a chroot and later open the host's `/run/...`.
+#[test]
+fn a_file_through_an_absolute_symlink() {
+    let tree = saved("through-absolute");
+    assert_eq!(text(tree.join("run/held-by-rpull")), "through an absolute symlink");
+    assert_eq!(text(tree.join("run/held-by-rpull-2")), "and one that climbs");
+    assert!(!Path::new("/run/held-by-rpull").exists());
+}
+
+fn file_then_fifo() -> Vec<Vec<u8>> {
+    vec![Tar::new().file("x", "docker save would wait here").add(Entry::fifo("/x")).end()]
+}
+
+#[test]
+fn a_file_that_became_a_fifo() {
+    let tree = saved("file-then-fifo");
+    assert!(fs::symlink_metadata(tree.join("x")).unwrap().file_type().is_fifo());
+}
+
+fn inner_dots() -> Vec<Vec<u8>> {
+    vec![Tar::new().dir("a/").file("a/../b", "inside all the way").end()]
+}
+
+#[test]
+fn dots_that_stay_inside() {
+    assert_eq!(text(saved("inner-dots").join("b")), "inside all the way");
+}
+
+fn contiguous() -> Vec<Vec<u8>> {
+    let mut file = Entry::file("x", "a contiguous file is a file");
+    file.kind = b'7';
+    vec![Tar::new().add(file).end()]
+}
+
+#[test]
+fn a_contiguous_file() {
+    assert_eq!(text(saved("contiguous").join("x")), "a contiguous file is a file");
+}
