@@ -69,9 +69,9 @@ class Peer(Tool):
             ["setpriv", "--pdeathsig", "KILL", REPO / "benches" / "enter", SID, store, "sleep", "inf"]
         )
         try:
-            for _ in range(100):
-                if Path(f"/proc/{holder.pid}/comm").read_text() == "sleep\n":
-                    break
+            while Path(f"/proc/{holder.pid}/comm").read_text() != "sleep\n":
+                if holder.poll() is not None:
+                    raise RuntimeError("benches/enter ended")
                 time.sleep(0.02)
             self.namespace = holder.pid
             with self.started(store) as daemon:
