@@ -28,9 +28,7 @@ class Layer:
         self.files = 0
         self.links = {}
         self.target = open(path, "wb")
-        self.gzip = subprocess.Popen(
-            ["gzip", "-6", "-n", "-c"], stdin=subprocess.PIPE, stdout=self.target
-        )
+        self.gzip = subprocess.Popen(["gzip", "-6", "-n", "-c"], stdin=subprocess.PIPE, stdout=self.target)
 
     def write(self, data):
         """Tar bytes, on their way to the hash and to gzip."""

@@ -78,9 +78,7 @@ class Long:
 
     def __enter__(self):
         self.loop = asyncio.new_event_loop()
-        self.server = self.loop.run_until_complete(
-            asyncio.start_server(self.relay, "127.0.0.1", 0)
-        )
+        self.server = self.loop.run_until_complete(asyncio.start_server(self.relay, "127.0.0.1", 0))
         port = self.server.sockets[0].getsockname()[1]
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()

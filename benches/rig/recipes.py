@@ -5,6 +5,7 @@ is installed on this machine, and no package's script runs outside mmdebstrap's 
 """
 
 import bisect
+import itertools
 import os
 import random
 import shutil
@@ -218,7 +219,7 @@ def slices(root, files, count):
         total += os.lstat(os.path.join(root, name)).st_size + 512
         ends.append(total)
     cuts = [bisect.bisect_left(ends, total * n // count) for n in range(count)] + [len(files)]
-    return [files[a:b] for a, b in zip(cuts, cuts[1:])]
+    return [files[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def small():

@@ -4,11 +4,13 @@ import hashlib
 import http.client
 import json
 import re
+import shutil
+import ssl
 import subprocess
 import time
 from urllib.parse import urlsplit
 
-from .paths import CACHE
+from .paths import CACHE, output
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -26,13 +28,18 @@ http:
   addr: 127.0.0.1:{port}
   relativeurls: true
 """
+TLS = """\
+  tls: {{certificate: {cert}, key: {key}}}
+"""
 
 
 class Registry:
     """A running docker-registry; use it as a context manager."""
 
-    def __init__(self, port):
+    def __init__(self, port, tls=False):
+        """`tls` serves HTTP/2 as well, with a certificate of our own for 127.0.0.1."""
         self.port = port
+        self.tls = tls
         self.address = f"127.0.0.1:{port}"
         self.log = CACHE / f"registry-{port}.log"
 
@@ -40,7 +47,7 @@ class Registry:
         root = CACHE / "registry"
         root.mkdir(parents=True, exist_ok=True)
         settings = CACHE / f"registry-{self.port}.yml"
-        settings.write_text(SETTINGS.format(root=root, port=self.port))
+        settings.write_text(SETTINGS.format(root=root, port=self.port) + self.encryption())
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", settings],
@@ -61,9 +68,37 @@ class Registry:
         self.process.terminate()
         self.process.wait(20)
 
+    def encryption(self):
+        """The settings for TLS, after making a key and a certificate."""
+        if not self.tls:
+            return ""
+        key, cert = CACHE / "tls" / "key.pem", CACHE / "tls" / "ca.crt"
+        key.parent.mkdir(exist_ok=True)
+        output(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "30", "-subj", "/CN=rpull benches",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert,
+        )  # fmt: skip
+        return TLS.format(cert=cert, key=key)
+
+    def certificates(self, address):
+        """A certs.d directory that has our certificate trusted at an address."""
+        directory = CACHE / "tls" / "certs.d"
+        shutil.rmtree(directory, ignore_errors=True)
+        (directory / address).mkdir(parents=True)
+        shutil.copy(CACHE / "tls" / "ca.crt", directory / address)
+        return directory
+
+    def connect(self):
+        """A connection to it."""
+        if not self.tls:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        trust = ssl.create_default_context(cafile=CACHE / "tls" / "ca.crt")
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=600, context=trust)
+
     def request(self, method, url, body=None, headers=None, expect=(200, 201, 202)):
         """One request; returns its headers and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        connection = self.connect()
         try:
             connection.request(method, url, body=body, headers=headers or {})
             answer = connection.getresponse()
@@ -116,20 +151,15 @@ class Registry:
                 "mediaType": MANIFEST,
                 "config": {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)},
                 "layers": [
-                    {"mediaType": LAYER, "digest": l["digest"], "size": l["size"]}
-                    for l in image["layers"]
+                    {"mediaType": LAYER, "digest": l["digest"], "size": l["size"]} for l in image["layers"]
                 ],
             }
         ).encode()
-        self.request(
-            "PUT", f"/v2/{image['name']}/manifests/latest", manifest, {"Content-Type": MANIFEST}
-        )
+        self.request("PUT", f"/v2/{image['name']}/manifests/latest", manifest, {"Content-Type": MANIFEST})
 
     def digest_of(self, name):
         """The digest that NAME:latest stands for."""
-        answer, _ = self.request(
-            "HEAD", f"/v2/{name}/manifests/latest", headers={"Accept": MANIFEST}
-        )
+        answer, _ = self.request("HEAD", f"/v2/{name}/manifests/latest", headers={"Accept": MANIFEST})
         return answer.headers["Docker-Content-Digest"]
 
     def mark(self):

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from .measure import middle
-from .paths import DOCUMENT, IMAGES, REPO, RESULTS, SID
+from .paths import DOCUMENT, IMAGES, REPO, RESULTS, SID, output
 from .tools import RPULL
 
 STANDARD = ("nginx", "small", "big", "layers61")
@@ -48,7 +48,7 @@ def load(section):
 def first_line(*command):
     """What a program says of itself; nothing if it is not there."""
     try:
-        said = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+        said = subprocess.run([str(c) for c in command], check=False, capture_output=True, text=True)
     except OSError:
         return ""
     return (said.stdout or said.stderr).strip().partition("\n")[0]
@@ -56,8 +56,9 @@ def first_line(*command):
 
 def machine():
     """The machine and every program's version."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(
-        (l.partition(":")[2].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")),
+        (l.partition(":")[2].strip() for l in cpuinfo if l.startswith("model name")),
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -74,10 +75,7 @@ def machine():
     }
     if (SID / "var/lib/dpkg/status").exists():
         packages = ("docker.io", "containerd", "podman", "skopeo", "umoci", "isal", "pigz")
-        said = subprocess.run(
-            ["dpkg-query", f"--admindir={SID}/var/lib/dpkg", "-W", *packages],
-            capture_output=True, text=True,
-        ).stdout  # fmt: skip
+        said = output("dpkg-query", f"--admindir={SID}/var/lib/dpkg", "-W", *packages)
         facts["peers (Debian sid)"] = ", ".join(l.replace("\t", " ") for l in said.splitlines())
     return facts
 
@@ -85,7 +83,8 @@ def machine():
 def table(header, rows):
     """A Markdown table, first column to the left."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
 
 
 def mib(kib):
@@ -103,8 +102,7 @@ def describe(name):
     entries = sum(l["entries"] for l in layers)
     plural = "s" if len(layers) > 1 else ""
     return (
-        f"{name}: {len(layers)} layer{plural}, {entries} entries, "
-        f"{size:.0f} MB gz, {whole:.0f} MB unpacked"
+        f"{name}: {len(layers)} layer{plural}, {entries} entries, {size:.0f} MB gz, {whole:.0f} MB unpacked"
     )
 
 
@@ -128,6 +126,10 @@ def pull_section(figures):
                 ["tool", "wall", "spread", "cpu", "RSS", "wall / rpull's", "cpu / rpull's", "runs"],
                 rows,
             )
+
+
+def check_section(figures):
+    """Whether all tools made the same tree."""
     if figures.get("trees"):
         yield "## The same tree\n"
         yield (
@@ -174,7 +176,7 @@ def curve_section(figures):
                 [describe(name), f"{ours['wall']:.2f}", f"{ours['cpu']:.2f}", mib(ours["rss"]),
                  f"{floor['wall']:.2f}", f"{floor['wall'] / ours['wall']:.2f}"]
             )  # fmt: skip
-        yield table(["image", "wall", "cpu", "RSS", "igzip\\|tar wall", "igzip\\|tar / rpull"], rows)
+        yield table(["image", "wall", "cpu", "RSS", "igzip|tar wall", "igzip|tar / rpull"], rows)
 
 
 def slow_section(figures):
@@ -246,6 +248,7 @@ def budget_section(figures):
 
 SECTIONS = {
     "pull": pull_section,
+    "check": check_section,
     "budget": budget_section,
     "present": present_section,
     "curve": curve_section,

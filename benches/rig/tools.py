@@ -46,11 +46,14 @@ class Tool:
 class Rpull(Tool):
     """The release build of this repository, or the program that RPULL names."""
 
+    words = ()
+
     def there(self):
         return RPULL.exists()
 
     def command(self, store, address, image):
-        return [RPULL, "--root", store / "rpull", "-q", f"{address}/{image['name']}:latest"]
+        name = f"{address}/{image['name']}:latest"
+        return [RPULL, "--root", store / "rpull", *self.words, "-q", name]
 
     @contextmanager
     def merged(self, store, image):
@@ -99,7 +102,7 @@ class Peer(Tool):
             )
         try:
             for _ in range(300):
-                if subprocess.run(self.inside(*ready), capture_output=True).returncode == 0:
+                if subprocess.run(self.inside(*ready), check=False, capture_output=True).returncode == 0:
                     break
                 if process.poll() is not None:
                     raise RuntimeError(f"{words[0]} ended: see {log.name}")
@@ -169,16 +172,16 @@ class Podman(Peer):
     """podman's rootful overlay store."""
 
     needs = "usr/bin/podman"
-    words = ("podman", "--root", "/data/podman", "--runroot", "/run/podman", "--storage-driver", "overlay")
+    program = ("podman", "--root", "/data/podman", "--runroot", "/run/podman", "--storage-driver", "overlay")
 
     @contextmanager
     def started(self, store):
-        output(*self.inside(*self.words, "info"))  # makes its database
+        output(*self.inside(*self.program, "info"))  # makes its database
         yield None
 
     def command(self, store, address, image):
         name = f"{address}/{image['name']}:latest"
-        return self.inside(*self.words, "pull", "-q", "--tls-verify=false", name)
+        return self.inside(*self.program, "pull", "-q", "--tls-verify=false", name)
 
     @contextmanager
     def merged(self, store, image):

@@ -73,9 +73,7 @@ def overlay(lowers, cwd="/"):
         empty.mkdir()
         target.mkdir()
         options = "ro,lowerdir=" + ":".join([*map(str, lowers), str(empty)])
-        subprocess.run(
-            ["mount", "-t", "overlay", "overlay", "-o", options, target], check=True, cwd=cwd
-        )
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, target], check=True, cwd=cwd)
         try:
             yield target
         finally:
