@@ -27,7 +27,7 @@ class Layer:
         self.bytes = 0
         self.files = 0
         self.links = {}
-        self.target = open(path, "wb")
+        self.target = open(path, "wb")  # noqa: SIM115 - closed by `close`
         self.gzip = subprocess.Popen(["gzip", "-6", "-n", "-c"], stdin=subprocess.PIPE, stdout=self.target)
 
     def write(self, data):

@@ -164,7 +164,10 @@ class Containerd(Peer):
         output(*self.ctr("snapshot", "view", "bench", top))
         said = output(*self.ctr("snapshot", "mounts", "/mnt", "bench"))
         lowers = re.search(r"lowerdir=([^,\s]+)", said) or re.search(r"bind (\S+)", said)
-        with tree.overlay(p.replace("/data", str(store), 1) for p in lowers[1].split(":")) as found:
+        places = [p.replace("/data", str(store), 1) for p in lowers[1].split(":")]
+        # Whole paths of 61 layers do not fit into the page that mount(2) takes.
+        home = os.path.commonpath(places)
+        with tree.overlay([os.path.relpath(p, home) for p in places], home) as found:
             yield found
 
 
