@@ -218,7 +218,11 @@ def slices(root, files, count):
     for name in files:
         total += os.lstat(os.path.join(root, name)).st_size + 512
         ends.append(total)
-    cuts = [bisect.bisect_left(ends, total * n // count) for n in range(count)] + [len(files)]
+    cuts = [0]
+    for number in range(1, count):
+        # One file may fill several runs; none is left empty for that.
+        cuts.append(max(cuts[-1] + 1, bisect.bisect_left(ends, total * number // count)))
+    cuts.append(len(files))
     return [files[a:b] for a, b in itertools.pairwise(cuts)]
 
 

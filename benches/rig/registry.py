@@ -77,7 +77,8 @@ class Registry:
         output(
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
             "-nodes", "-days", "30", "-subj", "/CN=rpull benches",
-            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert,
+            "-addext", "subjectAltName=IP:127.0.0.1",
+            "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", cert,
         )  # fmt: skip
         return TLS.format(cert=cert, key=key)
 
