@@ -243,7 +243,7 @@ def budget_section(figures):
         )
     for name, text in (figures.get("profiles") or {}).items():
         yield f"### Where rpull's time goes: {name}\n"
-        yield f"`perf record -e cpu-clock`, by symbol.\n\n```\n{text.strip()}\n```\n"
+        yield f"`perf record -e cpu-clock`, by program and by symbol.\n\n```\n{text.strip()}\n```\n"
 
 
 SECTIONS = {
