@@ -142,6 +142,10 @@ impl Error {
                 Some(format!("if the image is trusted, raise the limit with {flag}"))
             }
             Self::NotPresent(_) => Some("pull it without --policy never".to_owned()),
+            Self::Reference(_) => {
+                Some("names look like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned())
+            }
+            Self::Platform(_) => Some("platforms look like linux/arm64 or linux/arm/v7".to_owned()),
             Self::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("mounting needs root; `rpull mount --print` shows the line for another tool".to_owned())
             }
@@ -211,11 +215,18 @@ fn of_store(error: &StoreError) -> Kind {
 
 fn of_layer(error: &LayerError) -> Kind {
     match error {
+        // An archive whose entries stand in each other's way: no disk would take it.
+        LayerError::Write { source, .. } if is_of_paths(source.kind()) => Kind::Integrity,
         LayerError::Write { .. } | LayerError::TarSplit(_) => Kind::Storage,
         LayerError::Source(_) => Kind::Network,
         LayerError::Cancelled => Kind::Interrupted,
         _ => Kind::Integrity,
     }
+}
+
+fn is_of_paths(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, NotFound};
+    matches!(kind, AlreadyExists | InvalidFilename | IsADirectory | NotADirectory | NotFound)
 }
 
 fn of_io(error: &io::Error) -> Kind {
@@ -244,6 +255,10 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
         RegistryError::RateLimited { .. } => "log in for a higher limit, or wait; what is pulled stays".to_owned(),
         RegistryError::Size { .. } | RegistryError::Digest { .. } => {
             "the registry, or something on the way, altered or lost content; nothing of it was kept".to_owned()
+        }
+        RegistryError::TooLarge { .. } => "no image needs one so large; is this a registry?".to_owned(),
+        RegistryError::Network { .. } | RegistryError::Status { .. } | RegistryError::Protocol { .. } => {
+            "is this a registry, and is something between it and you? if so, try again later".to_owned()
         }
         _ => return None,
     })

@@ -1,4 +1,43 @@
 //! rpull: pull container images into Docker's own on-disk layout, without a daemon.
+//!
+//! # The modules, from below
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`digest`] | hash values and hashing |
+//! | [`fsutil`] | atomic, durable, well-reported file operations |
+//! | [`mod@reference`] | names of images |
+//! | [`oci`] | descriptors, manifests, indexes, configs, platforms, ids |
+//! | [`progress`] | what happens, as events |
+//! | [`overlay`] | overlay2 directories, confined file operations, mounts |
+//! | [`registry`] | the wire; async only |
+//! | [`layer`] | a compressed stream to verified files; blocking only |
+//! | [`store`] | Docker's root as records; blocking only |
+//! | [`pull`] | the operation, and the only one who knows the three before |
+//! | [`error`] | what a command ends with |
+//!
+//! Who may import whom is a table in docs/ARCHITECTURE.md that a test enforces. The library
+//! never touches the terminal.
+//!
+//! # A pull
+//!
+//! ```text
+//! Reference -> pull::resolve -> Manifest -> pull::plan -> pull::obtain (parallel)
+//!     registry::BlobStream -> pull::pipeline -> layer::unpack -> overlay::DiffDir
+//! -> pull::commit (in order): store::Layers -> store::Images -> store::Names
+//! ```
+//!
+//! # Who writes what
+//!
+//! | on disk | by |
+//! | --- | --- |
+//! | `overlay2/<cache-id>/diff` | [`layer::unpack`] through [`overlay::DiffDir`] |
+//! | `overlay2/<cache-id>/{link,lower,work,committed}` | [`overlay::OverlayRoot`] |
+//! | `image/overlay2/layerdb/sha256/<chain-id>` | [`store::Layers`] |
+//! | `image/overlay2/imagedb` | [`store::Images`] |
+//! | `image/overlay2/distribution` | [`store::Distribution`] |
+//! | `image/overlay2/repositories.json` | [`store::Names`] |
+//! | `rpull/content` | [`store::Content`] |
 
 pub mod digest;
 pub mod error;

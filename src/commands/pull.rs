@@ -1,6 +1,7 @@
 //! `rpull IMAGE...`: pull images.
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use rpull::error::Error;
 use rpull::layer::Limits;
@@ -19,6 +20,7 @@ pub struct Pull {
     images: Vec<String>,
     /// Layers fetched and unpacked at a time
     #[arg(long, short, env = "RPULL_JOBS", default_value_t = Options::default().jobs, value_name = "N")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     jobs: usize,
     /// When to ask the registry for an image that is present
     #[arg(long, value_enum, default_value_t)]

@@ -5,9 +5,8 @@
 
 use std::io::{self, BufRead, Cursor, Read};
 
-use flate2::bufread::GzDecoder;
-
 use super::LayerError;
+use super::gzip::GzipReader;
 
 const LONGEST_MAGIC: usize = 6;
 
@@ -56,7 +55,7 @@ pub enum Decoder<R: BufRead> {
     /// Passed through.
     None(Peeked<R>),
     /// Inflated.
-    Gzip(Box<Members<Peeked<R>>>),
+    Gzip(Box<GzipReader<Peeked<R>>>),
     /// Decoded.
     Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
 }
@@ -76,7 +75,7 @@ impl<R: BufRead> Decoder<R> {
         let source = Peeked { head: Cursor::new(head), rest: source };
         Ok(match kind {
             Compression::None => Self::None(source),
-            Compression::Gzip => Self::Gzip(Box::new(Members::new(source))),
+            Compression::Gzip => Self::Gzip(Box::new(GzipReader::new(source))),
             Compression::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(source);
                 Self::Zstd(Box::new(decoder.map_err(LayerError::Source)?))
@@ -98,12 +97,12 @@ impl<R: BufRead> Decoder<R> {
         }
     }
 
-    /// The source under the decoder, wherever it stands; there always is one between reads.
-    pub fn source(&mut self) -> Option<&mut R> {
+    /// The source under the decoder, wherever it stands.
+    pub fn source(&mut self) -> &mut R {
         match self {
-            Self::None(peeked) => Some(&mut peeked.rest),
-            Self::Gzip(members) => members.source().map(|peeked| &mut peeked.rest),
-            Self::Zstd(decoder) => Some(&mut decoder.get_mut().rest),
+            Self::None(peeked) => &mut peeked.rest,
+            Self::Gzip(reader) => &mut reader.get_mut().rest,
+            Self::Zstd(decoder) => &mut decoder.get_mut().rest,
         }
     }
 }
@@ -115,60 +114,6 @@ impl<R: BufRead> Read for Decoder<R> {
             Self::Gzip(reader) => reader.read(out),
             Self::Zstd(reader) => reader.read(out),
         }
-    }
-}
-
-/// The members of a gzip file, one after the other. What follows the last one and is no
-/// member is passed over, as gzip(1) and dockerd do: careless tools leave zeros there, and
-/// the diff id vouches for what came before.
-pub struct Members<R>(GzDecoder<Slot<R>>);
-
-impl<R: BufRead> Members<R> {
-    fn new(source: R) -> Self {
-        Self(GzDecoder::new(Slot(Some(source))))
-    }
-
-    fn source(&mut self) -> Option<&mut R> {
-        self.0.get_mut().0.as_mut()
-    }
-}
-
-impl<R: BufRead> Read for Members<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let n = self.0.read(out)?;
-            if n > 0 || out.is_empty() {
-                return Ok(n);
-            }
-            let slot = self.0.get_mut();
-            if !matches!(slot.fill_buf()?, [0x1f] | [0x1f, 0x8b, ..]) {
-                return Ok(0);
-            }
-            // Keeps the decoder's memory for the next member.
-            let source = slot.0.take();
-            self.0.reset(Slot(source));
-        }
-    }
-}
-
-/// Holds a reader that can be taken out and put in again.
-struct Slot<R>(Option<R>);
-
-impl<R: BufRead> BufRead for Slot<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.0.as_mut().map_or(Ok(&[]), R::fill_buf)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        if let Some(reader) = &mut self.0 {
-            reader.consume(amount);
-        }
-    }
-}
-
-impl<R: BufRead> Read for Slot<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.0.as_mut().map_or(Ok(0), |reader| reader.read(out))
     }
 }
 

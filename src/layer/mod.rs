@@ -5,6 +5,7 @@ mod chunks;
 mod compression;
 mod error;
 mod extract;
+mod gzip;
 mod header;
 mod limits;
 mod meta;

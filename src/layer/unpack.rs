@@ -141,8 +141,7 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 }
 
 fn drain<R: BufRead>(decoder: &mut Decoder<VerifyReader<R>>) -> Result<(), LayerError> {
-    let Some(source) = decoder.source() else { return Ok(()) };
-    source.drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
+    decoder.source().drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
 }
 
 fn classify(error: std::io::Error, kind: Compression) -> LayerError {

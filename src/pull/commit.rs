@@ -1,7 +1,7 @@
 //! Making it real, in order: layers from the base up, then the image, then its names.
 
 use std::fs::File;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::obtain::{Obtained, blocking};
 use super::plan::{Plan, Planned, Step};
@@ -50,15 +50,18 @@ async fn one(
     if let Some(record) = session.store.layers().get(&chain)? {
         return Ok(record);
     }
-    let staged = obtained.staged.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (staged, size) = match staged {
-        Some(staged) => (staged, obtained.size),
-        // Someone has committed it under another chain: the same blob twice in an image, or
-        // in two images on different bases.
-        None => again(session, obtained).await?,
-    };
     let (store, diff_id) = (session.store.clone(), obtained.diff_id);
-    blocking(move || store.layers().commit(staged, parent.as_ref(), diff_id, size)).await
+    let commit = |(staged, size)| {
+        blocking(move || store.layers().commit(staged, parent.as_ref(), diff_id, size))
+    };
+    let mut staged = obtained.staged.lock().await;
+    if let Some(staged) = staged.take() {
+        return commit((staged, obtained.size)).await;
+    }
+    drop(staged);
+    // Someone has committed it under another chain: the same blob twice in an image, or in
+    // two images on different bases.
+    commit(again(session, obtained).await?).await
 }
 
 async fn again(
@@ -69,8 +72,7 @@ async fn again(
     let missing =
         || Error::Other(format!("layer {} went away while it was copied", obtained.diff_id));
     let copy = session.layers.copy_of(records.into_iter().next().ok_or_else(missing)?).await?;
-    let staged = copy.staged.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok((staged.ok_or_else(missing)?, copy.size))
+    Ok((copy.staged.into_inner().ok_or_else(missing)?, copy.size))
 }
 
 /// Stores the image, then lets its names mean it.

@@ -32,8 +32,9 @@ pub struct Obtained {
     pub diff_id: DiffId,
     /// Docker's size of it, bytes.
     pub size: u64,
-    /// Its directory, until the first who commits it takes it.
-    pub staged: Mutex<Option<Staged>>,
+    /// Its directory, until the first who commits it takes it. Held until that is done:
+    /// who finds it taken copies what was committed.
+    pub staged: tokio::sync::Mutex<Option<Staged>>,
 }
 
 /// A layer that an image wants.
@@ -255,7 +256,7 @@ impl Shared {
         for text in warnings {
             self.events.send(Event::Warning { image: None, text });
         }
-        Ok(Obtained { diff_id, size, staged: Mutex::new(Some(staged)) })
+        Ok(Obtained { diff_id, size, staged: tokio::sync::Mutex::new(Some(staged)) })
     }
 }
 

@@ -59,7 +59,7 @@ impl Registry {
     ) -> Result<Option<BlobStream>, RegistryError> {
         let mut reader = Reader::new(self, repository, descriptor, start, end);
         reader.connect().await?;
-        Ok((reader.skip == 0).then(|| reader.stream()))
+        Ok(reader.partial.then(|| reader.stream()))
     }
 }
 
@@ -73,6 +73,8 @@ struct Reader {
     skip: u64,
     response: Option<Response>,
     budget: Budget,
+    /// Whether the answer is a part, as asked for, or the whole blob all the same.
+    partial: bool,
     /// Whether a server ended a whole answer too early, which is a lie and no accident.
     short: Option<u64>,
 }
@@ -92,6 +94,7 @@ impl Reader {
             offset,
             end,
             skip: 0,
+            partial: false,
             response: None,
             budget: registry.budget(),
             short: None,
@@ -156,6 +159,13 @@ impl Reader {
         self.budget.progress();
         self.short = None;
         let next = self.offset + bytes.len() as u64;
+        if next > self.end && !self.partial && self.end < self.descriptor.size {
+            // The whole blob comes where a part was asked for: the rest is not wanted.
+            let wanted = usize::try_from(self.end - self.offset).unwrap_or(bytes.len());
+            self.offset = self.end;
+            self.response = None;
+            return Ok(Some(bytes.slice(..wanted)));
+        }
         if next > self.end {
             return Err(self.size_lie(next));
         }
@@ -213,8 +223,9 @@ impl Reader {
         };
         let response = self.registry.send(&request).await?;
         self.skip = 0;
+        self.partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let length = response.content_length();
-        if response.status() == StatusCode::PARTIAL_CONTENT {
+        if self.partial {
             self.check_range(&response)?;
         } else {
             // The whole blob comes, whatever was asked for.
@@ -245,10 +256,18 @@ impl Reader {
                 what: format!("a part without a range ('{header}')"),
             });
         };
-        if total != "*" && total.parse() != Ok(self.descriptor.size) {
-            return Err(self.size_lie(total.parse().unwrap_or(0)));
+        match (total, total.parse::<u64>()) {
+            ("*", _) => {}
+            (_, Ok(total)) if total == self.descriptor.size => {}
+            (_, Ok(total)) => return Err(self.size_lie(total)),
+            (_, Err(_)) => {
+                return Err(RegistryError::Protocol {
+                    host,
+                    what: format!("a part of a blob of '{total}' bytes"),
+                });
+            }
         }
-        if start != self.offset || last + 1 > self.end {
+        if start != self.offset || last >= self.end {
             let what = format!(
                 "asked for bytes {}-{}, it sends {start}-{last}",
                 self.offset,

@@ -11,6 +11,7 @@ use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Index, Pushed};
 use crate::support::rpull::Rpull;
+use crate::support::scratch::Mounted;
 use crate::support::snapshot::{self, assert_same, assert_same_trees, describe};
 use crate::support::tar::{Entry, Tar};
 use crate::support::{fixture, judge, scratch};
@@ -220,6 +221,15 @@ fn rpull_reads_a_root_that_docker_filled() {
         assert!(layers.contains(&chain), "{layers}");
     }
     assert!(rpull.ok(["history", &pushed.name()]).contains("layer 2"));
+
+    let dir = scratch.path().join("mnt");
+    fs::create_dir(&dir).unwrap();
+    let mounted = Mounted(dir.clone());
+    rpull.ok(["mount", &pushed.name(), dir.to_str().unwrap()]);
+    assert_eq!(snapshot::names(&dir.join("etc")), ["mark", "new"]);
+    assert_eq!(fs::read_to_string(dir.join("opt/x")).unwrap(), "reverse");
+    rpull.ok(["umount", dir.to_str().unwrap()]);
+    drop(mounted);
 
     let docker = Dockerd::start(&root);
     assert_eq!(docker.save(&pushed.name()), Ok(image.diff_ids()));

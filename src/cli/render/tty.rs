@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -97,9 +96,7 @@ impl Tty {
         let total = self.total.get_or_insert_with(|| {
             let style =
                 style("Total: {binary_bytes}/{binary_total_bytes} at {binary_bytes_per_sec}");
-            let bar = screen.add(ProgressBar::new(0).with_style(style));
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
+            screen.add(ProgressBar::new(0).with_style(style))
         });
         total.inc_length(size);
     }

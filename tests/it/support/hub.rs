@@ -23,16 +23,27 @@ impl Hub {
     }
 
     fn start() -> Hub {
+        let data = scratch::lasting().join("data");
+        Hub { host: Self::launch(&data, "", ""), data }
+    }
+
+    /// Another docker-registry on the same storage: what was pushed to the shared one can
+    /// be pulled from it, by other rules. `http` and `more` are YAML.
+    pub fn guarded(&self, http: &str, more: &str) -> String {
+        Self::launch(&self.data, http, more)
+    }
+
+    fn launch(data: &Path, http: &str, more: &str) -> String {
         let dir = scratch::lasting();
-        let (data, log, config) = (dir.join("data"), dir.join("log"), dir.join("config.yml"));
+        let (log, config) = (dir.join("log"), dir.join("config.yml"));
         let text = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, \
-             delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
+             delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n{more}",
             data.display()
         );
         fs::write(&config, text).expect("a registry's config");
         let file = fs::File::create(&log).expect("a log");
-        scratch::spawn_bound("docker-registry", move |command| {
+        scratch::spawn_lasting("docker-registry", move |command| {
             command.arg("serve").arg(config).stdin(Stdio::null());
             command.stdout(file.try_clone().expect("a log")).stderr(file);
         });
@@ -41,8 +52,7 @@ impl Hub {
             let text = fs::read_to_string(&log).unwrap_or_default();
             if let Some((_, rest)) = text.split_once("listening on ") {
                 let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit());
-                let host = rest[..end.unwrap_or(rest.len())].to_owned();
-                return Hub { host, data };
+                return rest[..end.unwrap_or(rest.len())].to_owned();
             }
             assert!(since.elapsed() < Duration::from_secs(20), "docker-registry is mute: {text}");
             std::thread::sleep(Duration::from_millis(10));

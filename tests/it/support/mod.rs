@@ -3,6 +3,7 @@
 pub mod debian;
 pub mod dockerd;
 pub mod fixture;
+pub mod guard;
 pub mod hub;
 pub mod image;
 pub mod judge;

@@ -75,3 +75,19 @@ pub fn spawn_bound(program: &str, configure: impl FnOnce(&mut Command) + Send + 
     forker.lock().expect("the forker").send(Box::new(job)).expect("the forking thread");
     child.recv().expect("the forking thread")
 }
+
+/// The same for one that lasts as long as this process.
+pub fn spawn_lasting(program: &str, configure: impl FnOnce(&mut Command) + Send + 'static) {
+    static LASTING: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    let child = spawn_bound(program, configure);
+    LASTING.lock().expect("the children").push(child);
+}
+
+/// A mount point that is free again whatever the test comes to.
+pub struct Mounted(pub PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}

@@ -376,3 +376,15 @@ fn seal(header: &mut [u8; 512], bad: bool) {
     let sum: u32 = header.iter().map(|b| u32::from(*b)).sum::<u32>() + u32::from(bad);
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
+
+/// Bytes that do not compress, the same on every call (xorshift64).
+pub fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15 ^ size as u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}

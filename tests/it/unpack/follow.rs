@@ -7,7 +7,7 @@ use crate::support::judge;
 use crate::support::rpull::Rpull;
 use crate::support::scratch;
 use crate::support::snapshot::assert_same_layers;
-use crate::support::tar::{Entry, Long, Tar};
+use crate::support::tar::{Entry, Long, Tar, noise};
 
 /// Both pull `image`; both roots must hold the same layers, ours also for our own judge.
 #[track_caller]
@@ -316,9 +316,7 @@ fn empty_layers() {
 fn files_of_many_sizes() {
     let mut tar = Tar::new();
     for size in [0, 1, 511, 512, 513, 4095, 4096, 65_536, 1_048_577, 3_000_000] {
-        let data: Vec<u8> =
-            (0..size).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        tar = tar.file(&format!("size-{size}"), data);
+        tar = tar.file(&format!("size-{size}"), noise(size));
     }
     both("sizes", &one(tar.file("zeros", vec![0; 2_000_000]).end()));
 }

@@ -1,0 +1,354 @@
+//! Real registries behind TLS, passwords and tokens; redirects and lines that break.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use data_encoding::BASE64;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::guard::{IDENTITY, PASSWORD, Tls, Tokens, USER, htpasswd};
+use crate::support::hub::Hub;
+use crate::support::image::{Image, Pushed};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::rpull::{Done, Rpull};
+use crate::support::scratch;
+use crate::support::tar::Tar;
+
+/// An image in the storage that all registries share.
+fn pushed(repository: &str) -> Pushed {
+    let image =
+        Image::new().layer(Tar::new().file("f", repository).file("zeros", vec![0; 500_000]).end());
+    image.push(&Hub::shared().host, &format!("{repository}:latest"))
+}
+
+/// Its name at another registry.
+fn at(host: &str, pushed: &Pushed) -> String {
+    pushed.name().replace(&Hub::shared().host, host)
+}
+
+struct Puller {
+    rpull: Rpull,
+    home: TempDir,
+}
+
+impl Puller {
+    fn new() -> Self {
+        let home = scratch::dir();
+        Self { rpull: Rpull::on(home.path().join("root")), home }
+    }
+
+    fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    fn docker_config(&self, json: serde_json::Value) {
+        let dir = self.home().join(".docker");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("config.json"), json.to_string()).unwrap();
+    }
+
+    fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Done {
+        let mut command = self.rpull.command(args.iter().copied());
+        command.env("HOME", self.home()).env("RPULL_RETRIES", "1");
+        command.envs(env.iter().copied());
+        command.output().unwrap().into()
+    }
+
+    #[track_caller]
+    fn pulls(&self, args: &[&str], env: &[(&str, &str)]) {
+        let done = self.run(args, env);
+        assert_eq!(done.code, Some(0), "{done}");
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, args: &[&str], says: &str) {
+        let done = self.run(args, &[]);
+        assert_eq!(done.code, Some(code), "{done}");
+        assert!(done.stderr.contains(says), "no '{says}' in {done}");
+        assert!(!done.to_string().contains(PASSWORD), "the password is shown: {done}");
+    }
+}
+
+fn basic() -> String {
+    BASE64.encode(format!("{USER}:{PASSWORD}").as_bytes())
+}
+
+#[test]
+fn tls_with_a_private_ca() {
+    let (tls, pushed, puller) = (Tls::shared(), pushed("test/tls"), Puller::new());
+    let image = at(&tls.host, &pushed);
+    let certs = tls.certs_dir(&puller.home().join("certs"), &tls.host, false);
+    puller.pulls(&["--certs-dir", certs.to_str().unwrap(), &image], &[]);
+    // Where Docker looks for it without a flag.
+    let second = Puller::new();
+    tls.certs_dir(&second.home().join(".config/docker/certs.d"), &tls.host, false);
+    second.pulls(&[&image], &[]);
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for() {
+    let (tls, pushed, puller) = (Tls::shared(), pushed("test/tls-untrusted"), Puller::new());
+    // An empty directory for the host makes it HTTPS, but trusts nothing new.
+    fs::create_dir_all(puller.home().join("certs").join(&tls.host)).unwrap();
+    let certs = puller.home().join("certs");
+    puller.fails(5, &["--certs-dir", certs.to_str().unwrap(), &at(&tls.host, &pushed)], "TLS");
+}
+
+#[test]
+fn a_registry_that_wants_a_client_certificate() {
+    let (tls, pushed, puller) = (Tls::shared(), pushed("test/mtls"), Puller::new());
+    let image = at(&tls.mutual, &pushed);
+    let certs = tls.certs_dir(&puller.home().join("certs"), &tls.mutual, false);
+    let flag = certs.to_str().unwrap();
+    puller.fails(5, &["--certs-dir", flag, &image], "cannot");
+    fs::write(certs.join(&tls.mutual).join("me.cert"), &tls.client_cert).unwrap();
+    puller.fails(2, &["--certs-dir", flag, &image], "missing key me.key");
+    tls.certs_dir(&certs, &tls.mutual, true);
+    puller.pulls(&["--certs-dir", flag, &image], &[]);
+}
+
+#[test]
+fn a_password_from_everywhere() {
+    let pushed = pushed("test/htpasswd");
+    let (host, image) = (htpasswd(), at(htpasswd(), &pushed));
+    Puller::new().fails(4, &[&image], "unauthorized");
+    Puller::new().pulls(&["--username", USER, &image], &[("RPULL_PASSWORD", PASSWORD)]);
+    Puller::new().pulls(&[&image], &[("RPULL_USERNAME", USER), ("RPULL_PASSWORD", PASSWORD)]);
+    let auths = json!({"auths": {host: {"auth": basic()}}});
+    Puller::new().pulls(&[&image], &[("DOCKER_AUTH_CONFIG", &auths.to_string())]);
+    let config = Puller::new();
+    config.docker_config(auths.clone());
+    config.pulls(&[&image], &[]);
+    let file = Puller::new();
+    let path = file.home().join("auth.json");
+    fs::write(&path, auths.to_string()).unwrap();
+    file.pulls(&["--auth-file", path.to_str().unwrap(), &image], &[]);
+    file.fails(
+        4,
+        &["--auth-file", "/nonexistent/auth.json", "--policy=always", &format!("{image}2")],
+        "no such file",
+    );
+    let podman = Puller::new();
+    fs::create_dir_all(podman.home().join(".config/containers")).unwrap();
+    let scoped = json!({"auths": {format!("{host}/test"): {"auth": basic()}}});
+    fs::write(podman.home().join(".config/containers/auth.json"), scoped.to_string()).unwrap();
+    podman.pulls(&[&image], &[]);
+}
+
+#[test]
+fn a_password_from_standard_input() {
+    let (image, puller) = (at(htpasswd(), &pushed("test/stdin")), Puller::new());
+    let mut command = puller.rpull.command(["--username", USER, "--password-stdin", &image]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_wrong_password_says_where_it_came_from() {
+    let (image, puller) = (at(htpasswd(), &pushed("test/wrong")), Puller::new());
+    puller.docker_config(json!({"auths": {htpasswd(): {"auth": BASE64.encode(b"alice:wrong")}}}));
+    puller.fails(4, &[&image], "config.json were not accepted");
+    puller.docker_config(json!({"auths": {htpasswd(): {"auth": "!"}}}));
+    puller.fails(4, &[&image], "base64");
+}
+
+fn helper(puller: &Puller, name: &str, script: &str) -> String {
+    let bin = puller.home().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let path = bin.join(format!("docker-credential-{name}"));
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:/usr/bin:/bin", bin.display())
+}
+
+#[test]
+fn a_credential_helper_is_asked_by_its_protocol() {
+    let (host, image) = (htpasswd(), at(htpasswd(), &pushed("test/helper")));
+    let puller = Puller::new();
+    let good = format!(
+        r#"test "$1" = get && test "$(cat)" = "{host}" && echo '{{"ServerURL":"{host}","Username":"{USER}","Secret":"{PASSWORD}"}}'"#
+    );
+    let path = helper(&puller, "good", &good);
+    puller.docker_config(json!({"credHelpers": {host: "good"}, "auths": {host: {}}}));
+    puller.pulls(&[&image], &[("PATH", &path)]);
+    let other = Puller::new();
+    let path = helper(&other, "bad", "echo 'the keychain is locked'; exit 1");
+    other.docker_config(json!({"credsStore": "bad"}));
+    let done = other.run(&[&image], &[("PATH", &path)]);
+    assert_eq!(done.code, Some(4), "{done}");
+    assert!(done.stderr.contains("docker-credential-bad: the keychain is locked"), "{done}");
+    let nothing = Puller::new();
+    let path = helper(&nothing, "none", "echo 'credentials not found in native keychain'; exit 1");
+    nothing.docker_config(json!({"credsStore": "none"}));
+    let done = nothing.run(&[&image], &[("PATH", &path)]);
+    assert!(done.code == Some(4) && done.stderr.contains("unauthorized"), "{done}");
+}
+
+#[test]
+fn tokens_anonymous_by_password_and_by_identity() {
+    let tokens = Tokens::shared();
+    let (public, private) =
+        (at(&tokens.host, &pushed("test/public")), at(&tokens.host, &pushed("test/private")));
+    Puller::new().pulls(&[&public], &[]);
+    let anonymous = Puller::new().run(&[&private], &[]);
+    assert_eq!(anonymous.code, Some(4), "{anonymous}");
+    Puller::new().pulls(&["--username", USER, &private], &[("RPULL_PASSWORD", PASSWORD)]);
+    let puller = Puller::new();
+    puller.docker_config(json!({"auths": {&tokens.host: {"identitytoken": IDENTITY}}}));
+    puller.pulls(&[&private], &[]);
+    let log = tokens.log.lock().unwrap().clone();
+    assert!(
+        log.iter().any(
+            |line| line.starts_with("POST /token") && line.contains("grant_type=refresh_token")
+        )
+    );
+    let for_private = log
+        .iter()
+        .filter(|line| line.contains("private%3Apull") && line.starts_with("GET"))
+        .count();
+    assert_eq!(for_private, 2, "one token serves a whole pull: {log:#?}");
+}
+
+#[test]
+fn a_token_server_that_refuses_is_named() {
+    let (tokens, puller) = (Tokens::shared(), Puller::new());
+    let image = at(&tokens.host, &pushed("test/private-refused"));
+    puller.docker_config(json!({"auths": {&tokens.host: {"auth": BASE64.encode(b"alice:wrong")}}}));
+    puller.fails(4, &[&image], "/token: 401 Unauthorized: incorrect username or password");
+}
+
+/// A server that answers each request by `answer(path, head)`; the heads it saw.
+fn server(
+    answer: impl Fn(&str, &str) -> Vec<u8> + Send + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let (mut head, mut reader) =
+                (String::new(), BufReader::new(client.try_clone().unwrap()));
+            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap_or(0) > 0 {}
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            log.lock().unwrap().push(head.clone());
+            let _ = client.write_all(&answer(&path, &head));
+        }
+    });
+    (host, seen)
+}
+
+#[test]
+fn credentials_do_not_follow_a_redirect_to_another_host() {
+    let pushed = pushed("test/redirect");
+    let hub = Hub::shared();
+    // Blobs lie elsewhere, as with a content delivery network.
+    let blob_host = hub.host.clone();
+    let (cdn, at_cdn) = server(move |path, _| {
+        format!("HTTP/1.1 307 x\r\nLocation: http://{blob_host}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into()
+    });
+    let front = Proxy::new(move |_, path| match path.contains("/blobs/") {
+        true => {
+            let headers = format!("Location: http://{cdn}{path}\r\n").leak();
+            Fault::Instead("307 Temporary Redirect", headers, "")
+        }
+        false => Fault::None,
+    });
+    let (puller, asked) = (Puller::new(), Arc::new(Mutex::new(0)));
+    let count = asked.clone();
+    // A registry that wants a password, in front of the one that redirects.
+    let behind = front.host.clone();
+    let (guarded, at_registry) = server(move |path, head| {
+        *count.lock().unwrap() += 1;
+        if !head.to_ascii_lowercase().contains("authorization: basic") {
+            return b"HTTP/1.1 401 x\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+        }
+        format!("HTTP/1.1 307 x\r\nLocation: http://{behind}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into()
+    });
+    puller.pulls(&["--username", USER, &at(&guarded, &pushed)], &[("RPULL_PASSWORD", PASSWORD)]);
+    let leaked = |log: &Mutex<Vec<String>>| {
+        log.lock().unwrap().iter().any(|head| head.to_ascii_lowercase().contains("authorization"))
+    };
+    assert!(leaked(&at_registry), "the registry itself must get the password");
+    assert!(!at_cdn.lock().unwrap().is_empty(), "the blobs came by the other host");
+    assert!(!leaked(&at_cdn), "the other host got credentials");
+}
+
+#[test]
+fn a_line_that_breaks_is_mended_where_it_broke() {
+    let pushed = pushed("test/broken");
+    let cuts = Mutex::new(0);
+    let proxy = Proxy::new(move |_, path| {
+        let mut cuts = cuts.lock().unwrap();
+        if path.contains("/blobs/") && *cuts < 3 {
+            *cuts += 1;
+            return Fault::Cut(200);
+        }
+        Fault::None
+    });
+    let puller = Puller::new();
+    let done = puller.run(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.stderr.contains("try 2 in"), "{done}");
+}
+
+#[test]
+fn a_server_error_is_tried_again_and_a_lasting_one_is_not() {
+    let pushed = pushed("test/flaky");
+    let failures = Mutex::new(0);
+    let proxy = Proxy::new(move |_, _| {
+        let mut failures = failures.lock().unwrap();
+        *failures += 1;
+        if *failures <= 2 {
+            Fault::Instead("503 Service Unavailable", "", "busy")
+        } else {
+            Fault::None
+        }
+    });
+    Puller::new().pulls(&["--retries", "2", &proxy.name(&pushed.name())], &[]);
+    let lasting = Proxy::new(|_, _| Fault::Instead("418 I'm a teapot", "", "short and stout"));
+    Puller::new().fails(5, &[&lasting.name(&pushed.name())], "418: short and stout");
+    assert_eq!(lasting.requests().len(), 1, "a lasting error is not tried again");
+}
+
+#[test]
+fn a_registry_that_limits_is_obeyed_for_a_moment() {
+    let pushed = pushed("test/limited");
+    let limited = Mutex::new(false);
+    let proxy = Proxy::new(move |_, _| {
+        let first = !std::mem::replace(&mut *limited.lock().unwrap(), true);
+        if first {
+            Fault::Instead("429 Too Many Requests", "Retry-After: 1\r\n", "slow down")
+        } else {
+            Fault::None
+        }
+    });
+    let since = std::time::Instant::now();
+    Puller::new().pulls(&[&proxy.name(&pushed.name())], &[]);
+    assert!(since.elapsed().as_secs_f64() >= 1.0, "Retry-After was not waited for");
+}
+
+#[test]
+fn resolve_asks_the_registry_and_only_the_registry() {
+    let pushed = pushed("test/resolve");
+    let proxy = Proxy::plain();
+    let puller = Puller::new();
+    let done = puller.run(&["resolve", &proxy.name(&pushed.name())], &[]);
+    assert_eq!(done.stdout.trim(), pushed.digest, "{done}");
+    assert_eq!(proxy.requests().len(), 1, "{:?}", proxy.requests());
+    assert!(proxy.requests()[0].starts_with("HEAD "));
+    assert!(!puller.rpull.root().exists(), "resolving needs no store");
+    // A registry that knows no HEAD.
+    let old = Proxy::new(|method, _| match method {
+        "HEAD" => Fault::Instead("405 Method Not Allowed", "", ""),
+        _ => Fault::None,
+    });
+    let done = puller.run(&["resolve", &old.name(&pushed.name())], &[]);
+    assert_eq!(done.stdout.trim(), pushed.digest, "{done}");
+}

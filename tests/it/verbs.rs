@@ -1,0 +1,151 @@
+//! The verbs that look at a store, mount from it, and take away from it.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::process::Command;
+
+use crate::support::hub::Hub;
+use crate::support::image::{Image, Pushed};
+use crate::support::rpull::Rpull;
+use crate::support::scratch;
+use crate::support::snapshot::{assert_consistent, assert_empty};
+use crate::support::tar::Tar;
+
+fn two_layers(mark: &str) -> Image {
+    Image::new()
+        .layer(Tar::new().file("base", "base").file("gone", "gone").end())
+        .layer(Tar::new().file("mark", mark).file(".wh.gone", "").end())
+}
+
+fn push(image: &Image, stem: &str) -> Pushed {
+    let hub = Hub::shared();
+    image.push(&hub.host, &format!("{}:one", hub.repository(stem)))
+}
+
+fn pulled(stem: &str) -> (tempfile::TempDir, Rpull, Pushed) {
+    let (scratch, pushed) = (scratch::dir(), push(&two_layers(stem), stem));
+    let rpull = Rpull::on(scratch.path().join("root"));
+    rpull.ok(["pull", &pushed.name()]);
+    (scratch, rpull, pushed)
+}
+
+#[test]
+fn layers_prints_every_id_and_a_path_that_is_there() {
+    let (_scratch, rpull, pushed) = pulled("layers");
+    let table = rpull.ok(["layers", &pushed.name()]);
+    assert!(table.starts_with("#   DISTRIBUTION ID   DIFF ID"), "{table}");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let layers = rpull.json(["layers", "--format", "json", &pushed.name()]);
+    let second = &layers[1];
+    assert_eq!(second["position"], 2);
+    let path = second["path"].as_str().unwrap();
+    assert_eq!(fs::read_to_string(format!("{path}/mark")).unwrap(), "layers");
+    assert!(fs::symlink_metadata(format!("{path}/gone")).unwrap().file_type().is_char_device());
+    let chain = second["chain_id"].as_str().unwrap().trim_start_matches("sha256:");
+    let record = rpull.root().join("image/overlay2/layerdb/sha256").join(chain);
+    assert_eq!(
+        fs::read_to_string(record.join("cache-id")).unwrap(),
+        second["cache_id"].as_str().unwrap()
+    );
+    assert_eq!(
+        fs::read_to_string(record.join("diff")).unwrap(),
+        second["diff_id"].as_str().unwrap()
+    );
+}
+
+#[test]
+fn a_mount_is_read_only_unless_asked() {
+    let (scratch, rpull, pushed) = pulled("mount");
+    let at = scratch.path().join("mnt");
+    fs::create_dir(&at).unwrap();
+    let dir = at.to_str().unwrap();
+    rpull.ok(["mount", &pushed.name(), dir]);
+    assert_eq!(fs::read_to_string(at.join("base")).unwrap(), "base");
+    assert!(!at.join("gone").exists());
+    assert!(fs::write(at.join("new"), "x").is_err());
+    let busy = rpull.fails(8, ["rm", &pushed.name()]);
+    assert!(busy.stderr.contains("mounted at"), "{busy}");
+    rpull.ok(["umount", dir]);
+    assert!(!at.join("base").exists());
+
+    rpull.ok(["mount", "--rw", &pushed.name(), dir]);
+    fs::write(at.join("new"), "x").unwrap();
+    rpull.ok(["umount", dir]);
+    let left = fs::read_dir(rpull.root().join("rpull/mounts")).unwrap().count();
+    assert_eq!(left, 0, "the changes of an anonymous mount go with it");
+
+    let (upper, work) = (scratch.path().join("up"), scratch.path().join("work"));
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let kept =
+        ["mount", "--rw", "--upper", upper.to_str().unwrap(), "--work", work.to_str().unwrap()];
+    rpull.ok(kept.into_iter().chain([pushed.name().as_str(), dir]));
+    fs::write(at.join("new"), "kept").unwrap();
+    rpull.ok(["umount", dir]);
+    assert_eq!(fs::read_to_string(upper.join("new")).unwrap(), "kept");
+}
+
+#[test]
+fn the_printed_line_mounts_the_same() {
+    let (scratch, rpull, pushed) = pulled("print");
+    let at = scratch.path().join("m n");
+    fs::create_dir(&at).unwrap();
+    let line = rpull.ok(["mount", "--print", &pushed.name(), at.to_str().unwrap()]);
+    assert!(Command::new("sh").arg("-c").arg(&line).status().unwrap().success(), "{line}");
+    assert_eq!(fs::read_to_string(at.join("mark")).unwrap(), "print");
+    rpull.ok(["umount", at.to_str().unwrap()]);
+}
+
+#[test]
+fn a_hundred_and_twenty_five_layers_can_be_mounted() {
+    let mut image = Image::new();
+    for n in 0..125 {
+        image = image.layer(Tar::new().file(&format!("f{n}"), n.to_string()).end());
+    }
+    let (scratch, pushed) = (scratch::dir(), push(&image, "deep"));
+    // A long path, so that the options pass a page.
+    let rpull = Rpull::on(scratch.path().join("a-rather-long-name-for-a-root".repeat(3)));
+    rpull.ok(["pull", "-q", &pushed.name()]);
+    let at = scratch.path().join("mnt");
+    fs::create_dir(&at).unwrap();
+    rpull.ok(["mount", &pushed.name(), at.to_str().unwrap()]);
+    let files = fs::read_dir(&at).unwrap().count();
+    rpull.ok(["umount", at.to_str().unwrap()]);
+    assert_eq!(files, 125);
+    assert_consistent(rpull.root());
+}
+
+#[test]
+fn rm_unties_names_and_removes_what_nobody_needs() {
+    let (_scratch, rpull, first) = pulled("rm-one");
+    let second = push(&two_layers("rm-two"), "rm-two");
+    rpull.ok(["pull", &second.name()]);
+    rpull.ok(["tag", &first.name(), "other:name"]);
+    let untied = rpull.ok(["rm", "other:name"]);
+    assert_eq!(untied.trim(), "Untagged: other:name");
+    let gone = rpull.ok(["rm", &first.name()]);
+    let words: Vec<_> = gone.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(words, ["Untagged", "Untagged", "Deleted", "Deleted"], "the base stays: {gone}");
+    rpull.fails(3, ["inspect", &first.name()]);
+    assert_consistent(rpull.root());
+    let gone = rpull.ok(["rm", &second.name()]);
+    assert_eq!(gone.matches("Deleted").count(), 3, "{gone}");
+    assert_empty(rpull.root());
+    assert_eq!(fs::read_dir(rpull.root().join("rpull/content/blobs/sha256")).unwrap().count(), 0);
+}
+
+#[test]
+fn images_are_found_by_name_id_and_its_beginning() {
+    let (_scratch, rpull, pushed) = pulled("find");
+    let id = rpull.json(["inspect", &pushed.name()])[0]["Id"].as_str().unwrap().to_owned();
+    for word in [&id, &id[7..], &id[7..19], &id[..15], &pushed.by_digest()] {
+        assert_eq!(rpull.json(["inspect", word])[0]["Id"], id.as_str(), "{word}");
+    }
+    let none = rpull.fails(3, ["inspect", "nothing"]);
+    assert!(none.stderr.contains("no such image: nothing"), "{none}");
+    rpull.fails(2, ["inspect", "NOT A NAME"]);
+    rpull.fails(3, ["layers", "nothing"]);
+    let empty = scratch::dir();
+    let done = Rpull::on(empty.path().join("none")).fails(3, ["images"]);
+    assert!(done.stderr.contains("there is no image store at"), "{done}");
+}
