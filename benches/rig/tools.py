@@ -267,9 +267,16 @@ def chosen(names):
 
 @contextmanager
 def emptied(store):
-    """An empty store directory, emptied again afterwards; no mount of ours is left in it."""
+    """An empty store directory, gone afterwards. Below the cache it is a file system of its
+    own: ext4 skips inodes that were deleted in the last minutes, so in one that is shared
+    each tool would pay for what the tool before it left to delete."""
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
+    image = CACHE / "store.ext4" if store.is_relative_to(CACHE) else None
+    if image:
+        make_file_system(image)
+        output("mount", "-o", "loop", image, store)
+        (store / "lost+found").rmdir()
     try:
         yield store
     finally:
@@ -277,4 +284,15 @@ def emptied(store):
         for place in (line.split()[1] for line in reversed(mounts)):
             if place.startswith(f"{store}/"):
                 subprocess.run(["umount", "-l", place], check=False)
+        if image:
+            output("umount", "-l", store)
+            image.unlink()
         shutil.rmtree(store)
+
+
+def make_file_system(image):
+    """An empty ext4 in a sparse file, with nothing left to initialise behind its user's back."""
+    image.unlink(missing_ok=True)
+    with open(image, "wb") as file:
+        file.truncate(24 << 30)
+    output("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image)
