@@ -1,0 +1,1 @@
+"""What benches/images and benches/run share."""
