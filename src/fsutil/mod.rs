@@ -1,7 +1,7 @@
 //! File operations that are atomic, durable where asked, and whose errors name the path.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,18 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, op: &'static str, path: &Path) -> Result<T, FsError> {
         self.map_err(|e| FsError { op, path: path.to_owned(), source: e.into() })
     }
+}
+
+/// `Read::read` for a reader that keeps a buffer anyway.
+///
+/// # Errors
+/// The reader's own.
+pub fn read_buffered(reader: &mut impl BufRead, out: &mut [u8]) -> io::Result<usize> {
+    let buffer = reader.fill_buf()?;
+    let n = buffer.len().min(out.len());
+    out[..n].copy_from_slice(&buffer[..n]);
+    reader.consume(n);
+    Ok(n)
 }
 
 /// Random bytes as lower-case hex.

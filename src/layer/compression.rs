@@ -141,11 +141,7 @@ impl<R: BufRead> BufRead for Peeked<R> {
 
 impl<R: BufRead> Read for Peeked<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let buffer = self.fill_buf()?;
-        let n = buffer.len().min(out.len());
-        out[..n].copy_from_slice(&buffer[..n]);
-        self.consume(n);
-        Ok(n)
+        crate::fsutil::read_buffered(self, out)
     }
 }
 

@@ -8,10 +8,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use super::LayerError;
+use super::make::Spot;
 use super::meta::{self, Owners};
 use super::names::{self, CleanName, Mark};
 use super::spool::Spool;
@@ -20,20 +21,20 @@ use crate::overlay::{self, DiffDir, DirHandle};
 
 /// Makes the files of one layer.
 pub struct Extractor<'a> {
-    diff: &'a mut DiffDir,
-    owners: Owners,
+    pub(super) diff: &'a mut DiffDir,
+    pub(super) owners: Owners,
     /// The sum of the sizes of all non-directories, as layerdb's `size` counts it.
-    size: u64,
-    dirs: Vec<DirMeta>,
-    spool: Spool,
-    warnings: Vec<String>,
+    pub(super) size: u64,
+    pub(super) dirs: Vec<DirMeta>,
+    pub(super) spool: Spool,
+    pub(super) warnings: Vec<String>,
 }
 
 /// What is set on a directory after all entries are there.
-struct DirMeta {
-    path: Vec<u8>,
-    mode: u32,
-    times: fs::Timestamps,
+pub struct DirMeta {
+    pub(super) path: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) times: fs::Timestamps,
 }
 
 /// What [`Extractor::place`] made of an entry.
@@ -48,7 +49,7 @@ pub struct Placed {
 pub struct OpenFile {
     /// Where the data goes.
     pub file: File,
-    parent_gid: u32,
+    pub(super) parent_gid: u32,
 }
 
 impl OpenFile {
@@ -121,7 +122,8 @@ impl<'a> Extractor<'a> {
         let (parent, last) = overlay::split(&name.path);
         let dir = self.dir(parent)?;
         let held = held || (dir.through_symlink && has_data);
-        let file = self.make(entry, &dir, last, &name.path, position)?;
+        let spot = Spot { entry, dir: &dir, last, path: &name.path, position };
+        let file = self.make(&spot)?;
         Ok(Placed { file, held })
     }
 
@@ -187,178 +189,6 @@ impl<'a> Extractor<'a> {
         act(&parent, last).map_err(|e| LayerError::write("set the times of", &dir.path, e))
     }
 
-    fn make(
-        &mut self,
-        entry: &Entry,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-    ) -> Result<Option<OpenFile>, LayerError> {
-        meta::check(entry)?;
-        match entry.kind {
-            Kind::File => return self.create(entry, dir, last, path, position).map(Some),
-            Kind::Dir => self.make_dir(entry, dir, last, path, position)?,
-            Kind::Symlink => self.symlink(entry, dir, last, path, position)?,
-            Kind::Hardlink => self.hardlink(entry, dir, last, path, position)?,
-            Kind::Char | Kind::Block | Kind::Fifo => self.node(entry, dir, last, path, position)?,
-            Kind::Global => {}
-        }
-        Ok(None)
-    }
-
-    fn create(
-        &mut self,
-        entry: &Entry,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-    ) -> Result<OpenFile, LayerError> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(entry.mode & 0o777);
-        let mut open = || fs::openat(&**dir, last, flags, mode);
-        let fd = self.replacing("create", dir, last, path, position, &mut open)?;
-        Ok(OpenFile { file: File::from(fd), parent_gid: dir.gid })
-    }
-
-    fn make_dir(
-        &mut self,
-        entry: &Entry,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-    ) -> Result<(), LayerError> {
-        let umask = self.diff.umask();
-        let mode = if self.owners.late_modes() { entry.mode | 0o700 } else { entry.mode };
-        let found = self.io("look at", path, |_| overlay::stat(dir, last))?;
-        let merge = found.as_ref().is_some_and(|stat| file_type(stat) == FileType::Directory);
-        if !merge {
-            if let Some(stat) = &found {
-                self.remove(dir, last, path, position, stat)?;
-            }
-            self.io("create directory", path, |_| overlay::make_dir(&**dir, last, mode, umask))?;
-        }
-        if found.as_ref().is_some_and(overlay::is_whiteout) {
-            // The layer deleted the directory and made it anew: what was in it stays gone.
-            self.opaque(path)?;
-        }
-        self.io("set the owner of", path, |s| s.owners.own(dir, last, entry, merge, dir.gid))?;
-        self.xattrs_at(entry, dir, last)?;
-        // chown(2) takes setuid and setgid off; mkdir(2) hands setgid down.
-        if merge || dir.setgid || entry.mode & 0o6000 != 0 {
-            let mode = Mode::from_raw_mode(mode);
-            self.io("set the mode of", path, |_| {
-                Ok(fs::chmodat(&**dir, last, mode, AtFlags::empty())?)
-            })?;
-        }
-        if merge {
-            // The cached descriptor knows the old group.
-            self.diff.forget();
-        }
-        self.dirs.push(DirMeta {
-            path: path.to_vec(),
-            mode: entry.mode,
-            times: meta::times(entry),
-        });
-        Ok(())
-    }
-
-    fn symlink(
-        &mut self,
-        entry: &Entry,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-    ) -> Result<(), LayerError> {
-        let target = entry.link.as_slice();
-        let mut link = || fs::symlinkat(target, &**dir, last);
-        self.replacing("create symlink", dir, last, path, position, &mut link)?;
-        self.size += target.len() as u64;
-        self.io("set the owner of", path, |s| s.owners.own(dir, last, entry, false, dir.gid))?;
-        self.xattrs_at(entry, dir, last)?;
-        self.times_at(entry, dir, last, path)
-    }
-
-    fn hardlink(
-        &mut self,
-        entry: &Entry,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-    ) -> Result<(), LayerError> {
-        let target = names::clean(&entry.link, usize::MAX).map_err(|_| {
-            LayerError::refused(&entry.name, "a hardlink to a file outside the layer")
-        })?;
-        let shown = super::error::show(&entry.link);
-        let missing = || {
-            LayerError::refused(
-                &entry.name,
-                format!("a hardlink to '{shown}', which is not in this layer"),
-            )
-        };
-        if target.path == path {
-            return Err(LayerError::refused(&entry.name, "a hardlink to itself"));
-        }
-        let (target_parent, target_last) = overlay::split(&target.path);
-        let target_dir = self.diff.existing_dir(target_parent).map_err(|_| missing())?;
-        let stat = overlay::stat(&target_dir, target_last).ok().flatten().ok_or_else(missing)?;
-        if overlay::is_whiteout(&stat) || file_type(&stat) == FileType::Directory {
-            return Err(missing());
-        }
-        let mut link = || fs::linkat(&target_dir, target_last, &**dir, last, AtFlags::empty());
-        self.replacing("link", dir, last, path, position, &mut link)?;
-        // dockerd gives the file the link's metadata. Setting an owner drops capabilities,
-        // so only what differs is set.
-        if meta::same_owner(&stat, entry) || self.owners.ignored() {
-            if file_type(&stat) != FileType::Symlink && stat.st_mode & 0o7777 != entry.mode {
-                let mode = Mode::from_raw_mode(entry.mode);
-                self.io("set the mode of", path, |_| {
-                    Ok(fs::chmodat(&**dir, last, mode, AtFlags::empty())?)
-                })?;
-            }
-        } else {
-            self.io("set the owner of", path, |s| s.owners.own(dir, last, entry, true, dir.gid))?;
-            if file_type(&stat) != FileType::Symlink {
-                let mode = Mode::from_raw_mode(entry.mode);
-                self.io("set the mode of", path, |_| {
-                    Ok(fs::chmodat(&**dir, last, mode, AtFlags::empty())?)
-                })?;
-            }
-        }
-        self.xattrs_at(entry, dir, last)?;
-        self.times_at(entry, dir, last, path)
-    }
-
-    fn node(
-        &mut self,
-        entry: &Entry,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-    ) -> Result<(), LayerError> {
-        let (kind, device) = meta::device(entry)?;
-        if self.owners.ignored() && kind != FileType::Fifo {
-            let shown = super::error::show(path);
-            self.warnings.push(format!("device '{shown}' is left out: making devices needs root"));
-            return Ok(());
-        }
-        let mode = Mode::from_raw_mode(entry.mode);
-        let mut make = || fs::mknodat(&**dir, last, kind, mode, device);
-        self.replacing("make device", dir, last, path, position, &mut make)?;
-        self.io("set the owner of", path, |s| s.owners.own(dir, last, entry, false, dir.gid))?;
-        self.xattrs_at(entry, dir, last)?;
-        self.io("set the mode of", path, |_| {
-            Ok(fs::chmodat(&**dir, last, mode, AtFlags::empty())?)
-        })?;
-        self.times_at(entry, dir, last, path)
-    }
-
     /// A whiteout hides what *lower* layers have (OCI image-spec layer.md "Whiteouts"): what
     /// this layer has there stays, and a directory of this layer becomes opaque.
     fn whiteout(&mut self, entry: &Entry, hidden: &[u8]) -> Result<(), LayerError> {
@@ -392,81 +222,16 @@ impl<'a> Extractor<'a> {
         Ok(())
     }
 
-    /// Calls `make`; if something stands in its way, removes that and calls it again.
-    fn replacing<T>(
-        &mut self,
-        op: &'static str,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-        make: &mut dyn FnMut() -> Result<T, Errno>,
-    ) -> Result<T, LayerError> {
-        match make() {
-            Err(Errno::EXIST) => {}
-            other => return other.map_err(|e| LayerError::write(op, path, e)),
-        }
-        if let Some(stat) = self.io("look at", path, |_| overlay::stat(dir, last))? {
-            self.remove(dir, last, path, position, &stat)?;
-        }
-        make().map_err(|e| LayerError::write(op, path, e))
-    }
-
-    /// Removes what stands at `path`, keeping the data that the record refers to.
-    fn remove(
-        &mut self,
-        dir: &Arc<DirHandle>,
-        last: &[u8],
-        path: &[u8],
-        position: u64,
-        stat: &Stat,
-    ) -> Result<(), LayerError> {
-        let real = match dir.through_symlink {
-            false => path.to_vec(),
-            true => {
-                let parent = self.io("look at", path, |s| s.diff.real_path(dir))?;
-                if parent.is_empty() { last.to_vec() } else { [&parent, &b"/"[..], last].concat() }
-            }
-        };
-        let freed = self.spool.remove(self.diff, dir, last, &real, position, stat)?;
-        self.size -= freed;
-        if file_type(stat) == FileType::Directory {
-            self.diff.forget();
-        }
-        Ok(())
-    }
-
     fn dir(&mut self, path: &[u8]) -> Result<Arc<DirHandle>, LayerError> {
         self.io("open directory", path, |s| s.diff.dir(path))
     }
 
-    fn opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
+    pub(super) fn opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
         let dir = self.dir(path)?;
         self.io("mark opaque", path, |s| s.diff.set_opaque(&dir))
     }
 
-    fn xattrs_at(&mut self, entry: &Entry, dir: &DirHandle, last: &[u8]) -> Result<(), LayerError> {
-        if entry.xattrs.is_empty() {
-            return Ok(());
-        }
-        let path = overlay::proc_path(dir, last);
-        meta::set_xattrs(entry, &mut self.warnings, |name, value| {
-            fs::lsetxattr(path.as_slice(), name, value, fs::XattrFlags::empty())
-        })
-    }
-
-    fn times_at(
-        &mut self,
-        entry: &Entry,
-        dir: &DirHandle,
-        last: &[u8],
-        path: &[u8],
-    ) -> Result<(), LayerError> {
-        fs::utimensat(dir, last, &meta::times(entry), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| LayerError::write("set the times of", path, e))
-    }
-
-    fn io<T>(
+    pub(super) fn io<T>(
         &mut self,
         op: &'static str,
         path: &[u8],
@@ -476,6 +241,7 @@ impl<'a> Extractor<'a> {
     }
 }
 
-fn file_type(stat: &Stat) -> FileType {
+/// The type in a stat's mode.
+pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }

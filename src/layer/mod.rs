@@ -8,6 +8,7 @@ mod extract;
 mod gzip;
 mod header;
 mod limits;
+mod make;
 mod meta;
 mod names;
 mod pax;

@@ -104,11 +104,7 @@ impl<R: BufRead> BufRead for VerifyReader<R> {
 
 impl<R: BufRead> Read for VerifyReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let buffer = self.fill_buf()?;
-        let n = buffer.len().min(out.len());
-        out[..n].copy_from_slice(&buffer[..n]);
-        self.consume(n);
-        Ok(n)
+        crate::fsutil::read_buffered(self, out)
     }
 }
 

@@ -132,13 +132,6 @@ impl<R: BufRead> BufRead for Tee<'_, R> {
 
 impl<R: BufRead> Read for Tee<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = {
-            let bytes = self.fill_buf()?;
-            let n = bytes.len().min(out.len());
-            out[..n].copy_from_slice(&bytes[..n]);
-            n
-        };
-        self.consume(n);
-        Ok(n)
+        crate::fsutil::read_buffered(self, out)
     }
 }

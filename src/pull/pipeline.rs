@@ -80,10 +80,7 @@ impl BufRead for FeedReader {
 
 impl Read for FeedReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.len().min(out.len());
-        out[..n].copy_from_slice(&self.current[..n]);
-        self.consume(n);
-        Ok(n)
+        crate::fsutil::read_buffered(self, out)
     }
 }
 

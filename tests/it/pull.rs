@@ -333,3 +333,22 @@ fn killed_it_leaves_nothing_that_the_next_command_does_not_sweep() {
     assert_consistent(place.root());
     judge::judge_root(place.root());
 }
+
+#[test]
+fn memory_does_not_grow_with_the_layer() {
+    let image = Image::new().packed(Tar::new().file("noise", noise(160 << 20)).end(), Pack::Plain);
+    let pushed = push(&image, "memory");
+    let rpull = Place::new();
+    let mut child = rpull.command(["pull", "-q", &pushed.name()]).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    assert!(peak > 0 && peak < 64 << 10, "{peak} KiB at the most");
+}

@@ -388,3 +388,17 @@ fn a_slow_registry_that_knows_no_parts_is_pulled_over_one() {
     assert_eq!(proxy.count("/blobs/"), 3, "{:?}", proxy.requests());
     assert_consistent(puller.rpull.root());
 }
+
+#[test]
+fn a_proxy_is_used_but_not_for_this_machine() {
+    let pushed = pushed("test/proxied");
+    let proxy = Proxy::plain();
+    let url = format!("http://{}", proxy.host);
+    // Nobody knows this name but the proxy, which passes all to the shared registry.
+    let far = at("registry.invalid:5000", &pushed);
+    Puller::new().pulls(&["--plain-http", &far], &[("http_proxy", &url)]);
+    assert!(proxy.count("http://registry.invalid:5000/v2/") >= 3, "{:?}", proxy.requests());
+    proxy.forget();
+    Puller::new().pulls(&[&pushed.name()], &[("http_proxy", &url), ("HTTP_PROXY", &url)]);
+    assert_eq!(proxy.requests().len(), 0);
+}

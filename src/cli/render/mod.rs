@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
-use rpull::progress::Event;
+use rpull::progress::{Event, LayerState};
 
 use super::flags::{Global, Progress};
 
@@ -46,6 +46,19 @@ pub fn start(mut renderer: Box<dyn Renderer>, events: Receiver<Event>) -> JoinHa
             listening = listening && renderer.event(&event).is_ok();
         }
     })
+}
+
+/// What a layer is doing, in Docker's words where Docker has some.
+fn words(state: LayerState) -> &'static str {
+    match state {
+        LayerState::AlreadyExists => "Already exists",
+        LayerState::PullingFsLayer => "Pulling fs layer",
+        LayerState::Waiting => "Waiting",
+        LayerState::Downloading => "Downloading",
+        LayerState::Copying => "Copying from another image",
+        LayerState::DownloadComplete => "Download complete",
+        LayerState::PullComplete => "Pull complete",
+    }
 }
 
 /// What the user should know in every mode goes to standard error.

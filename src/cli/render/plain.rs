@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use rpull::progress::{Event, LayerState, Status};
 use rpull::reference::Reference;
 
-use super::Renderer;
+use super::{Renderer, words};
 
 /// Prints Docker's lines.
 pub struct Plain<W>(W);
@@ -29,8 +29,9 @@ impl<W: Write + Send> Renderer for Plain<W> {
                 writeln!(out, "{}: Pulling from {}", what(image), image.path())?
             }
             Event::Layer { layer, state, .. } => {
-                if let Some(words) = words(*state) {
-                    writeln!(out, "{}: {words}", layer.short())?;
+                // Docker has no line for the beginning of a download.
+                if *state != LayerState::Downloading {
+                    writeln!(out, "{}: {}", layer.short(), words(*state))?;
                 }
             }
             Event::Done { image, digest, status, .. } => {
@@ -60,16 +61,4 @@ fn what(image: &Reference) -> String {
         (Some(digest), _) => image.with_digest(digest).canonical(),
         (None, None) => image.canonical(),
     }
-}
-
-fn words(state: LayerState) -> Option<&'static str> {
-    Some(match state {
-        LayerState::AlreadyExists => "Already exists",
-        LayerState::PullingFsLayer => "Pulling fs layer",
-        LayerState::Waiting => "Waiting",
-        LayerState::Copying => "Copying from another image",
-        LayerState::DownloadComplete => "Download complete",
-        LayerState::PullComplete => "Pull complete",
-        LayerState::Downloading => return None,
-    })
 }

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rpull::digest::Digest;
 use rpull::progress::{Event, LayerState, Phase, Status};
 
-use super::Renderer;
+use super::{Renderer, words};
 
 /// Layers over this many share the rows: only those at work have one.
 const MOST_ROWS: usize = 12;
@@ -60,15 +60,6 @@ impl Tty {
 
     fn layer(&mut self, digest: &Digest, state: LayerState) {
         let Some(layer) = self.layers.get_mut(digest) else { return };
-        let message = match state {
-            LayerState::AlreadyExists => "Already exists",
-            LayerState::PullingFsLayer => "Pulling fs layer",
-            LayerState::Waiting => "Waiting",
-            LayerState::Copying => "Copying from another image",
-            LayerState::DownloadComplete => "Download complete",
-            LayerState::PullComplete => "Pull complete",
-            LayerState::Downloading => "Downloading",
-        };
         let at_work = matches!(state, LayerState::Downloading | LayerState::Copying);
         if at_work {
             layer.show(&self.screen, self.total.as_ref());
@@ -78,7 +69,7 @@ impl Tty {
         } else {
             layer.bar.set_style(style("{prefix}: {wide_msg}"));
         }
-        layer.bar.set_message(message);
+        layer.bar.set_message(words(state));
         let over = matches!(state, LayerState::AlreadyExists | LayerState::PullComplete);
         if over && self.crowded {
             layer.bar.finish_and_clear();
