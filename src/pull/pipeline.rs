@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Compressed bytes of one layer that may wait to be unpacked.
-const WINDOW: usize = 4 << 20;
+const WINDOW: usize = 2 << 20;
 
 type Item = io::Result<Bytes>;
 

@@ -15,6 +15,11 @@ use crate::reference::DOCKER_HUB;
 /// Docker Hub's registry (moby registry/config.go).
 const HUB_HOST: &str = "registry-1.docker.io";
 
+/// Bytes of one HTTP/2 stream, and of all streams of a connection, that may be under way:
+/// enough for 40 MB/s and 160 MB/s at a round trip of 100 ms.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// The machine behind a registry's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -120,7 +125,12 @@ impl Clients {
         if let Some(pem) = &certs.client {
             builder = builder.identity(Identity::from_pem(pem)?);
         }
-        builder.tls_certs_merge(roots).build()
+        builder
+            .tls_certs_merge(roots)
+            // The default windows hold a stream to 64 KiB a round trip.
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .build()
     }
 }
 
