@@ -1,40 +1,59 @@
 //! The uncompressed bytes of a layer, handed from the decoder's thread to those that
 //! hash and unpack them, without a copy.
 
+use std::ops::{Deref, Range};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use super::LayerError;
+use super::compression;
 
-/// Bytes of one chunk: large enough that a handover costs nothing beside the work on it,
+/// Bytes of one chunk at most: large enough that a handover costs nothing beside the work on it,
 /// small enough to stay in the second-level cache between the threads.
-pub const CHUNK: usize = 256 << 10;
+pub const CHUNK: usize = 512 << 10;
 
 /// How many chunks may wait for one consumer.
 const DEPTH: usize = 4;
 
-/// A run of uncompressed bytes, shared by its consumers.
-pub type Chunk = Arc<Vec<u8>>;
+/// A run of uncompressed bytes, and what the decoder needed beside them.
+pub struct Run {
+    buffer: Vec<u8>,
+    bytes: Range<usize>,
+}
+
+impl Deref for Run {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.bytes.clone()]
+    }
+}
+
+/// A run that its consumers share.
+pub type Chunk = Arc<Run>;
 
 /// Buffers that go round.
 #[derive(Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Pool {
-    /// A buffer of [`CHUNK`] bytes; what it holds is of no meaning.
+    /// A buffer with room for [`CHUNK`] bytes from a decoder; what it holds is of no meaning.
     pub fn take(&self) -> Vec<u8> {
         let kept = self.0.lock().ok().and_then(|mut free| free.pop());
-        let mut buffer = kept.unwrap_or_default();
-        buffer.resize(CHUNK, 0);
-        buffer
+        kept.unwrap_or_else(|| vec![0; compression::DECODER_ROOM + CHUNK])
     }
 
     /// Keeps the buffer if this was its last user.
     pub fn give(&self, chunk: Chunk) {
-        if let (Some(buffer), Ok(mut free)) = (Arc::into_inner(chunk), self.0.lock()) {
-            free.push(buffer);
+        if let (Some(run), Ok(mut free)) = (Arc::into_inner(chunk), self.0.lock()) {
+            free.push(run.buffer);
         }
     }
+}
+
+/// The `bytes` of `buffer` as a chunk.
+pub fn chunk(buffer: Vec<u8>, bytes: Range<usize>) -> Chunk {
+    Arc::new(Run { buffer, bytes })
 }
 
 /// The decoder's end.

@@ -4,9 +4,11 @@
 //! (moby pkg/archive `DetectCompression`).
 
 use std::io::{self, BufRead, Cursor, Read};
+use std::ops::Range;
 
 use super::LayerError;
 use super::gzip::GzipReader;
+use super::inflate::Window;
 
 const LONGEST_MAGIC: usize = 6;
 
@@ -50,7 +52,7 @@ impl Compression {
     }
 }
 
-/// A reader of the uncompressed bytes.
+/// What makes the uncompressed bytes.
 pub enum Decoder<R: BufRead> {
     /// Passed through.
     None(Peeked<R>),
@@ -107,14 +109,32 @@ impl<R: BufRead> Decoder<R> {
     }
 }
 
-impl<R: BufRead> Read for Decoder<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+/// Bytes that [`Decoder::fill`] needs of room beyond those it may make.
+pub const DECODER_ROOM: usize = Window::REACH + Window::SLACK;
+
+impl<R: BufRead> Decoder<R> {
+    /// Decodes into `room`, and says where in it. Nothing is decoded at the end only.
+    ///
+    /// # Errors
+    /// The source's own, or the decoder's.
+    pub fn fill(&mut self, room: &mut [u8]) -> io::Result<Range<usize>> {
         match self {
-            Self::None(reader) => reader.read(out),
-            Self::Gzip(reader) => reader.read(out),
-            Self::Zstd(reader) => reader.read(out),
+            Self::None(reader) => read_full(reader, room),
+            Self::Gzip(reader) => reader.fill(room),
+            Self::Zstd(reader) => read_full(reader, room),
         }
     }
+}
+
+fn read_full(reader: &mut impl Read, room: &mut [u8]) -> io::Result<Range<usize>> {
+    let mut filled = 0;
+    while filled < room.len() {
+        match reader.read(&mut room[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(0..filled)
 }
 
 /// A reader whose first bytes were looked at.
@@ -152,9 +172,15 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
+        let mut decoder = Decoder::new(bytes)?;
         let mut out = Vec::new();
-        Decoder::new(bytes)?.read_to_end(&mut out).map_err(LayerError::Source)?;
-        Ok(out)
+        let mut room = vec![0; DECODER_ROOM + 100];
+        loop {
+            match decoder.fill(&mut room).map_err(LayerError::Source)? {
+                made if made.is_empty() => return Ok(out),
+                made => out.extend_from_slice(&room[made]),
+            }
+        }
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {

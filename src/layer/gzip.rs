@@ -1,13 +1,12 @@
-//! gzip (RFC 1952), one member or many: the frame here, the inflating by flate2.
-//!
-//! flate2 has such a reader. This one fills a whole chunk with each call of the inflater,
-//! and has the CRC from the same vectorised code as tar-split's: together a tenth of the
-//! time of a pull.
+//! gzip (RFC 1952), one member or many. Its CRC comes from the same vectorised code as
+//! tar-split's.
 
 use std::io::{self, BufRead, Read};
+use std::ops::Range;
 
 use crc_fast::CrcAlgorithm;
-use flate2::{Decompress, FlushDecompress, Status};
+
+use super::inflate::{Inflate, Invalid, Pause, Window};
 
 /// The optional parts of a header (RFC 1952, 2.3.1).
 const FHCRC: u8 = 1 << 1;
@@ -20,7 +19,9 @@ const FCOMMENT: u8 = 1 << 4;
 /// for what came before.
 pub struct GzipReader<R> {
     source: R,
-    inflate: Decompress,
+    inflate: Inflate,
+    /// The end of what was decoded last, which what comes next may repeat.
+    history: Vec<u8>,
     crc: crc_fast::Digest,
     length: u32,
     state: State,
@@ -42,7 +43,14 @@ impl<R: BufRead> GzipReader<R> {
     /// Reads from the start of `source`.
     pub fn new(source: R) -> Self {
         let crc = crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc);
-        Self { source, inflate: Decompress::new(false), crc, length: 0, state: State::Start }
+        Self {
+            source,
+            inflate: Inflate::default(),
+            history: Vec::with_capacity(Window::REACH),
+            crc,
+            length: 0,
+            state: State::Start,
+        }
     }
 
     /// The source, wherever it stands.
@@ -93,9 +101,58 @@ impl<R: BufRead> GzipReader<R> {
         }
     }
 
-    fn trailer(&mut self) -> io::Result<()> {
-        let mut trailer = [0; 8];
-        self.source.read_exact(&mut trailer)?;
+    /// Decodes into `room`, and says where in it: it begins with what was decoded before, as
+    /// DEFLATE refers back to that. Nothing is decoded at the end of the source only.
+    ///
+    /// # Errors
+    /// The source's own; else it is no gzip.
+    pub fn fill(&mut self, room: &mut [u8]) -> io::Result<Range<usize>> {
+        let floor = Window::REACH - self.history.len();
+        room[floor..Window::REACH].copy_from_slice(&self.history);
+        let mut window = Window { bytes: room, floor, end: Window::REACH };
+        while self.state != State::End && window.has_room() {
+            match self.state {
+                State::Between if self.source.fill_buf()?.first() != Some(&0x1f) => {
+                    self.state = State::End;
+                }
+                State::Start | State::Between => {
+                    self.header()?;
+                    window.floor = window.end;
+                    self.state = State::Data;
+                }
+                State::Data => self.data(&mut window)?,
+                State::End => {}
+            }
+        }
+        let (floor, end) = (window.floor, window.end);
+        self.history.clear();
+        self.history.extend_from_slice(&room[floor.max(end - Window::REACH)..end]);
+        Ok(Window::REACH..end)
+    }
+
+    /// Decodes what the source has at hand.
+    fn data(&mut self, window: &mut Window<'_>) -> io::Result<()> {
+        let mut input = self.source.fill_buf()?;
+        let at_hand = input.len();
+        if at_hand == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let from = window.end;
+        let paused = self.inflate.run(&mut input, window);
+        let used = at_hand - input.len();
+        self.source.consume(used);
+        let made = &window.bytes[from..window.end];
+        self.crc.update(made);
+        // The trailer holds the length modulo 2^32.
+        self.length = self.length.wrapping_add(made.len() as u32);
+        match paused {
+            Ok(Pause::Input | Pause::Room) => Ok(()),
+            Ok(Pause::End(trailer)) => self.trailer(trailer),
+            Err(Invalid(what)) => Err(invalid(what)),
+        }
+    }
+
+    fn trailer(&mut self, trailer: [u8; 8]) -> io::Result<()> {
         let [a, b, c, d, e, f, g, h] = trailer;
         let crc = u64::from(u32::from_le_bytes([a, b, c, d]));
         if crc != self.crc.finalize_reset() {
@@ -104,59 +161,9 @@ impl<R: BufRead> GzipReader<R> {
         if u32::from_le_bytes([e, f, g, h]) != self.length {
             return Err(invalid("the length does not match"));
         }
-        self.inflate.reset(false);
         self.length = 0;
+        self.state = State::Between;
         Ok(())
-    }
-
-    /// Inflates into `out`; whether the member is over, and the bytes made.
-    fn data(&mut self, out: &mut [u8]) -> io::Result<(bool, usize)> {
-        let input = self.source.fill_buf()?;
-        if input.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let (used, made) = (self.inflate.total_in(), self.inflate.total_out());
-        let status = self
-            .inflate
-            .decompress(input, out, FlushDecompress::None)
-            .map_err(|e| invalid(&e.to_string()))?;
-        let used = (self.inflate.total_in() - used) as usize;
-        let made = (self.inflate.total_out() - made) as usize;
-        self.source.consume(used);
-        self.crc.update(&out[..made]);
-        // The trailer holds the length modulo 2^32.
-        self.length = self.length.wrapping_add(made as u32);
-        Ok((status == Status::StreamEnd, made))
-    }
-}
-
-impl<R: BufRead> Read for GzipReader<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if out.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match self.state {
-                State::End => return Ok(0),
-                State::Between if self.source.fill_buf()?.first() != Some(&0x1f) => {
-                    self.state = State::End;
-                }
-                State::Start | State::Between => {
-                    self.header()?;
-                    self.state = State::Data;
-                }
-                State::Data => {
-                    let (over, made) = self.data(out)?;
-                    if over {
-                        self.trailer()?;
-                        self.state = State::Between;
-                    }
-                    if made > 0 {
-                        return Ok(made);
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -184,8 +191,15 @@ mod tests {
 
     /// Through buffers of `buffer` bytes, so that every field is cut somewhere.
     fn read(bytes: &[u8], buffer: usize) -> io::Result<Vec<u8>> {
+        let mut reader = GzipReader::new(BufReader::with_capacity(buffer, bytes));
         let mut out = Vec::new();
-        GzipReader::new(BufReader::with_capacity(buffer, bytes)).read_to_end(&mut out).map(|_| out)
+        let mut room = vec![0; Window::REACH + 2000];
+        loop {
+            match reader.fill(&mut room)? {
+                made if made.is_empty() => return Ok(out),
+                made => out.extend_from_slice(&room[made]),
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod error;
 mod extract;
 mod gzip;
 mod header;
+mod inflate;
 mod limits;
 mod make;
 mod meta;
@@ -21,6 +22,7 @@ mod tar_split;
 mod unpack;
 mod verify;
 
+pub use compression::{DECODER_ROOM, Decoder};
 pub use error::LayerError;
 pub use limits::Limits;
 pub use meta::Owners;

@@ -8,8 +8,7 @@
 //! Each bracket is a thread; chunks are shared, not copied. The calling thread unpacks.
 
 use std::fs::File;
-use std::io::{BufRead, Read};
-use std::sync::Arc;
+use std::io::BufRead;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -122,9 +121,9 @@ fn decode<R: BufRead>(
     let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
     loop {
         let mut buffer = pool.take();
-        match fill(&mut decoder, &mut buffer) {
-            Ok(0) => return drain(&mut decoder),
-            Ok(n) => buffer.truncate(n),
+        let made = match decoder.fill(&mut buffer) {
+            Ok(made) if made.is_empty() => return drain(&mut decoder),
+            Ok(made) => made,
             Err(e) => {
                 let error = classify(e, decoder.kind());
                 if matches!(error, LayerError::Decompress { .. }) {
@@ -133,24 +132,13 @@ fn decode<R: BufRead>(
                 let _ = files.send(Err(LayerError::Cancelled));
                 return Err(error);
             }
-        }
-        let chunk = Arc::new(buffer);
+        };
+        let chunk = chunks::chunk(buffer, made);
         let _ = hash.send(Ok(chunk.clone()));
         if files.send(Ok(chunk)).is_err() {
             return drain(&mut decoder);
         }
     }
-}
-
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    Ok(filled)
 }
 
 fn drain<R: BufRead>(decoder: &mut Decoder<VerifyReader<R>>) -> Result<(), LayerError> {

@@ -24,7 +24,7 @@ const PART: u64 = 1 << 20;
 /// Bytes of the part that shows whether the registry serves parts.
 const TRIAL: u64 = 64 << 10;
 
-/// How long a connection is watched.
+/// How long a connection is waited for before it is judged.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// Bytes a second from which one connection is enough: unpacking costs about as much.
@@ -44,7 +44,8 @@ pub fn stream<'a>(want: &'a Want, lanes: &'a Semaphore) -> impl Stream<Item = It
     stream::once(begin).try_flatten()
 }
 
-/// Passes the first connection's bytes on, and looks once whether it is slow.
+/// Passes the first connection's bytes on, and looks once whether it is slow. Only time that
+/// was spent waiting for it counts: a slow reader does not make a slow line.
 fn probing<'a>(
     want: &'a Want,
     lanes: &'a Semaphore,
@@ -53,14 +54,14 @@ fn probing<'a>(
     struct State<'a> {
         source: BoxStream<'a, Item>,
         offset: u64,
-        since: Option<Instant>,
+        waited: Duration,
+        judged: bool,
     }
-    let state = State { source: one, offset: 0, since: Some(Instant::now()) };
+    let state = State { source: one, offset: 0, waited: Duration::ZERO, judged: false };
     stream::try_unfold(state, move |mut state| async move {
-        let watched = state.since.map(|since| since.elapsed()).filter(|watched| *watched >= PROBE);
-        if let Some(watched) = watched {
-            state.since = None;
-            let rate = state.offset as f64 / watched.as_secs_f64();
+        if !state.judged && state.waited >= PROBE {
+            state.judged = true;
+            let rate = state.offset as f64 / state.waited.as_secs_f64();
             let left = want.blob.size - state.offset;
             if rate < FAST
                 && left >= WORTH
@@ -70,7 +71,9 @@ fn probing<'a>(
                 state.source = parts;
             }
         }
+        let since = Instant::now();
         let Some(bytes) = state.source.try_next().await? else { return Ok(None) };
+        state.waited += since.elapsed();
         state.offset += bytes.len() as u64;
         Ok(Some((bytes, state)))
     })

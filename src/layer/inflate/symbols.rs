@@ -1,0 +1,174 @@
+//! Symbols to bytes. [`Symbols::many`] is the loop that the time of inflating goes into; it
+//! looks neither for the end of the input nor for that of the room.
+
+use super::Invalid;
+use super::bits::Bits;
+use super::codes::{DISTANCE_BITS, Distances, END, LITERAL, LITLEN_BITS, Litlens, SPECIAL, low};
+use super::window::{Window, copy};
+
+/// Bits of a match at most: a length, its extra bits, a distance, its extra bits.
+pub const LONGEST: u32 = LENGTH_LONGEST + DISTANCE_LONGEST;
+const LENGTH_LONGEST: u32 = 15 + 5;
+const DISTANCE_LONGEST: u32 = 15 + 13;
+/// Bits of a distance whose code is in the first table, and of the symbol that is looked up
+/// after it.
+const DISTANCE_LIKELY: u32 = (DISTANCE_BITS + 13 + LITLEN_BITS) as u32;
+
+/// Input that a round may look at, bytes: the bits are filled up thrice.
+const ROUND: usize = 3 * 8;
+
+/// The codes of a block.
+pub struct Symbols<'a> {
+    /// Literals and lengths.
+    pub litlens: &'a Litlens,
+    /// Distances.
+    pub distances: &'a Distances,
+}
+
+impl Symbols<'_> {
+    /// Decodes one symbol from at least [`LONGEST`] bits; whether it ended the block.
+    pub fn one(&self, bits: &mut Bits, window: &mut Window<'_>) -> Result<bool, Invalid> {
+        let mut entry = self.litlens.first(bits.buffer);
+        let mut before = pass(bits, entry);
+        if entry & SPECIAL != 0 && entry & END == 0 {
+            entry = self.litlens.second(entry, bits.buffer)?;
+            before = pass(bits, entry);
+        }
+        if entry & LITERAL != 0 {
+            window.bytes[window.end] = (entry >> 16) as u8;
+            window.end += 1;
+            return Ok(false);
+        }
+        if entry & END != 0 {
+            return Ok(true);
+        }
+        let length = length(entry, before)?;
+        let distance = self.distance(bits, window.end - window.floor)?;
+        copy(window.bytes, window.end, distance, length);
+        window.end += length;
+        Ok(false)
+    }
+
+    /// Decodes as long as there is input and room for another round; whether the block ended.
+    #[inline(never)]
+    pub fn many(
+        &self,
+        bits: &mut Bits,
+        input: &mut &[u8],
+        window: &mut Window<'_>,
+    ) -> Result<bool, Invalid> {
+        if input.len() < ROUND {
+            return Ok(false);
+        }
+        // Copies, as what is behind a reference is not kept in registers.
+        let (mut here, mut rest) = (*bits, *input);
+        let (mut to, floor) = (window.end, window.floor);
+        let out = &mut *window.bytes;
+        let last_room = out.len().saturating_sub(Window::SLACK);
+        here.fill(&mut rest);
+        let mut entry = self.litlens.first(here.buffer);
+        let mut over = false;
+        // With each round, at least 56 bits are there, and `entry` is what they begin with.
+        // It is looked up as early as can be: before the bits are filled up, and before a match
+        // is copied, as it waits for neither.
+        while rest.len() >= ROUND && to <= last_room {
+            let mut before = pass(&mut here, entry);
+            // Up to three literals of the first table take less bits than there are.
+            if entry & LITERAL != 0 {
+                out[to] = (entry >> 16) as u8;
+                to += 1;
+                entry = self.litlens.first(here.buffer);
+                before = pass(&mut here, entry);
+                if entry & LITERAL != 0 {
+                    out[to] = (entry >> 16) as u8;
+                    to += 1;
+                    entry = self.litlens.first(here.buffer);
+                    before = pass(&mut here, entry);
+                    if entry & LITERAL != 0 {
+                        out[to] = (entry >> 16) as u8;
+                        to += 1;
+                        entry = self.litlens.first(here.buffer);
+                        here.fill(&mut rest);
+                        continue;
+                    }
+                }
+            }
+            if entry & SPECIAL != 0 {
+                if entry & END == 0 {
+                    entry = self.litlens.second(entry, here.buffer)?;
+                    before = pass(&mut here, entry);
+                }
+                if entry & LITERAL != 0 {
+                    out[to] = (entry >> 16) as u8;
+                    to += 1;
+                    entry = self.litlens.first(here.buffer);
+                    here.fill(&mut rest);
+                    continue;
+                }
+                if entry & END != 0 {
+                    over = true;
+                    break;
+                }
+            }
+            let length = length(entry, before)?;
+            if here.count < DISTANCE_LIKELY {
+                here.fill(&mut rest);
+            }
+            let distance = self.distance(&mut here, to - floor)?;
+            // After a distance of the second table.
+            if here.count < LITLEN_BITS as u32 {
+                here.fill(&mut rest);
+            }
+            entry = self.litlens.first(here.buffer);
+            here.fill(&mut rest);
+            copy(out, to, distance, length);
+            to += length;
+        }
+        here.buffer = low(here.buffer, here.count);
+        (*bits, *input) = (here, rest);
+        window.end = to;
+        Ok(over)
+    }
+
+    /// The distance that comes next, which must be within `reach`.
+    #[inline(always)]
+    fn distance(&self, bits: &mut Bits, reach: usize) -> Result<usize, Invalid> {
+        let mut entry = self.distances.first(bits.buffer);
+        let mut before = pass(bits, entry);
+        if entry & SPECIAL != 0 {
+            entry = self.distances.second(entry, bits.buffer)?;
+            before = pass(bits, entry);
+            if entry & SPECIAL != 0 {
+                return Err(Invalid("a distance that does not exist"));
+            }
+        }
+        let distance = value(entry, before);
+        if distance > reach {
+            return Err(Invalid("a distance to before the beginning"));
+        }
+        Ok(distance)
+    }
+}
+
+/// The length that `entry` is, with its extra bits.
+#[inline(always)]
+fn length(entry: u32, before: u64) -> Result<usize, Invalid> {
+    if entry & SPECIAL != 0 {
+        return Err(Invalid("a length that does not exist"));
+    }
+    Ok(value(entry, before))
+}
+
+/// Passes over the bits that `entry` takes; the buffer as it was before.
+#[inline(always)]
+fn pass(bits: &mut Bits, entry: u32) -> u64 {
+    let before = bits.buffer;
+    bits.skip(entry & 0xff);
+    before
+}
+
+/// The base of `entry` and its extra bits, which `before` holds after the code.
+#[inline(always)]
+fn value(entry: u32, before: u64) -> usize {
+    (entry >> 16) as usize + (low(before, entry & 0xff) >> (entry >> 8 & 15)) as usize
+}
