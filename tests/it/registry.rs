@@ -390,6 +390,20 @@ fn a_slow_registry_that_knows_no_parts_is_pulled_over_one() {
 }
 
 #[test]
+fn a_slow_reader_does_not_make_a_slow_line() {
+    // Files cost more than their headers' way over the line.
+    let files = (0..60_000).fold(Tar::new(), |tar, n| tar.file(&format!("f{n}"), ""));
+    let image = Image::new().packed(files.end(), Pack::Plain);
+    let pushed = image.push(&Hub::shared().host, "test/slow-reader:latest");
+    let proxy = Proxy::plain();
+    let (puller, since) = (Puller::new(), std::time::Instant::now());
+    puller.pulls(&[&proxy.name(&pushed.name())], &[]);
+    assert!(since.elapsed().as_secs_f64() > 1.0, "the reader was too fast to show anything");
+    // The config and the blob.
+    assert_eq!(proxy.count("/blobs/"), 2, "{:?}", proxy.requests());
+}
+
+#[test]
 fn a_proxy_is_used_but_not_for_this_machine() {
     let pushed = pushed("test/proxied");
     let proxy = Proxy::plain();
