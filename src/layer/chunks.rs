@@ -9,7 +9,7 @@ use super::LayerError;
 use super::compression;
 
 /// Bytes of one chunk at most: large enough that a handover costs nothing beside the work on it,
-/// small enough to stay in the second-level cache between the threads.
+/// small enough to stay in a cache between the threads.
 pub const CHUNK: usize = 512 << 10;
 
 /// How many chunks may wait for one consumer.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::LazyLock;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -69,7 +70,8 @@ impl Owners {
 /// A file made by root in a directory of group 0 is 0:0, whether or not the directory or
 /// the file system hands its group down.
 fn born_right(entry: &Entry, parent_gid: u32) -> bool {
-    entry.uid == 0 && entry.gid == 0 && parent_gid == 0 && rustix::process::getegid().is_root()
+    static ROOTS: LazyLock<bool> = LazyLock::new(|| rustix::process::getegid().is_root());
+    entry.uid == 0 && entry.gid == 0 && parent_gid == 0 && *ROOTS
 }
 
 /// Whether `stat` has the owner that `entry` wants.

@@ -25,7 +25,6 @@ impl Bits {
     }
 
     /// The lowest `count` bits, which are there, and are now passed over.
-    #[inline(always)]
     pub fn take(&mut self, count: u32) -> u64 {
         let taken = low(self.buffer, count);
         self.skip(count);
@@ -33,10 +32,31 @@ impl Bits {
     }
 
     /// Passes over `count` bits, which are there.
-    #[inline(always)]
     pub fn skip(&mut self, count: u32) {
         self.buffer >>= count & 63;
-        self.count = self.count.wrapping_sub(count);
+        self.count -= count;
+    }
+
+    /// Passes over as many bits as the low byte of `entry` says, which are there. All of
+    /// `entry` goes off the count, of which only the low byte is right until
+    /// [`tidy`](Self::tidy): so no symbol waits for the rest to be cut off.
+    #[inline(always)]
+    pub fn pass(&mut self, entry: u32) {
+        self.buffer >>= entry & 63;
+        self.count = self.count.wrapping_sub(entry);
+    }
+
+    /// Whether there are `count` bits, between passes.
+    #[inline(always)]
+    pub fn has(&self, count: usize) -> bool {
+        usize::from(self.count as u8) >= count
+    }
+
+    /// After passes: the count is right again, and nothing lies above it.
+    #[inline(always)]
+    pub fn tidy(&mut self) {
+        self.count &= 0xff;
+        self.buffer = low(self.buffer, self.count);
     }
 
     /// Takes as many bytes as fit from the front of `input`, where there are 8; at least 56
@@ -44,8 +64,9 @@ impl Bits {
     #[inline(always)]
     pub fn fill(&mut self, input: &mut &[u8]) {
         if let Some(word) = input.first_chunk() {
-            self.buffer |= u64::from_le_bytes(*word) << self.count;
-            *input = &input[(63 - self.count as usize) >> 3..];
+            self.buffer |= u64::from_le_bytes(*word) << (self.count & 63);
+            // As many whole bytes as 63 bits have room for.
+            *input = &input[(!self.count >> 3) as usize & 7..];
             self.count |= 56;
         }
     }

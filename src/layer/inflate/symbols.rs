@@ -12,7 +12,7 @@ const LENGTH_LONGEST: u32 = 15 + 5;
 const DISTANCE_LONGEST: u32 = 15 + 13;
 /// Bits of a distance whose code is in the first table, and of the symbol that is looked up
 /// after it.
-const DISTANCE_LIKELY: u32 = (DISTANCE_BITS + 13 + LITLEN_BITS) as u32;
+const DISTANCE_LIKELY: usize = DISTANCE_BITS + 13 + LITLEN_BITS;
 
 /// Input that a round may look at, bytes: the bits are filled up thrice.
 const ROUND: usize = 3 * 8;
@@ -28,6 +28,12 @@ pub struct Symbols<'a> {
 impl Symbols<'_> {
     /// Decodes one symbol from at least [`LONGEST`] bits; whether it ended the block.
     pub fn one(&self, bits: &mut Bits, window: &mut Window<'_>) -> Result<bool, Invalid> {
+        let over = self.next(bits, window);
+        bits.tidy();
+        over
+    }
+
+    fn next(&self, bits: &mut Bits, window: &mut Window<'_>) -> Result<bool, Invalid> {
         let mut entry = self.litlens.first(bits.buffer);
         let mut before = pass(bits, entry);
         if entry & SPECIAL != 0 && entry & END == 0 {
@@ -111,12 +117,12 @@ impl Symbols<'_> {
                 }
             }
             let length = length(entry, before)?;
-            if here.count < DISTANCE_LIKELY {
+            if !here.has(DISTANCE_LIKELY) {
                 here.fill(&mut rest);
             }
             let distance = self.distance(&mut here, to - floor)?;
             // After a distance of the second table.
-            if here.count < LITLEN_BITS as u32 {
+            if !here.has(LITLEN_BITS) {
                 here.fill(&mut rest);
             }
             entry = self.litlens.first(here.buffer);
@@ -124,7 +130,7 @@ impl Symbols<'_> {
             copy(out, to, distance, length);
             to += length;
         }
-        here.buffer = low(here.buffer, here.count);
+        here.tidy();
         (*bits, *input) = (here, rest);
         window.end = to;
         Ok(over)
@@ -163,7 +169,7 @@ fn length(entry: u32, before: u64) -> Result<usize, Invalid> {
 #[inline(always)]
 fn pass(bits: &mut Bits, entry: u32) -> u64 {
     let before = bits.buffer;
-    bits.skip(entry & 0xff);
+    bits.pass(entry);
     before
 }
 
