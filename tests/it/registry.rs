@@ -282,6 +282,72 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
 }
 
 #[test]
+fn redirects_that_lead_nowhere() {
+    let pushed = pushed("test/redirect-loop");
+    let to = |location: &'static str| {
+        Proxy::new(move |_, path| match path.contains("/blobs/") {
+            true => Fault::Instead("307 Temporary Redirect", location, ""),
+            false => Fault::None,
+        })
+    };
+    let around = to("Location: /v2/test/redirect-loop/blobs/again\r\n");
+    Puller::new().fails(5, &[&around.name(&pushed.name())], "over 10 redirects");
+    let file = to("Location: file:///etc/passwd\r\n");
+    Puller::new().fails(5, &[&file.name(&pushed.name())], "scheme 'file'");
+}
+
+#[test]
+fn a_head_without_a_digest_is_no_answer() {
+    let pushed = pushed("test/no-digest");
+    let silent = Proxy::new(|method, _| match method {
+        "HEAD" => Fault::Instead("200 OK", "", ""),
+        _ => Fault::None,
+    });
+    let (puller, image) = (Puller::new(), silent.name(&pushed.name()));
+    puller.pulls(&[&image], &[]);
+    silent.forget();
+    let done = puller.run(&[&image], &[]);
+    assert!(done.stdout.contains("Image is up to date"), "{done}");
+    assert!(silent.requests().iter().any(|r| r.starts_with("GET ")), "{:?}", silent.requests());
+}
+
+#[test]
+fn a_registry_that_sends_the_whole_blob_where_the_rest_was_asked_for() {
+    let pushed = pushed("test/whole-again");
+    let cut = Mutex::new(false);
+    let proxy = Proxy::new(move |_, path| {
+        let first = path.contains("/blobs/") && !std::mem::replace(&mut *cut.lock().unwrap(), true);
+        if first { Fault::Cut(200) } else { Fault::SlowWhole(1 << 30) }
+    });
+    let puller = Puller::new();
+    puller.pulls(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
+    assert_consistent(puller.rpull.root());
+}
+
+#[test]
+fn credentials_that_are_asked_for_in_the_middle_of_a_blob() {
+    let pushed = pushed("test/late-question");
+    let blobs = Mutex::new(0);
+    let proxy = Proxy::new(move |_, path| {
+        if !path.contains("/blobs/") {
+            return Fault::None;
+        }
+        let mut blobs = blobs.lock().unwrap();
+        *blobs += 1;
+        match *blobs {
+            1 => Fault::Cut(200),
+            2 => Fault::Instead("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", ""),
+            _ => Fault::None,
+        }
+    });
+    let puller = Puller::new();
+    let image = proxy.name(&pushed.name());
+    let args = ["--retries", "3", "--username", USER, image.as_str()];
+    puller.pulls(&args, &[("RPULL_PASSWORD", PASSWORD)]);
+    assert_consistent(puller.rpull.root());
+}
+
+#[test]
 fn a_line_that_breaks_is_mended_where_it_broke() {
     let pushed = pushed("test/broken");
     let cuts = Mutex::new(0);
