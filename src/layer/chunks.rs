@@ -15,10 +15,11 @@ pub const CHUNK: usize = 512 << 10;
 /// How many chunks may wait for one consumer.
 const DEPTH: usize = 4;
 
-/// A run of uncompressed bytes, and what the decoder needed beside them.
+/// A run of uncompressed bytes, in a buffer that goes back to its pool.
 pub struct Run {
     buffer: Vec<u8>,
     bytes: Range<usize>,
+    pool: Pool,
 }
 
 impl Deref for Run {
@@ -29,8 +30,30 @@ impl Deref for Run {
     }
 }
 
+impl Drop for Run {
+    fn drop(&mut self) {
+        if let Ok(mut free) = self.pool.0.lock() {
+            free.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
 /// A run that its consumers share.
 pub type Chunk = Arc<Run>;
+
+/// A part of a chunk.
+pub struct Piece {
+    chunk: Chunk,
+    range: Range<usize>,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.chunk[self.range.clone()]
+    }
+}
 
 /// Buffers that go round.
 #[derive(Clone, Default)]
@@ -43,32 +66,24 @@ impl Pool {
         kept.unwrap_or_else(|| vec![0; compression::DECODER_ROOM + CHUNK])
     }
 
-    /// Keeps the buffer if this was its last user.
-    pub fn give(&self, chunk: Chunk) {
-        if let (Some(run), Ok(mut free)) = (Arc::into_inner(chunk), self.0.lock()) {
-            free.push(run.buffer);
-        }
+    /// The `bytes` of `buffer` as a chunk.
+    pub fn chunk(&self, buffer: Vec<u8>, bytes: Range<usize>) -> Chunk {
+        Arc::new(Run { buffer, bytes, pool: self.clone() })
     }
-}
-
-/// The `bytes` of `buffer` as a chunk.
-pub fn chunk(buffer: Vec<u8>, bytes: Range<usize>) -> Chunk {
-    Arc::new(Run { buffer, bytes })
 }
 
 /// The decoder's end.
 pub type ChunkSender = SyncSender<Result<Chunk, LayerError>>;
 
 /// A channel of chunks, and its reading end.
-pub fn channel(pool: Pool) -> (ChunkSender, ChunkStream) {
+pub fn channel() -> (ChunkSender, ChunkStream) {
     let (tx, rx) = sync_channel(DEPTH);
-    (tx, ChunkStream { rx, pool, current: None, position: 0, offset: 0, ended: false })
+    (tx, ChunkStream { rx, current: None, position: 0, offset: 0, ended: false })
 }
 
 /// A consumer's end: bytes are looked at and then consumed.
 pub struct ChunkStream {
     rx: Receiver<Result<Chunk, LayerError>>,
-    pool: Pool,
     current: Option<Chunk>,
     position: usize,
     offset: u64,
@@ -90,6 +105,18 @@ impl ChunkStream {
             self.next_chunk()?;
         }
         Ok(self.current.as_ref().map_or(&[], |chunk| &chunk[self.position..]))
+    }
+
+    /// The next `count` bytes to keep, if one chunk has them all.
+    ///
+    /// # Errors
+    /// What the decoder met.
+    pub fn share(&mut self, count: usize) -> Result<Option<Piece>, LayerError> {
+        if self.peek()?.len() < count {
+            return Ok(None);
+        }
+        let range = self.position..self.position + count;
+        Ok(self.current.clone().map(|chunk| Piece { chunk, range }))
     }
 
     /// Passes over `count` bytes of those that [`peek`](Self::peek) showed.
@@ -136,9 +163,7 @@ impl ChunkStream {
     }
 
     fn next_chunk(&mut self) -> Result<(), LayerError> {
-        if let Some(done) = self.current.take() {
-            self.pool.give(done);
-        }
+        self.current = None;
         self.position = 0;
         if self.ended {
             return Ok(());

@@ -12,8 +12,10 @@ use rustix::fs::{self, AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use super::LayerError;
+use super::behind::{Behind, Task};
+use super::chunks::Piece;
 use super::make::Spot;
-use super::meta::{self, Owners};
+use super::meta::{self, FileMeta, Owners};
 use super::names::{self, CleanName, Mark};
 use super::spool::Spool;
 use super::tar_reader::{Entry, Kind};
@@ -22,6 +24,7 @@ use crate::overlay::{self, DiffDir, DirHandle};
 /// Makes the files of one layer.
 pub struct Extractor<'a> {
     pub(super) diff: &'a mut DiffDir,
+    pub(super) behind: Behind,
     pub(super) owners: Owners,
     /// The sum of the sizes of all non-directories, as layerdb's `size` counts it.
     pub(super) size: u64,
@@ -76,10 +79,10 @@ pub struct Extracted {
 }
 
 impl<'a> Extractor<'a> {
-    /// An extractor into the empty directory `diff`.
-    pub fn new(diff: &'a mut DiffDir, owners: Owners) -> Self {
+    /// An extractor into the empty directory `diff`; small files are written `behind`.
+    pub fn new(diff: &'a mut DiffDir, owners: Owners, behind: Behind) -> Self {
         let spool = Spool::default();
-        Self { diff, owners, size: 0, dirs: Vec::new(), spool, warnings: Vec::new() }
+        Self { diff, behind, owners, size: 0, dirs: Vec::new(), spool, warnings: Vec::new() }
     }
 
     /// Makes what `entry` names. `position` is where its line will stand in the record.
@@ -132,19 +135,39 @@ impl<'a> Extractor<'a> {
     /// # Errors
     /// [`LayerError::Write`].
     pub fn finish(&mut self, open: OpenFile, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
-        let written = entry.sparse.as_ref().map_or(entry.data, |map| map.size);
-        self.size += written;
-        let file = open.file;
-        self.io("set the owner of", path, |s| s.owners.own_file(&file, entry, open.parent_gid))?;
-        meta::set_xattrs(entry, &mut self.warnings, |name, value| {
-            fs::fsetxattr(&file, name, value, fs::XattrFlags::empty())
-        })?;
-        if entry.mode & (self.diff.umask() | 0o7000) != 0 {
-            let mode = Mode::from_raw_mode(entry.mode);
-            fs::fchmod(&file, mode).map_err(|e| LayerError::write("set the mode of", path, e))?;
+        self.size += entry.sparse.as_ref().map_or(entry.data, |map| map.size);
+        let (file, meta) = (&open.file, self.file_meta(&open, entry));
+        let warnings = &mut self.warnings;
+        meta.set(file, path, || {
+            meta::set_xattrs(entry, warnings, |name, value| {
+                fs::fsetxattr(file, name, value, fs::XattrFlags::empty())
+            })
+        })
+    }
+
+    /// Has a file's whole data and its metadata written by the other thread.
+    ///
+    /// # Errors
+    /// [`LayerError::Cancelled`] if that failed.
+    pub fn finish_behind(
+        &mut self,
+        open: OpenFile,
+        entry: &Entry,
+        data: Piece,
+        path: Vec<u8>,
+    ) -> Result<(), LayerError> {
+        self.size += entry.data;
+        let meta = self.file_meta(&open, entry);
+        self.behind.add(Task { file: open.file, data, meta, path })
+    }
+
+    fn file_meta(&self, open: &OpenFile, entry: &Entry) -> FileMeta {
+        let stays = entry.mode & (self.diff.umask() | 0o7000) == 0;
+        FileMeta {
+            owner: self.owners.of_new(entry, open.parent_gid),
+            mode: (!stays).then(|| Mode::from_raw_mode(entry.mode)),
+            times: meta::times(entry),
         }
-        fs::futimens(&file, &meta::times(entry))
-            .map_err(|e| LayerError::write("set the times of", path, e))
     }
 
     /// Sets what could not be set on directories while entries were made in them.
@@ -152,6 +175,7 @@ impl<'a> Extractor<'a> {
     /// # Errors
     /// [`LayerError::Write`].
     pub fn close(mut self) -> Result<Extracted, LayerError> {
+        self.behind.settle()?;
         let dirs = std::mem::take(&mut self.dirs);
         for dir in &dirs {
             self.with_dir(dir, |parent, last| {

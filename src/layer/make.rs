@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LayerError;
@@ -60,8 +60,8 @@ impl Extractor<'_> {
         let found = self.io("look at", spot.path, |_| overlay::stat(dir, spot.last))?;
         let merge = found.as_ref().is_some_and(|stat| file_type(stat) == FileType::Directory);
         if !merge {
-            if let Some(stat) = &found {
-                self.remove(spot, stat)?;
+            if found.is_some() {
+                self.remove(spot)?;
             }
             let make = |_: &mut Self| overlay::make_dir(&**dir, spot.last, mode, umask);
             self.io("create directory", spot.path, make)?;
@@ -105,6 +105,8 @@ impl Extractor<'_> {
         }
         let shown = super::error::show(&entry.link);
         let missing = || refused(&format!("a hardlink to '{shown}', which is not in this layer"));
+        // What is set below must come after what is set on the target itself.
+        self.behind.settle()?;
         let (parent, last) = overlay::split(&target.path);
         let dir = self.diff.existing_dir(parent).map_err(|_| missing())?;
         let stat = overlay::stat(&dir, last).ok().flatten().ok_or_else(missing)?;
@@ -154,24 +156,27 @@ impl Extractor<'_> {
             Err(Errno::EXIST) => {}
             other => return other.map_err(|e| LayerError::write(op, spot.path, e)),
         }
-        if let Some(stat) = self.io("look at", spot.path, |_| overlay::stat(spot.dir, spot.last))? {
-            self.remove(spot, &stat)?;
-        }
+        self.remove(spot)?;
         make().map_err(|e| LayerError::write(op, spot.path, e))
     }
 
     /// Removes what stands at the spot, keeping the data that the record refers to.
-    fn remove(&mut self, spot: &Spot<'_>, stat: &Stat) -> Result<(), LayerError> {
+    fn remove(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
         let Spot { dir, last, path, position, .. } = *spot;
+        // That data may still be on its way.
+        self.behind.settle()?;
+        let Some(stat) = self.io("look at", path, |_| overlay::stat(dir, last))? else {
+            return Ok(());
+        };
         let mut real = path.to_vec();
         if dir.through_symlink {
             real = self.io("look at", path, |s| s.diff.real_path(dir))?;
             let slash: &[u8] = if real.is_empty() { b"" } else { b"/" };
             real.extend([slash, last].concat());
         }
-        let freed = self.spool.remove(self.diff, dir, last, &real, position, stat)?;
+        let freed = self.spool.remove(self.diff, dir, last, &real, position, &stat)?;
         self.size -= freed;
-        if file_type(stat) == FileType::Directory {
+        if file_type(&stat) == FileType::Directory {
             self.diff.forget();
         }
         Ok(())

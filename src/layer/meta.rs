@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::LazyLock;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::LayerError;
@@ -41,16 +41,14 @@ impl Owners {
         self == Self::Single
     }
 
-    /// Sets a new file's owner, unless it has it by birth.
-    pub fn own_file(self, file: &File, entry: &Entry, parent_gid: u32) -> io::Result<()> {
-        if self.ignored() || born_right(entry, parent_gid) {
-            return Ok(());
-        }
-        let (uid, gid) = ids(entry);
-        Ok(fs::fchown(file, Some(uid), Some(gid))?)
+    /// The owner that a new file must be given; none if it has the right one by birth.
+    pub fn of_new(self, entry: &Entry, parent_gid: u32) -> Option<(Uid, Gid)> {
+        let right = self.ignored() || born_right(entry, parent_gid);
+        (!right).then(|| ids(entry))
     }
 
-    /// The same at a name, not followed; `old` if it may have had another owner.
+    /// Sets the owner of what stands at a name, not followed; `old` if it may have had another
+    /// one.
     pub fn own(
         self,
         dir: &DirHandle,
@@ -59,11 +57,43 @@ impl Owners {
         old: bool,
         parent_gid: u32,
     ) -> io::Result<()> {
-        if self.ignored() || (!old && born_right(entry, parent_gid)) {
-            return Ok(());
-        }
-        let (uid, gid) = ids(entry);
+        let owner =
+            if old && !self.ignored() { Some(ids(entry)) } else { self.of_new(entry, parent_gid) };
+        let Some((uid, gid)) = owner else { return Ok(()) };
         Ok(fs::chownat(dir, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+}
+
+/// What is set on a new file after its data.
+pub struct FileMeta {
+    /// The owner, if it has another one.
+    pub owner: Option<(Uid, Gid)>,
+    /// The mode, if it was not created with it.
+    pub mode: Option<Mode>,
+    /// The times.
+    pub times: Timestamps,
+}
+
+impl FileMeta {
+    /// Sets all in dockerd's order; `xattrs` sets what comes between owner and mode.
+    ///
+    /// # Errors
+    /// [`LayerError::Write`], and those of `xattrs`.
+    pub fn set(
+        &self,
+        file: &File,
+        path: &[u8],
+        xattrs: impl FnOnce() -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        let failed = |op| move |e: Errno| LayerError::write(op, path, e);
+        if let Some((uid, gid)) = self.owner {
+            fs::fchown(file, Some(uid), Some(gid)).map_err(failed("set the owner of"))?;
+        }
+        xattrs()?;
+        if let Some(mode) = self.mode {
+            fs::fchmod(file, mode).map_err(failed("set the mode of"))?;
+        }
+        fs::futimens(file, &self.times).map_err(failed("set the times of"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Layers: a compressed stream becomes verified files and the record that gives its tar
 //! back byte for byte. Everything here blocks; nothing here knows a network or a store.
 
+mod behind;
 mod chunks;
 mod compression;
 mod error;

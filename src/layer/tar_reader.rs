@@ -4,7 +4,7 @@
 //! archive/tar decides (reader.go `next`), since dockerd reads layers with it.
 
 use super::LayerError;
-use super::chunks::ChunkStream;
+use super::chunks::{ChunkStream, Piece};
 use super::header::{self, BLOCK, RawHeader, Time};
 use super::pax::{self, Pax};
 use super::sparse::{self, MapReader, SparseMap};
@@ -129,6 +129,17 @@ impl TarReader {
         }
         let n = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len());
         Ok(&bytes[..n])
+    }
+
+    /// The rest of the current entry's data to keep, if it lies in one chunk.
+    ///
+    /// # Errors
+    /// The stream's own.
+    pub fn whole(&mut self) -> Result<Option<Piece>, LayerError> {
+        match usize::try_from(self.remaining) {
+            Ok(remaining) => self.stream.share(remaining),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Passes over `count` bytes that [`data`](Self::data) showed.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! source -> [verify, decompress] -+-> [sha256: the diff id]
-//!                                 +-> [tar -> files, record] -> [gzip of the record]
+//!                                 +-> [tar -> files, record] -+-> [data of small files]
+//!                                                             +-> [gzip of the record]
 //! ```
 //!
 //! Each bracket is a thread; chunks are shared, not copied. The calling thread unpacks.
@@ -13,6 +14,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use super::LayerError;
+use super::behind;
 use super::chunks::{self, ChunkSender, ChunkStream, Pool};
 use super::compression::{Compression, Decoder};
 use super::extract::{Extractor, OpenFile};
@@ -65,8 +67,9 @@ pub struct Unpacked {
 /// for, the latter is said.
 pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
     let pool = Pool::default();
-    let (to_files, files) = chunks::channel(pool.clone());
-    let (to_hash, hash) = chunks::channel(pool.clone());
+    let (to_files, files) = chunks::channel();
+    let (to_hash, hash) = chunks::channel();
+    let (behind, worker) = behind::channel();
     let (to_record, record) = sync_channel::<Vec<u8>>(2);
     let Job { blob, diff, tar_split, limits, owners, meter } = job;
     let local = blob.is_none();
@@ -82,13 +85,18 @@ pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, Lay
         let recording = named("record")
             .spawn_scoped(scope, move || write_record(Writer::new(tar_split), &record))
             .map_err(thread_lost)?;
-        let unpacked = entries(files, diff, &limits, blob.map(|blob| blob.size), owners, to_record);
+        let writing =
+            named("write").spawn_scoped(scope, move || worker.run()).map_err(thread_lost)?;
+        let extractor = Extractor::new(diff, owners, behind);
+        let unpacked = entries(files, extractor, &limits, blob.map(|blob| blob.size), to_record);
         let decoded = decoding.join().map_err(|_| LayerError::Cancelled)?;
         let diff_id = hashing.join().map_err(|_| LayerError::Cancelled)?;
         let recorded = recording.join().map_err(|_| LayerError::Cancelled)?;
+        let written = writing.join().map_err(|_| LayerError::Cancelled)?;
         // The source's own failure explains all others.
         decoded?;
         recorded?;
+        written?;
         let (mut done, repeated, mut spool) = unpacked?;
         if !repeated.is_empty() || !spool.is_empty() {
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
@@ -133,7 +141,7 @@ fn decode<R: BufRead>(
                 return Err(error);
             }
         };
-        let chunk = chunks::chunk(buffer, made);
+        let chunk = pool.chunk(buffer, made);
         let _ = hash.send(Ok(chunk.clone()));
         if files.send(Ok(chunk)).is_err() {
             return drain(&mut decoder);
@@ -172,14 +180,12 @@ type Done = (Unpacked, Repeated, Spool);
 
 fn entries(
     chunks: ChunkStream,
-    diff: &mut DiffDir,
+    mut files: Extractor<'_>,
     limits: &Limits,
     blob: Option<u64>,
-    owners: Owners,
     record: SyncSender<Vec<u8>>,
 ) -> Result<Done, LayerError> {
     let mut tar = TarReader::new(chunks, limits.pax);
-    let mut files = Extractor::new(diff, owners);
     let mut record = Recorder::new(Box::new(move |lines| {
         // If the writer is gone, its own error is the one to tell.
         record.send(lines).map_err(|_| LayerError::Cancelled)?;
@@ -207,8 +213,32 @@ fn one_entry(
     limits: &Limits,
 ) -> Result<(), LayerError> {
     let name = names::clean(&entry.name, limits.depth)?;
-    let mut placed = files.place(entry, &name, record.position())?;
+    let placed = files.place(entry, &name, record.position())?;
     record.begin(&name.path, placed.held, entry.data)?;
+    let whole = match placed.file {
+        Some(_) if behind::takes(entry) => tar.whole()?,
+        _ => None,
+    };
+    match (placed.file, whole) {
+        (Some(open), Some(data)) => {
+            record.data(&data)?;
+            tar.consume(data.len());
+            files.finish_behind(open, entry, data, name.path)?;
+        }
+        (file, _) => pass_through(tar, files, record, entry, file, &name.path)?,
+    }
+    record.end(&entry.name, entry.stated)
+}
+
+/// The entry's data to the record and to `file`, if it has one, as it comes.
+fn pass_through(
+    tar: &mut TarReader,
+    files: &mut Extractor<'_>,
+    record: &mut Recorder,
+    entry: &Entry,
+    mut file: Option<OpenFile>,
+    path: &[u8],
+) -> Result<(), LayerError> {
     let mut written = 0;
     loop {
         let bytes = tar.data()?;
@@ -217,25 +247,13 @@ fn one_entry(
             break;
         }
         record.data(bytes)?;
-        if let Some(open) = &mut placed.file {
-            open.write(entry, bytes, written)
-                .map_err(|e| LayerError::write("write", &entry.name, e))?;
+        if let Some(open) = &mut file {
+            open.write(entry, bytes, written).map_err(|e| LayerError::write("write", path, e))?;
         }
         written += n as u64;
         tar.consume(n);
     }
-    if let Some(open) = placed.file {
-        finish(files, open, entry, &name.path)?;
-    }
-    record.end(&entry.name, entry.stated)
-}
-
-fn finish(
-    files: &mut Extractor<'_>,
-    open: OpenFile,
-    entry: &Entry,
-    path: &[u8],
-) -> Result<(), LayerError> {
+    let Some(open) = file else { return Ok(()) };
     if let Some(map) = &entry.sparse {
         open.file.set_len(map.size).map_err(|e| LayerError::write("write", path, e))?;
     }

@@ -332,12 +332,16 @@ impl Tmpfs {
 
 #[test]
 fn a_full_disk() {
-    let image = Image::new().layer(Tar::new().file("large", noise(6_000_000)).end());
-    let pushed = push(&image, "full");
-    let tmpfs = Tmpfs::new("size=2m");
-    let done = Rpull::on(tmpfs.root()).fails(7, ["pull", &pushed.name()]);
-    well_formed(&done, &["No space left on device"]);
-    assert_empty(&tmpfs.root());
+    let large = Tar::new().file("large", noise(6_000_000));
+    // Written by another thread than the one that reads the archive.
+    let small = (0..600).fold(Tar::new(), |tar, n| tar.file(&format!("small{n}"), noise(10_000)));
+    for (files, name) in [(large, "full"), (small, "full-small")] {
+        let pushed = push(&Image::new().layer(files.end()), name);
+        let tmpfs = Tmpfs::new("size=2m");
+        let done = Rpull::on(tmpfs.root()).fails(7, ["pull", &pushed.name()]);
+        well_formed(&done, &["No space left on device"]);
+        assert_empty(&tmpfs.root());
+    }
 }
 
 #[test]
