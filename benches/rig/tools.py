@@ -14,10 +14,16 @@ from .paths import CACHE, IMAGES, REPO, SID, output
 RPULL = Path(os.environ.get("RPULL", REPO / "target" / "release" / "rpull")).resolve()
 
 
+def name_of(image, address):
+    """What a tool is asked to pull."""
+    return f"{address}/{image['name']}:latest"
+
+
 class Tool:
     """What a tool is to the runner. `store` is the directory that it may fill."""
 
     needs = None  # a program in the peers' tree
+    reader = None  # what shows the image that lies in the store, below the tool's name
 
     def __init__(self, name):
         self.name = name
@@ -39,26 +45,24 @@ class Tool:
     @contextmanager
     def merged(self, store, image):
         """The image's file system, while the daemon still runs; None if there is none."""
-        del store, image
-        yield None
+        if self.reader is None:
+            yield None
+            return
+        with self.reader(store / self.name, image) as found:
+            yield found
 
 
 class Rpull(Tool):
     """The release build of this repository, or the program that RPULL names."""
 
     words = ()
+    reader = staticmethod(tree.docker_store)
 
     def there(self):
         return RPULL.exists()
 
     def command(self, store, address, image):
-        name = f"{address}/{image['name']}:latest"
-        return [RPULL, "--root", store / "rpull", *self.words, "-q", name]
-
-    @contextmanager
-    def merged(self, store, image):
-        with tree.docker_store(store / "rpull", image) as found:
-            yield found
+        return [RPULL, "--root", store / "rpull", *self.words, "-q", name_of(image, address)]
 
 
 class Peer(Tool):
@@ -117,6 +121,7 @@ class Docker(Peer):
     """dockerd with the overlay2 driver, and unpigz where it is installed."""
 
     needs = "usr/sbin/dockerd"
+    reader = staticmethod(tree.docker_store)
     socket = "unix:///run/docker-bench.sock"
 
     @contextmanager
@@ -130,13 +135,7 @@ class Docker(Peer):
             yield pid
 
     def command(self, store, address, image):
-        name = f"{address}/{image['name']}:latest"
-        return self.inside("docker", "-H", self.socket, "pull", "-q", name)
-
-    @contextmanager
-    def merged(self, store, image):
-        with tree.docker_store(store / "docker", image) as found:
-            yield found
+        return self.inside("docker", "-H", self.socket, "pull", "-q", name_of(image, address))
 
 
 class Containerd(Peer):
@@ -156,7 +155,7 @@ class Containerd(Peer):
             yield pid
 
     def command(self, store, address, image):
-        return self.ctr("image", "pull", "--plain-http", f"{address}/{image['name']}:latest")
+        return self.ctr("image", "pull", "--plain-http", name_of(image, address))
 
     @contextmanager
     def merged(self, store, image):
@@ -175,6 +174,7 @@ class Podman(Peer):
     """podman's rootful overlay store."""
 
     needs = "usr/bin/podman"
+    reader = staticmethod(tree.podman_store)
     program = ("podman", "--root", "/data/podman", "--runroot", "/run/podman", "--storage-driver", "overlay")
 
     @contextmanager
@@ -183,13 +183,8 @@ class Podman(Peer):
         yield None
 
     def command(self, store, address, image):
-        name = f"{address}/{image['name']}:latest"
+        name = name_of(image, address)
         return self.inside(*self.program, "pull", "-q", "--tls-verify=false", name)
-
-    @contextmanager
-    def merged(self, store, image):
-        with tree.podman_store(store / "podman", image) as found:
-            yield found
 
 
 class Skopeo(Peer):
@@ -199,7 +194,7 @@ class Skopeo(Peer):
 
     def copy(self, address, image):
         """skopeo's words."""
-        source = f"docker://{address}/{image['name']}:latest"
+        source = f"docker://{name_of(image, address)}"
         return ["skopeo", "copy", "-q", "--src-tls-verify=false", source, "oci:/data/oci:x"]
 
     def command(self, store, address, image):

@@ -46,10 +46,8 @@ pub struct Task {
 
 impl Task {
     fn run(mut self) -> Result<(), LayerError> {
-        if !self.data.is_empty() {
-            let written = self.file.write_all(&self.data);
-            written.map_err(|e| LayerError::write("write", &self.path, e))?;
-        }
+        let written = self.file.write_all(&self.data);
+        written.map_err(|e| LayerError::write("write", &self.path, e))?;
         self.meta.set(&self.file, &self.path, || Ok(()))
     }
 }

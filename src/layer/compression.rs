@@ -52,6 +52,9 @@ impl Compression {
     }
 }
 
+/// Bytes that [`Decoder::fill`] needs of room beyond those it may make.
+pub const DECODER_ROOM: usize = Window::REACH + Window::SLACK;
+
 /// What makes the uncompressed bytes.
 pub enum Decoder<R: BufRead> {
     /// Passed through.
@@ -90,6 +93,18 @@ impl<R: BufRead> Decoder<R> {
         Self::None(Peeked { head: Cursor::default(), rest: source })
     }
 
+    /// Decodes into `room`, and says where in it. Nothing is decoded at the end only.
+    ///
+    /// # Errors
+    /// The source's own, or the decoder's.
+    pub fn fill(&mut self, room: &mut [u8]) -> io::Result<Range<usize>> {
+        match self {
+            Self::None(reader) => read_full(reader, room),
+            Self::Gzip(reader) => reader.fill(room),
+            Self::Zstd(reader) => read_full(reader, room),
+        }
+    }
+
     /// What it decodes.
     pub fn kind(&self) -> Compression {
         match self {
@@ -105,23 +120,6 @@ impl<R: BufRead> Decoder<R> {
             Self::None(peeked) => &mut peeked.rest,
             Self::Gzip(reader) => &mut reader.get_mut().rest,
             Self::Zstd(decoder) => &mut decoder.get_mut().rest,
-        }
-    }
-}
-
-/// Bytes that [`Decoder::fill`] needs of room beyond those it may make.
-pub const DECODER_ROOM: usize = Window::REACH + Window::SLACK;
-
-impl<R: BufRead> Decoder<R> {
-    /// Decodes into `room`, and says where in it. Nothing is decoded at the end only.
-    ///
-    /// # Errors
-    /// The source's own, or the decoder's.
-    pub fn fill(&mut self, room: &mut [u8]) -> io::Result<Range<usize>> {
-        match self {
-            Self::None(reader) => read_full(reader, room),
-            Self::Gzip(reader) => reader.fill(room),
-            Self::Zstd(reader) => read_full(reader, room),
         }
     }
 }

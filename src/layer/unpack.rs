@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::BufRead;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::LayerError;
 use super::behind;
@@ -75,24 +75,18 @@ pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let local = blob.is_none();
     let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
-        let decoding = named("inflate").spawn_scoped(scope, move || {
+        let decoding = spawn(scope, "inflate", move || {
             let source = VerifyReader::new(source, blob, meter);
             decode(source, local, &pool, &to_files, &to_hash)
-        });
-        let decoding = decoding.map_err(thread_lost)?;
-        let hashing =
-            named("hash").spawn_scoped(scope, move || hash_all(hash)).map_err(thread_lost)?;
-        let recording = named("record")
-            .spawn_scoped(scope, move || write_record(Writer::new(tar_split), &record))
-            .map_err(thread_lost)?;
-        let writing =
-            named("write").spawn_scoped(scope, move || worker.run()).map_err(thread_lost)?;
+        })?;
+        let hashing = spawn(scope, "hash", move || hash_all(hash))?;
+        let recording =
+            spawn(scope, "record", move || write_record(Writer::new(tar_split), &record))?;
+        let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, owners, behind);
         let unpacked = entries(files, extractor, &limits, blob.map(|blob| blob.size), to_record);
-        let decoded = decoding.join().map_err(|_| LayerError::Cancelled)?;
-        let diff_id = hashing.join().map_err(|_| LayerError::Cancelled)?;
-        let recorded = recording.join().map_err(|_| LayerError::Cancelled)?;
-        let written = writing.join().map_err(|_| LayerError::Cancelled)?;
+        let (decoded, diff_id) = (join(decoding), join(hashing));
+        let (recorded, written) = (join(recording), join(writing));
         // The source's own failure explains all others.
         decoded?;
         recorded?;
@@ -107,13 +101,21 @@ pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, Lay
     })
 }
 
-/// Threads have names, so that `top -H` and profilers tell them apart.
-fn named(name: &str) -> thread::Builder {
-    thread::Builder::new().name(name.to_owned())
+/// Starts a thread of the layer; `top -H` and profilers tell them apart by their names.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> Result<T, LayerError> + Send + 'scope,
+) -> Result<Running<'scope, T>, LayerError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work);
+    thread.map_err(|source| LayerError::Write { op: "start", path: "a thread".to_owned(), source })
 }
 
-fn thread_lost(error: std::io::Error) -> LayerError {
-    LayerError::Write { op: "start", path: "a thread".to_owned(), source: error }
+type Running<'scope, T> = ScopedJoinHandle<'scope, Result<T, LayerError>>;
+
+/// What came of a thread.
+fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
+    running.join().unwrap_or(Err(LayerError::Cancelled))
 }
 
 /// Reads the whole source in chunks for both consumers. When they stop early, or the

@@ -314,11 +314,8 @@ fn a_head_without_a_digest_is_no_answer() {
 #[test]
 fn a_registry_that_sends_the_whole_blob_where_the_rest_was_asked_for() {
     let pushed = pushed("test/whole-again");
-    let cut = Mutex::new(false);
-    let proxy = Proxy::new(move |_, path| {
-        let first = path.contains("/blobs/") && !std::mem::replace(&mut *cut.lock().unwrap(), true);
-        if first { Fault::Cut(200) } else { Fault::SlowWhole(1 << 30) }
-    });
+    let whole = std::iter::repeat_n(Fault::SlowWhole(1 << 30), 10);
+    let proxy = Proxy::first("/blobs/", std::iter::once(Fault::Cut(200)).chain(whole));
     let puller = Puller::new();
     puller.pulls(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
     assert_consistent(puller.rpull.root());
@@ -327,19 +324,8 @@ fn a_registry_that_sends_the_whole_blob_where_the_rest_was_asked_for() {
 #[test]
 fn credentials_that_are_asked_for_in_the_middle_of_a_blob() {
     let pushed = pushed("test/late-question");
-    let blobs = Mutex::new(0);
-    let proxy = Proxy::new(move |_, path| {
-        if !path.contains("/blobs/") {
-            return Fault::None;
-        }
-        let mut blobs = blobs.lock().unwrap();
-        *blobs += 1;
-        match *blobs {
-            1 => Fault::Cut(200),
-            2 => Fault::Instead("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", ""),
-            _ => Fault::None,
-        }
-    });
+    let question = Fault::Instead("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "");
+    let proxy = Proxy::first("/blobs/", [Fault::Cut(200), question]);
     let puller = Puller::new();
     let image = proxy.name(&pushed.name());
     let args = ["--retries", "3", "--username", USER, image.as_str()];
@@ -350,15 +336,7 @@ fn credentials_that_are_asked_for_in_the_middle_of_a_blob() {
 #[test]
 fn a_line_that_breaks_is_mended_where_it_broke() {
     let pushed = pushed("test/broken");
-    let cuts = Mutex::new(0);
-    let proxy = Proxy::new(move |_, path| {
-        let mut cuts = cuts.lock().unwrap();
-        if path.contains("/blobs/") && *cuts < 3 {
-            *cuts += 1;
-            return Fault::Cut(200);
-        }
-        Fault::None
-    });
+    let proxy = Proxy::first("/blobs/", std::iter::repeat_n(Fault::Cut(200), 3));
     let puller = Puller::new();
     let done = puller.run(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
     assert_eq!(done.code, Some(0), "{done}");
@@ -368,16 +346,8 @@ fn a_line_that_breaks_is_mended_where_it_broke() {
 #[test]
 fn a_server_error_is_tried_again_and_a_lasting_one_is_not() {
     let pushed = pushed("test/flaky");
-    let failures = Mutex::new(0);
-    let proxy = Proxy::new(move |_, _| {
-        let mut failures = failures.lock().unwrap();
-        *failures += 1;
-        if *failures <= 2 {
-            Fault::Instead("503 Service Unavailable", "", "busy")
-        } else {
-            Fault::None
-        }
-    });
+    let busy = Fault::Instead("503 Service Unavailable", "", "busy");
+    let proxy = Proxy::first("", [busy.clone(), busy]);
     Puller::new().pulls(&["--retries", "2", &proxy.name(&pushed.name())], &[]);
     let lasting = Proxy::new(|_, _| Fault::Instead("418 I'm a teapot", "", "short and stout"));
     Puller::new().fails(5, &[&lasting.name(&pushed.name())], "418: short and stout");
@@ -387,15 +357,8 @@ fn a_server_error_is_tried_again_and_a_lasting_one_is_not() {
 #[test]
 fn a_registry_that_limits_is_obeyed_for_a_moment() {
     let pushed = pushed("test/limited");
-    let limited = Mutex::new(false);
-    let proxy = Proxy::new(move |_, _| {
-        let first = !std::mem::replace(&mut *limited.lock().unwrap(), true);
-        if first {
-            Fault::Instead("429 Too Many Requests", "Retry-After: 1\r\n", "slow down")
-        } else {
-            Fault::None
-        }
-    });
+    let limit = Fault::Instead("429 Too Many Requests", "Retry-After: 1\r\n", "slow down");
+    let proxy = Proxy::first("", [limit]);
     let since = std::time::Instant::now();
     Puller::new().pulls(&[&proxy.name(&pushed.name())], &[]);
     assert!(since.elapsed().as_secs_f64() >= 1.0, "Retry-After was not waited for");

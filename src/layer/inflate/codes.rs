@@ -37,7 +37,7 @@ pub const CODE_LENGTHS: usize = 19;
 /// Bits of the longest code.
 const LONGEST: usize = 15;
 
-/// Bits that index a literal and length table, and a distance table.
+/// Bits that index a literal and length table.
 pub const LITLEN_BITS: usize = 11;
 /// Bits that index a distance table.
 pub const DISTANCE_BITS: usize = 8;
@@ -222,6 +222,12 @@ fn subtable_bits(mut bits: usize, counts: &[usize]) -> usize {
     bits
 }
 
+/// The extra bits of the `nth` length or distance, of which so many `share` a number of them
+/// (RFC 1951, 3.2.5).
+const fn extra_bits(nth: usize, share: usize) -> u32 {
+    (nth / share).saturating_sub(1) as u32
+}
+
 /// Entries of the literal and length alphabet, without their codes.
 pub const LITLEN_SYMBOLS: [u32; LITLENS] = {
     let mut symbols = [SPECIAL; LITLENS];
@@ -234,8 +240,7 @@ pub const LITLEN_SYMBOLS: [u32; LITLENS] = {
     let mut base = 3;
     while symbol + 1 < 285 {
         symbol += 1;
-        let group = (symbol as u32 - 257) / 4;
-        let extra = if group < 2 { 0 } else { group - 1 };
+        let extra = extra_bits(symbol - 257, 4);
         symbols[symbol] = base << 16 | extra;
         base += 1 << extra;
     }
@@ -249,8 +254,7 @@ pub const DISTANCE_SYMBOLS: [u32; DISTANCES] = {
     let mut symbol = 0;
     let mut base = 1;
     while symbol < 30 {
-        let group = symbol as u32 / 2;
-        let extra = if group < 2 { 0 } else { group - 1 };
+        let extra = extra_bits(symbol, 2);
         symbols[symbol] = base << 16 | extra;
         base += 1 << extra;
         symbol += 1;

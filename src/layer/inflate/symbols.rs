@@ -36,19 +36,17 @@ impl Symbols<'_> {
     fn next(&self, bits: &mut Bits, window: &mut Window<'_>) -> Result<bool, Invalid> {
         let mut entry = self.litlens.first(bits.buffer);
         let mut before = pass(bits, entry);
-        if entry & SPECIAL != 0 && entry & END == 0 {
-            entry = self.litlens.second(entry, bits.buffer)?;
-            before = pass(bits, entry);
+        if entry & SPECIAL != 0 {
+            (entry, before) = self.litlen(entry, before, bits)?;
+            if entry & END != 0 {
+                return Ok(true);
+            }
         }
         if entry & LITERAL != 0 {
-            window.bytes[window.end] = (entry >> 16) as u8;
-            window.end += 1;
+            put(window.bytes, &mut window.end, entry);
             return Ok(false);
         }
-        if entry & END != 0 {
-            return Ok(true);
-        }
-        let length = length(entry, before)?;
+        let length = value(entry, before);
         let distance = self.distance(bits, window.end - window.floor)?;
         copy(window.bytes, window.end, distance, length);
         window.end += length;
@@ -80,43 +78,28 @@ impl Symbols<'_> {
         while rest.len() >= ROUND && to <= last_room {
             let mut before = pass(&mut here, entry);
             // Up to three literals of the first table take less bits than there are.
-            if entry & LITERAL != 0 {
-                out[to] = (entry >> 16) as u8;
-                to += 1;
+            for _ in 0..2 {
+                if entry & LITERAL == 0 {
+                    break;
+                }
+                put(out, &mut to, entry);
                 entry = self.litlens.first(here.buffer);
                 before = pass(&mut here, entry);
-                if entry & LITERAL != 0 {
-                    out[to] = (entry >> 16) as u8;
-                    to += 1;
-                    entry = self.litlens.first(here.buffer);
-                    before = pass(&mut here, entry);
-                    if entry & LITERAL != 0 {
-                        out[to] = (entry >> 16) as u8;
-                        to += 1;
-                        entry = self.litlens.first(here.buffer);
-                        here.fill(&mut rest);
-                        continue;
-                    }
-                }
             }
             if entry & SPECIAL != 0 {
-                if entry & END == 0 {
-                    entry = self.litlens.second(entry, here.buffer)?;
-                    before = pass(&mut here, entry);
-                }
-                if entry & LITERAL != 0 {
-                    out[to] = (entry >> 16) as u8;
-                    to += 1;
-                    entry = self.litlens.first(here.buffer);
-                    here.fill(&mut rest);
-                    continue;
-                }
+                (entry, before) = self.litlen(entry, before, &mut here)?;
                 if entry & END != 0 {
                     over = true;
                     break;
                 }
             }
-            let length = length(entry, before)?;
+            if entry & LITERAL != 0 {
+                put(out, &mut to, entry);
+                entry = self.litlens.first(here.buffer);
+                here.fill(&mut rest);
+                continue;
+            }
+            let length = value(entry, before);
             if !here.has(DISTANCE_LIKELY) {
                 here.fill(&mut rest);
             }
@@ -134,6 +117,21 @@ impl Symbols<'_> {
         (*bits, *input) = (here, rest);
         window.end = to;
         Ok(over)
+    }
+
+    /// What the special `entry`, whose bits are passed, and the bits after it come to: the end,
+    /// or a literal or length of the second table; and the bits before that.
+    #[inline(always)]
+    fn litlen(&self, entry: u32, before: u64, bits: &mut Bits) -> Result<(u32, u64), Invalid> {
+        if entry & END != 0 {
+            return Ok((entry, before));
+        }
+        let entry = self.litlens.second(entry, bits.buffer)?;
+        let before = pass(bits, entry);
+        if entry & (SPECIAL | END) == SPECIAL {
+            return Err(Invalid("a length that does not exist"));
+        }
+        Ok((entry, before))
     }
 
     /// The distance that comes next, which must be within `reach`.
@@ -156,13 +154,11 @@ impl Symbols<'_> {
     }
 }
 
-/// The length that `entry` is, with its extra bits.
+/// Writes the literal that `entry` is.
 #[inline(always)]
-fn length(entry: u32, before: u64) -> Result<usize, Invalid> {
-    if entry & SPECIAL != 0 {
-        return Err(Invalid("a length that does not exist"));
-    }
-    Ok(value(entry, before))
+fn put(bytes: &mut [u8], to: &mut usize, entry: u32) {
+    bytes[*to] = (entry >> 16) as u8;
+    *to += 1;
 }
 
 /// Passes over the bits that `entry` takes; the buffer as it was before.

@@ -27,8 +27,7 @@ impl Window<'_> {
 }
 
 /// Copies `length` bytes from `distance` before `to` to `to`, as if byte by byte: a match
-/// may overlap itself. May write up to 32 bytes
-/// beyond them.
+/// may overlap itself. May write up to 32 bytes beyond them.
 #[inline(always)]
 pub fn copy(bytes: &mut [u8], to: usize, distance: usize, length: usize) {
     if distance >= 16 {

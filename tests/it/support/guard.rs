@@ -40,9 +40,7 @@ impl Tls {
     }
 
     fn start() -> Tls {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let ca = CertifiedIssuer::self_signed(ca_params(), KeyPair::generate().unwrap()).unwrap();
         let leaf = |name: &str| {
             let key = KeyPair::generate().unwrap();
             let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -80,6 +78,13 @@ impl Tls {
     }
 }
 
+/// What a certificate must say to sign others.
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
 /// The host of a registry that wants [`USER`] and [`PASSWORD`].
 pub fn htpasswd() -> &'static str {
     static SHARED: OnceLock<String> = OnceLock::new();
@@ -113,10 +118,8 @@ impl Tokens {
     }
 
     fn start() -> Tokens {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pair = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&pair).unwrap();
+        let certificate = ca_params().self_signed(&pair).unwrap();
         let bundle = scratch::lasting().join("bundle.pem");
         fs::write(&bundle, certificate.pem()).unwrap();
         let pkcs8 = pair.serialize_der();

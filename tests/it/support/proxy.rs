@@ -1,5 +1,6 @@
 //! A way to the shared registry that counts what passes and breaks what it is told to.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -51,6 +52,15 @@ impl Proxy {
             }
         });
         Self { host, log }
+    }
+
+    /// A way where the first requests whose path holds `text` meet `faults`, one each.
+    pub fn first(text: &'static str, faults: impl IntoIterator<Item = Fault>) -> Self {
+        let left = Mutex::new(faults.into_iter().collect::<VecDeque<_>>());
+        Self::new(move |_, path| match path.contains(text) {
+            true => left.lock().expect("the faults").pop_front().unwrap_or(Fault::None),
+            false => Fault::None,
+        })
     }
 
     /// The name of what was pushed, by this way.
