@@ -1,11 +1,15 @@
 //! File operations that are atomic, durable where asked, and whose errors name the path.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
+
+/// Bytes of one of the [`runs`] at most.
+const RUN: usize = 256 << 10;
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,25 @@ pub fn read_buffered(reader: &mut impl BufRead, out: &mut [u8]) -> io::Result<us
     out[..n].copy_from_slice(&buffer[..n]);
     reader.consume(n);
     Ok(n)
+}
+
+/// What `reader` brings, in runs of up to 256 KiB, to its end or its first error.
+pub fn runs(mut reader: impl Read) -> impl Iterator<Item = io::Result<Bytes>> {
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(RUN);
+        match reader.by_ref().take(RUN as u64).read_to_end(&mut bytes) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(bytes.into())),
+            Err(e) => {
+                failed = true;
+                Some(Err(e))
+            }
+        }
+    })
 }
 
 /// Random bytes as lower-case hex.

@@ -13,7 +13,7 @@ use super::compression;
 pub const CHUNK: usize = 512 << 10;
 
 /// How many chunks may wait for one consumer.
-const DEPTH: usize = 4;
+pub const DEPTH: usize = 4;
 
 /// A run of uncompressed bytes, in a buffer that goes back to its pool.
 pub struct Run {
@@ -142,24 +142,6 @@ impl ChunkStream {
             filled += n;
         }
         Ok(filled)
-    }
-
-    /// The rest, chunk by chunk, to `sink`.
-    ///
-    /// # Errors
-    /// What the decoder met.
-    pub fn for_each(mut self, mut sink: impl FnMut(&[u8])) -> Result<(), LayerError> {
-        loop {
-            let n = {
-                let bytes = self.peek()?;
-                sink(bytes);
-                bytes.len()
-            };
-            if n == 0 {
-                return Ok(());
-            }
-            self.consume(n);
-        }
     }
 
     fn next_chunk(&mut self) -> Result<(), LayerError> {

@@ -7,6 +7,7 @@ mod compression;
 mod error;
 mod extract;
 mod gzip;
+mod hashing;
 mod header;
 mod inflate;
 mod limits;

@@ -1,31 +1,33 @@
 //! A compressed stream to verified files: the threads of one layer and their order.
 //!
 //! ```text
-//! source -> [verify, decompress] -+-> [sha256: the diff id]
-//!                                 +-> [tar -> files, record] -+-> [data of small files]
-//!                                                             +-> [gzip of the record]
+//! source -> [count, decompress] -+-> [sha256 of both: the blob's digest, the diff id]
+//!                                +-> [tar -> files, record] -+-> [data of small files]
+//!                                                            +-> [gzip of the record]
 //! ```
 //!
 //! Each bracket is a thread; chunks are shared, not copied. The calling thread unpacks.
 
 use std::fs::File;
-use std::io::BufRead;
+use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
+
+use bytes::Bytes;
 
 use super::LayerError;
 use super::behind;
 use super::chunks::{self, ChunkSender, ChunkStream, Pool};
 use super::compression::{Compression, Decoder};
-use super::extract::{Extractor, OpenFile};
+use super::extract::{Extracted, Extractor, OpenFile};
+use super::hashing::{self, Handed, HashSender};
 use super::limits::Limits;
 use super::meta::Owners;
+use super::names;
 use super::record_file::{self, Writer};
 use super::tar_reader::{Entry, TarReader};
 use super::tar_split::{Recorder, Repeated};
-use super::verify::{BlobSpec, VerifyReader};
-use super::{names, spool::Spool};
-use crate::digest::{Digest, Hasher};
+use super::verify::{BlobReader, BlobSpec};
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
 use crate::progress::Meter;
@@ -59,16 +61,19 @@ pub struct Unpacked {
     pub warnings: Vec<String>,
 }
 
-/// Unpacks `source` as `job` says. On an error the directory holds rubbish, which is the
+/// Unpacks what `source` brings as `job` says. On an error the directory holds rubbish, which is the
 /// caller's to remove.
 ///
 /// # Errors
 /// [`LayerError`]; where the content is broken and the blob is not the one that was asked
 /// for, the latter is said.
-pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
+pub fn unpack(
+    source: impl Iterator<Item = io::Result<Bytes>> + Send,
+    job: Job<'_>,
+) -> Result<Unpacked, LayerError> {
     let pool = Pool::default();
     let (to_files, files) = chunks::channel();
-    let (to_hash, hash) = chunks::channel();
+    let (to_hash, hash) = hashing::channel();
     let (behind, worker) = behind::channel();
     let (to_record, record) = sync_channel::<Vec<u8>>(2);
     let Job { blob, diff, tar_split, limits, owners, meter } = job;
@@ -76,28 +81,32 @@ pub fn unpack(source: impl BufRead + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
         let decoding = spawn(scope, "inflate", move || {
-            let source = VerifyReader::new(source, blob, meter);
+            let source = BlobReader::new(source, blob, meter);
             decode(source, local, &pool, &to_files, &to_hash)
         })?;
-        let hashing = spawn(scope, "hash", move || hash_all(hash))?;
+        let hashing = spawn(scope, "hash", move || Ok(hashing::hash_all(&hash)))?;
         let recording =
             spawn(scope, "record", move || write_record(Writer::new(tar_split), &record))?;
         let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, owners, behind);
         let unpacked = entries(files, extractor, &limits, blob.map(|blob| blob.size), to_record);
-        let (decoded, diff_id) = (join(decoding), join(hashing));
+        let (decoded, digests) = (join(decoding), join(hashing));
         let (recorded, written) = (join(recording), join(writing));
-        // The source's own failure explains all others.
+        let digests = digests?;
+        // A blob that came whole and is another explains all failures, then the source's own.
+        let whole = matches!(decoded, Ok(()) | Err(LayerError::Decompress { .. }));
+        if let Some(blob) = blob.filter(|_| whole) {
+            blob.check(digests.blob)?;
+        }
         decoded?;
         recorded?;
         written?;
-        let (mut done, repeated, mut spool) = unpacked?;
+        let (Extracted { size, mut spool, warnings }, repeated, entries) = unpacked?;
         if !repeated.is_empty() || !spool.is_empty() {
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
             record_file::mend(&mut kept, scratch, &repeated, &mut spool)?;
         }
-        done.diff_id = DiffId(diff_id?);
-        Ok(done)
+        Ok(Unpacked { diff_id: DiffId(digests.tar), size, entries, warnings })
     })
 }
 
@@ -121,51 +130,52 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 /// Reads the whole source in chunks for both consumers. When they stop early, or the
 /// stream is broken, the rest is read for its digest alone: a blob that is not the one
 /// asked for must be called that.
-fn decode<R: BufRead>(
-    source: VerifyReader<R>,
+fn decode<S: Iterator<Item = io::Result<Bytes>>>(
+    source: BlobReader<S>,
     local: bool,
     pool: &Pool,
     files: &ChunkSender,
-    hash: &ChunkSender,
+    hash: &HashSender,
 ) -> Result<(), LayerError> {
     let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
     loop {
         let mut buffer = pool.take();
         let made = match decoder.fill(&mut buffer) {
-            Ok(made) if made.is_empty() => return drain(&mut decoder),
+            Ok(made) if made.is_empty() => return drain(decoder.source(), hash),
             Ok(made) => made,
             Err(e) => {
                 let error = classify(e, decoder.kind());
                 if matches!(error, LayerError::Decompress { .. }) {
-                    drain(&mut decoder)?;
+                    drain(decoder.source(), hash)?;
                 }
                 let _ = files.send(Err(LayerError::Cancelled));
                 return Err(error);
             }
         };
         let chunk = pool.chunk(buffer, made);
-        let _ = hash.send(Ok(chunk.clone()));
+        let read = decoder.source().take_kept();
+        let _ = hash.send(Handed { read, made: Some(chunk.clone()) });
         if files.send(Ok(chunk)).is_err() {
-            return drain(&mut decoder);
+            return drain(decoder.source(), hash);
         }
     }
 }
 
-fn drain<R: BufRead>(decoder: &mut Decoder<VerifyReader<R>>) -> Result<(), LayerError> {
-    decoder.source().drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
+fn drain<S: Iterator<Item = io::Result<Bytes>>>(
+    source: &mut BlobReader<S>,
+    hash: &HashSender,
+) -> Result<(), LayerError> {
+    let drained = source.drain(|read| {
+        let _ = hash.send(Handed { read, made: None });
+    });
+    drained.map_err(|e| LayerError::from_io(e, LayerError::Source))
 }
 
-fn classify(error: std::io::Error, kind: Compression) -> LayerError {
+fn classify(error: io::Error, kind: Compression) -> LayerError {
     LayerError::from_io(error, |source| match kind {
         Compression::None => LayerError::Source(source),
         kind => LayerError::Decompress { kind: kind.name(), source },
     })
-}
-
-fn hash_all(chunks: ChunkStream) -> Result<Digest, LayerError> {
-    let mut hasher = Hasher::new();
-    chunks.for_each(|bytes| hasher.update(bytes))?;
-    Ok(hasher.finish())
 }
 
 fn write_record(
@@ -178,15 +188,14 @@ fn write_record(
     writer.finish().map(drop).map_err(LayerError::TarSplit)
 }
 
-type Done = (Unpacked, Repeated, Spool);
-
+/// All entries of the archive to `files` and the record; how many there were.
 fn entries(
     chunks: ChunkStream,
     mut files: Extractor<'_>,
     limits: &Limits,
     blob: Option<u64>,
     record: SyncSender<Vec<u8>>,
-) -> Result<Done, LayerError> {
+) -> Result<(Extracted, Repeated, u64), LayerError> {
     let mut tar = TarReader::new(chunks, limits.pax);
     let mut record = Recorder::new(Box::new(move |lines| {
         // If the writer is gone, its own error is the one to tell.
@@ -200,11 +209,7 @@ fn entries(
         one_entry(&mut tar, &mut files, &mut record, &entry, limits)?;
     }
     tar.rest(&mut record)?;
-    let extracted = files.close()?;
-    let repeated = record.finish()?;
-    let (size, warnings) = (extracted.size, extracted.warnings);
-    let diff_id = DiffId(Digest::of(b""));
-    Ok((Unpacked { diff_id, size, entries: count, warnings }, repeated, extracted.spool))
+    Ok((files.close()?, record.finish()?, count))
 }
 
 fn one_entry(

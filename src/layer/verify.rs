@@ -1,10 +1,11 @@
-//! Verification as a reader that nobody can forget: it ends well only if all bytes came
-//! and were the right ones.
+//! What a blob must be, and the reader that counts its bytes and keeps them for their digest.
 
 use std::io::{self, BufRead, Read};
 
+use bytes::{Buf, Bytes};
+
 use super::LayerError;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::progress::Meter;
 
 /// What a blob must be.
@@ -16,29 +17,52 @@ pub struct BlobSpec {
     pub size: u64,
 }
 
-/// Passes bytes through, and fails at their end if they are not what `spec` says.
-pub struct VerifyReader<R> {
-    inner: R,
-    spec: Option<BlobSpec>,
-    hasher: Hasher,
-    count: u64,
-    ended: bool,
-    meter: Option<Meter>,
-}
-
-impl<R: BufRead> VerifyReader<R> {
-    /// Verifies `inner` against `spec`; without one, only counts.
-    pub fn new(inner: R, spec: Option<BlobSpec>, meter: Option<Meter>) -> Self {
-        Self { inner, spec, hasher: Hasher::new(), count: 0, ended: false, meter }
-    }
-
-    /// Reads what is left, for its verdict alone.
+impl BlobSpec {
+    /// Whether `actual` is the digest that was promised.
     ///
     /// # Errors
-    /// [`LayerError::Digest`], [`LayerError::Size`], or the source's own.
-    pub fn drain(&mut self) -> io::Result<()> {
+    /// [`LayerError::Digest`].
+    pub fn check(&self, actual: Digest) -> Result<(), LayerError> {
+        if actual == self.digest {
+            return Ok(());
+        }
+        Err(LayerError::Digest { expected: self.digest, actual })
+    }
+}
+
+/// Reads what `S` brings, which must be as many bytes as `spec` says, and keeps all of it to be
+/// hashed elsewhere.
+pub struct BlobReader<S> {
+    source: S,
+    spec: Option<BlobSpec>,
+    meter: Option<Meter>,
+    current: Bytes,
+    count: u64,
+    ended: bool,
+    kept: Vec<Bytes>,
+}
+
+impl<S: Iterator<Item = io::Result<Bytes>>> BlobReader<S> {
+    /// Counts the bytes of `source` against `spec`. Without one they may be any number, and
+    /// none are kept.
+    pub fn new(source: S, spec: Option<BlobSpec>, meter: Option<Meter>) -> Self {
+        let (current, kept) = (Bytes::new(), Vec::new());
+        Self { source, spec, meter, current, count: 0, ended: false, kept }
+    }
+
+    /// What was read since this was last asked for.
+    pub fn take_kept(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// Reads the rest, and passes it to `kept`.
+    ///
+    /// # Errors
+    /// [`LayerError::Size`], or the source's own.
+    pub fn drain(&mut self, mut kept: impl FnMut(Vec<Bytes>)) -> io::Result<()> {
         loop {
             let n = self.fill_buf()?.len();
+            kept(self.take_kept());
             if n == 0 {
                 return Ok(());
             }
@@ -46,63 +70,46 @@ impl<R: BufRead> VerifyReader<R> {
         }
     }
 
-    fn verdict(&mut self) -> Result<(), LayerError> {
-        let Some(spec) = self.spec else { return Ok(()) };
-        if self.count != spec.size {
-            return Err(LayerError::Size { expected: spec.size, actual: self.count, more: false });
+    /// Lets `current` be what comes next.
+    fn next(&mut self) -> Result<(), LayerError> {
+        match self.source.next() {
+            Some(read) => {
+                let wrap = |e| LayerError::from_io(e, LayerError::Source);
+                self.current = read.map_err(wrap)?;
+            }
+            None => self.ended = true,
         }
-        let actual = std::mem::take(&mut self.hasher).finish();
-        if actual != spec.digest {
-            return Err(LayerError::Digest { expected: spec.digest, actual });
+        let n = self.current.len() as u64;
+        self.count += n;
+        if let Some(meter) = &mut self.meter {
+            meter.add(n);
+        }
+        let Some(spec) = self.spec else { return Ok(()) };
+        let more = self.count > spec.size;
+        if more || self.ended && self.count != spec.size {
+            return Err(LayerError::Size { expected: spec.size, actual: self.count, more });
+        }
+        if n > 0 {
+            self.kept.push(self.current.clone());
         }
         Ok(())
     }
 }
 
-/// The source's failures are told from the decoder's by what they are wrapped in.
-fn source(error: io::Error) -> io::Error {
-    LayerError::from_io(error, LayerError::Source).into_io()
-}
-
-impl<R: BufRead> BufRead for VerifyReader<R> {
+impl<S: Iterator<Item = io::Result<Bytes>>> BufRead for BlobReader<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if !self.ended && self.inner.fill_buf().map_err(source)?.is_empty() {
-            self.verdict().map_err(LayerError::into_io)?;
-            self.ended = true;
+        while self.current.is_empty() && !self.ended {
+            self.next().map_err(LayerError::into_io)?;
         }
-        if self.ended {
-            return Ok(&[]);
-        }
-        let buffer = self.inner.fill_buf()?;
-        if let Some(spec) = self.spec {
-            let seen = self.count + buffer.len() as u64;
-            if seen > spec.size {
-                let lie = LayerError::Size { expected: spec.size, actual: seen, more: true };
-                return Err(lie.into_io());
-            }
-        }
-        Ok(buffer)
+        Ok(&self.current)
     }
 
     fn consume(&mut self, amount: usize) {
-        if amount == 0 {
-            return;
-        }
-        // The bytes are still in the inner buffer: asking for them again reads nothing.
-        if let Ok(buffer) = self.inner.fill_buf()
-            && self.spec.is_some()
-        {
-            self.hasher.update(&buffer[..amount]);
-        }
-        self.inner.consume(amount);
-        self.count += amount as u64;
-        if let Some(meter) = &mut self.meter {
-            meter.add(amount as u64);
-        }
+        self.current.advance(amount);
     }
 }
 
-impl<R: BufRead> Read for VerifyReader<R> {
+impl<S: Iterator<Item = io::Result<Bytes>>> Read for BlobReader<S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         crate::fsutil::read_buffered(self, out)
     }
@@ -111,14 +118,21 @@ impl<R: BufRead> Read for VerifyReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Hasher;
 
     fn read(bytes: &[u8], digest_of: &[u8], size: u64) -> Result<Vec<u8>, LayerError> {
         let spec = BlobSpec { digest: Digest::of(digest_of), size };
-        let mut out = Vec::new();
-        VerifyReader::new(bytes, Some(spec), None)
+        let source = bytes.chunks(2).map(|part| Ok(Bytes::copy_from_slice(part)));
+        let mut reader = BlobReader::new(source, Some(spec), None);
+        let (mut out, mut hasher) = (Vec::new(), Hasher::new());
+        let mut hash = |kept: Vec<Bytes>| kept.iter().for_each(|part| hasher.update(part));
+        (&mut reader)
+            .take(1)
             .read_to_end(&mut out)
-            .map(|_| out)
-            .map_err(|e| LayerError::from_io(e, LayerError::Source))
+            .and_then(|_| reader.read_to_end(&mut out))
+            .and_then(|_| reader.drain(&mut hash))
+            .map_err(|e| LayerError::from_io(e, LayerError::Source))?;
+        spec.check(hasher.finish()).map(|()| out)
     }
 
     #[test]
@@ -134,5 +148,17 @@ mod tests {
             Err(LayerError::Size { actual: 4, more: true, .. })
         ));
         assert!(matches!(read(b"", b"abc", 3), Err(LayerError::Size { actual: 0, .. })));
+    }
+
+    #[test]
+    fn what_is_left_unread_is_hashed_too() {
+        let spec = BlobSpec { digest: Digest::of(b"abcdef"), size: 6 };
+        let source = [&b"abc"[..], b"", b"def"].map(|part| Ok(Bytes::from_static(part)));
+        let mut reader = BlobReader::new(source.into_iter(), Some(spec), None);
+        let mut first = [0; 1];
+        reader.read_exact(&mut first).unwrap();
+        let mut hasher = Hasher::new();
+        reader.drain(|kept| kept.iter().for_each(|part| hasher.update(part))).unwrap();
+        assert!(spec.check(hasher.finish()).is_ok());
     }
 }

@@ -1,15 +1,17 @@
 //! A layer's bytes, from the content store or the registry, to the unpacker.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 
 use super::obtain::{Layers, Obtained, Want, run};
 use super::{lanes, pipeline};
 use crate::error::Error;
+use crate::fsutil;
 use crate::layer::LayerError;
 use crate::progress::{Event, Meter, Phase};
 
@@ -18,16 +20,12 @@ pub async fn fetch(layers: &Layers, want: &Want) -> Result<Arc<Obtained>, Error>
     if let Some(obtained) = from_content(layers, want).await? {
         return Ok(obtained);
     }
-    let (feed, reader) = pipeline::channel();
+    let (feed, fed) = pipeline::channel();
     let (all, wanted) = (layers.clone(), want.clone());
     let unpacking = tokio::spawn(run(want.blob.digest, move || {
-        let mut keep = Keep::new(&all, &wanted)?;
-        let tee =
-            Tee { inner: reader, kept: keep.as_mut().map(|keep| &mut keep.file), failed: None };
-        let obtained = all.unpack(&wanted, tee)?;
-        if let Some(keep) = keep {
-            keep.finish()?;
-        }
+        let Some(mut keep) = Keep::new(&all, &wanted)? else { return all.unpack(&wanted, fed) };
+        let obtained = all.unpack(&wanted, fed.map(|read| keep.write(read?)))?;
+        keep.finish()?;
         Ok(obtained)
     }));
     let (events, image) = (layers.events().clone(), want.image.clone());
@@ -44,9 +42,7 @@ async fn from_content(layers: &Layers, want: &Want) -> Result<Option<Arc<Obtaine
     let path = layers.store().content().path(&want.blob.digest);
     let Ok(file) = File::open(&path) else { return Ok(None) };
     let (all, wanted) = (layers.clone(), want.clone());
-    let unpacked = run(want.blob.digest, move || {
-        all.unpack(&wanted, BufReader::with_capacity(256 << 10, file))
-    });
+    let unpacked = run(want.blob.digest, move || all.unpack(&wanted, fsutil::runs(file)));
     match unpacked.await {
         Ok(obtained) => Ok(Some(Arc::new(obtained))),
         Err(Error::Layer {
@@ -86,6 +82,13 @@ impl Keep {
         Ok(Some(Self { file, from, to: content.path(&want.blob.digest), done: false }))
     }
 
+    /// Writes `bytes`, and passes them on.
+    fn write(&mut self, bytes: Bytes) -> io::Result<Bytes> {
+        let lost = |source| LayerError::Write { op: "keep", path: "the blob".to_owned(), source };
+        self.file.write_all(&bytes).map_err(|e| io::Error::other(lost(e)))?;
+        Ok(bytes)
+    }
+
     /// The bytes were verified: they get their name.
     fn finish(mut self) -> Result<(), LayerError> {
         let write =
@@ -101,37 +104,5 @@ impl Drop for Keep {
         if !self.done {
             let _ = fs::remove_file(&self.from);
         }
-    }
-}
-
-/// Passes bytes through and writes them to a file.
-struct Tee<'a, R> {
-    inner: R,
-    kept: Option<&'a mut File>,
-    failed: Option<io::Error>,
-}
-
-impl<R: BufRead> BufRead for Tee<'_, R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.failed.take() {
-            Some(e) => Err(e),
-            None => self.inner.fill_buf(),
-        }
-    }
-
-    fn consume(&mut self, amount: usize) {
-        if let (Some(file), Ok(bytes)) = (&mut self.kept, self.inner.fill_buf())
-            && let Err(source) = file.write_all(&bytes[..amount])
-        {
-            let lost = LayerError::Write { op: "keep", path: "the blob".to_owned(), source };
-            self.failed = Some(io::Error::other(lost));
-        }
-        self.inner.consume(amount);
-    }
-}
-
-impl<R: BufRead> Read for Tee<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        crate::fsutil::read_buffered(self, out)
     }
 }

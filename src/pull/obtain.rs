@@ -6,10 +6,11 @@
 //! the command want it.
 
 use std::collections::HashMap;
-use std::io::BufReader;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::fetch;
@@ -17,6 +18,7 @@ use super::lanes::LANES;
 use super::options::Options;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::fsutil;
 use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Reassembler, Unpacked};
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::{DiffDir, XattrSpace};
@@ -189,8 +191,7 @@ impl Layers {
             )
             .map_err(|e| Failure::Layer(LayerError::TarSplit(e)))?;
             let record = shared.store.layers().tar_split(&record.chain)?;
-            let tar = BufReader::with_capacity(256 << 10, Reassembler::new(record, &from));
-            shared.unpack(tar, None, None)
+            shared.unpack(fsutil::runs(Reassembler::new(record, &from)), None, None)
         })
         .await
     }
@@ -199,7 +200,7 @@ impl Layers {
     pub fn unpack(
         &self,
         want: &Want,
-        source: impl std::io::BufRead + Send,
+        source: impl Iterator<Item = io::Result<Bytes>> + Send,
     ) -> Result<Obtained, Failure> {
         let (digest, size) = (want.blob.digest, want.blob.size);
         let meter =
@@ -250,7 +251,7 @@ impl Layers {
 impl Shared {
     fn unpack(
         &self,
-        source: impl std::io::BufRead + Send,
+        source: impl Iterator<Item = io::Result<Bytes>> + Send,
         blob: Option<BlobSpec>,
         meter: Option<Meter>,
     ) -> Result<Obtained, Failure> {

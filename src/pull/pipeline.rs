@@ -1,10 +1,10 @@
 //! Where the two worlds meet: bytes arrive asynchronously and are unpacked by blocking
 //! threads. One channel a layer joins them, bounded in bytes.
 
-use std::io::{self, BufRead, Read};
+use std::io;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -19,20 +19,18 @@ pub struct Feed {
     credit: Arc<Semaphore>,
 }
 
-/// The unpacking end: a blocking reader.
-pub struct FeedReader {
+/// The unpacking end, which blocks until bytes come.
+pub struct Fed {
     rx: mpsc::UnboundedReceiver<Item>,
     credit: Arc<Semaphore>,
-    current: Bytes,
     ended: bool,
 }
 
 /// A channel whose bytes in flight are bounded.
-pub fn channel() -> (Feed, FeedReader) {
+pub fn channel() -> (Feed, Fed) {
     let (tx, rx) = mpsc::unbounded_channel();
     let credit = Arc::new(Semaphore::new(WINDOW));
-    let reader = FeedReader { rx, credit: credit.clone(), current: Bytes::new(), ended: false };
-    (Feed { tx, credit }, reader)
+    (Feed { tx, credit: credit.clone() }, Fed { rx, credit, ended: false })
 }
 
 impl Feed {
@@ -46,6 +44,10 @@ impl Feed {
         while let Some(item) = stream.next().await {
             let failed = item.is_err();
             if let Ok(bytes) = &item {
+                // HTTP/2 has frames without data.
+                if bytes.is_empty() {
+                    continue;
+                }
                 let wanted = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);
                 let Ok(permit) = self.credit.acquire_many(wanted).await else { return };
                 permit.forget();
@@ -59,32 +61,29 @@ impl Feed {
     }
 }
 
-impl BufRead for FeedReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.current.is_empty() && !self.ended {
-            match self.rx.blocking_recv() {
-                Some(Ok(bytes)) if bytes.is_empty() => self.ended = true,
-                Some(Ok(bytes)) => self.current = bytes,
-                Some(Err(e)) => return Err(e),
-                None => return Err(io::Error::other(crate::layer::LayerError::Cancelled)),
-            }
+impl Iterator for Fed {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        if self.ended {
+            return None;
         }
-        Ok(&self.current)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.current.advance(amount);
-        self.credit.add_permits(amount);
+        match self.rx.blocking_recv() {
+            Some(Ok(bytes)) if bytes.is_empty() => {
+                self.ended = true;
+                None
+            }
+            Some(Ok(bytes)) => {
+                self.credit.add_permits(bytes.len().min(WINDOW));
+                Some(Ok(bytes))
+            }
+            Some(Err(e)) => Some(Err(e)),
+            None => Some(Err(io::Error::other(crate::layer::LayerError::Cancelled))),
+        }
     }
 }
 
-impl Read for FeedReader {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        crate::fsutil::read_buffered(self, out)
-    }
-}
-
-impl Drop for FeedReader {
+impl Drop for Fed {
     fn drop(&mut self) {
         // Wakes a feed that waits for credit, so that it sees nobody reads any more.
         self.credit.close();
@@ -97,19 +96,18 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn bytes_come_through_and_a_lost_feed_is_no_end() {
-        let (feed, mut reader) = channel();
-        let parts =
-            vec![Ok::<_, io::Error>(Bytes::from_static(b"ab")), Ok(Bytes::from(vec![1; 9 << 20]))];
-        let read = tokio::task::spawn_blocking(move || {
-            let mut out = Vec::new();
-            reader.read_to_end(&mut out).map(|_| out)
+        let (feed, fed) = channel();
+        let parts = [vec![1; 2], vec![], vec![1; 9 << 20], vec![1; 3]];
+        let parts = parts.map(|part| Ok::<_, io::Error>(Bytes::from(part)));
+        let lengths = tokio::task::spawn_blocking(move || {
+            fed.map(|read| read.map(|bytes| bytes.len())).collect::<io::Result<Vec<_>>>()
         });
         feed.run(futures::stream::iter(parts)).await;
-        assert_eq!(read.await.unwrap().unwrap().len(), 2 + (9 << 20));
+        assert_eq!(lengths.await.unwrap().unwrap(), [2, 9 << 20, 3]);
 
-        let (feed, mut reader) = channel();
+        let (feed, mut fed) = channel();
         drop(feed);
-        let read = tokio::task::spawn_blocking(move || reader.read_to_end(&mut Vec::new()));
-        assert!(read.await.unwrap().is_err());
+        let read = tokio::task::spawn_blocking(move || fed.next());
+        assert!(read.await.unwrap().unwrap().is_err());
     }
 }

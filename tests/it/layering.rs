@@ -202,6 +202,13 @@ fn names_crate(code: &str, name: &str) -> bool {
 }
 
 #[test]
+fn unsafe_code_is_fenced_in_one_file() {
+    let unsafely = |source: &Source| source.code.contains("unsafe");
+    let found: Vec<_> = sources().into_iter().filter(unsafely).map(|source| source.path).collect();
+    assert_eq!(found, [Path::new("digest/two.rs")]);
+}
+
+#[test]
 fn the_roots_path_names_stand_in_one_place() {
     let mut wrong = Vec::new();
     for source in sources() {

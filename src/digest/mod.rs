@@ -7,12 +7,16 @@
 //! The grammar is OCI image-spec `descriptor.md` ("Digests"), narrowed to the one
 //! algorithm that Docker's store has directories for.
 
+mod hasher;
+mod two;
+
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+
+pub use hasher::Hasher;
 
 /// A sha256 value, shown as `sha256:<64 hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,7 +40,9 @@ pub enum DigestError {
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// The 64 hex digits without the algorithm.
@@ -102,27 +108,6 @@ impl TryFrom<String> for Digest {
 
     fn try_from(text: String) -> Result<Self, DigestError> {
         text.parse()
-    }
-}
-
-/// A running sha256.
-#[derive(Clone, Default)]
-pub struct Hasher(Sha256);
-
-impl Hasher {
-    /// A hasher that has seen nothing.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes `bytes` in.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The digest of all that was taken in.
-    pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
     }
 }
 
