@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use rpull::digest::{Digest, Hasher};
 use rpull::fsutil;
-use rpull::layer::{self, BlobSpec, Job, Limits, Owners};
+use rpull::layer::{self, BlobSpec, Job, Limits, Owners, Pool};
 use rpull::overlay::{DiffDir, XattrSpace};
 
 fn main() {
@@ -79,6 +79,7 @@ fn unpack(blob: &[u8], dir: &Path) {
         limits: Limits::default(),
         owners: Owners::of_this_process(),
         meter: None,
+        pool: Pool::default(),
     };
     layer::unpack(fsutil::runs(blob), job).unwrap();
 }

@@ -55,7 +55,7 @@ impl Deref for Piece {
     }
 }
 
-/// Buffers that go round.
+/// Buffers that go round; cheap to clone. It holds as many as were ever in use at once.
 #[derive(Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 

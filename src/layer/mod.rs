@@ -24,6 +24,7 @@ mod tar_split;
 mod unpack;
 mod verify;
 
+pub use chunks::Pool;
 pub use compression::{DECODER_ROOM, Decoder};
 pub use error::LayerError;
 pub use limits::Limits;

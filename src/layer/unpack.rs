@@ -46,6 +46,8 @@ pub struct Job<'a> {
     pub owners: Owners,
     /// Counts compressed bytes.
     pub meter: Option<Meter>,
+    /// Where buffers come from: layers that have theirs from one pool use each other's.
+    pub pool: Pool,
 }
 
 /// A layer that lies unpacked.
@@ -71,12 +73,11 @@ pub fn unpack(
     source: impl Iterator<Item = io::Result<Bytes>> + Send,
     job: Job<'_>,
 ) -> Result<Unpacked, LayerError> {
-    let pool = Pool::default();
     let (to_files, files) = chunks::channel();
     let (to_hash, hash) = hashing::channel();
     let (behind, worker) = behind::channel();
     let (to_record, record) = sync_channel::<Vec<u8>>(2);
-    let Job { blob, diff, tar_split, limits, owners, meter } = job;
+    let Job { blob, diff, tar_split, limits, owners, meter, pool } = job;
     let local = blob.is_none();
     let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {

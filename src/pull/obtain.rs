@@ -19,7 +19,7 @@ use super::options::Options;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil;
-use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Reassembler, Unpacked};
+use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Pool, Reassembler, Unpacked};
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::{DiffDir, XattrSpace};
 use crate::progress::{Event, Image, LayerState, Meter, Phase, Sender};
@@ -65,6 +65,7 @@ struct Shared {
     lanes: Semaphore,
     cells: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Obtained>>>>>,
     writing: OnceCell<Lock>,
+    pool: Pool,
     turns: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -79,6 +80,7 @@ impl Layers {
             events,
             cells: Mutex::default(),
             writing: OnceCell::new(),
+            pool: Pool::default(),
             turns: Mutex::default(),
         }))
     }
@@ -265,6 +267,7 @@ impl Shared {
             limits: self.options.limits,
             owners: Owners::of_this_process(),
             meter,
+            pool: self.pool.clone(),
         };
         let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
         for text in warnings {
