@@ -4,7 +4,7 @@
 //! left to do to a file concerns nobody, until somebody looks at it: then [`Behind::settle`].
 
 use std::fs::File;
-use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::LayerError;
@@ -45,8 +45,8 @@ pub struct Task {
 }
 
 impl Task {
-    fn run(mut self) -> Result<(), LayerError> {
-        let written = self.file.write_all(&self.data);
+    fn run(self) -> Result<(), LayerError> {
+        let written = self.file.write_all_at(&self.data, 0);
         written.map_err(|e| LayerError::write("write", &self.path, e))?;
         self.meta.set(&self.file, &self.path, || Ok(()))
     }

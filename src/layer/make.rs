@@ -1,6 +1,7 @@
 //! One entry of each kind, made at its place.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
@@ -57,14 +58,17 @@ impl Extractor<'_> {
     fn make_dir(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
         let (entry, dir, umask) = (spot.entry, spot.dir, self.diff.umask());
         let mode = if self.owners.late_modes() { entry.mode | 0o700 } else { entry.mode };
-        let found = self.io("look at", spot.path, |_| overlay::stat(dir, spot.last))?;
+        let make = || overlay::make_dir(&**dir, spot.last, mode, umask);
+        let cannot = |e| LayerError::write("create directory", spot.path, e);
+        let found = match make() {
+            Ok(()) => None,
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(cannot(e)),
+            Err(_) => self.io("look at", spot.path, |_| overlay::stat(dir, spot.last))?,
+        };
         let merge = found.as_ref().is_some_and(|stat| file_type(stat) == FileType::Directory);
-        if !merge {
-            if found.is_some() {
-                self.remove(spot)?;
-            }
-            let make = |_: &mut Self| overlay::make_dir(&**dir, spot.last, mode, umask);
-            self.io("create directory", spot.path, make)?;
+        if found.is_some() && !merge {
+            self.remove(spot)?;
+            make().map_err(cannot)?;
         }
         if found.as_ref().is_some_and(overlay::is_whiteout) {
             // The layer deleted the directory and made it anew: what was in it stays gone.

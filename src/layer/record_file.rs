@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 
+use crc_fast::CrcAlgorithm;
 use data_encoding::BASE64;
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
-use flate2::write::GzEncoder;
+use flate2::write::DeflateEncoder;
 use serde::Deserialize;
 
 use super::LayerError;
@@ -54,13 +55,26 @@ pub enum Record {
     },
 }
 
-/// The compressing end of a record.
-pub struct Writer(GzEncoder<File>);
+/// The head of a gzip member without a name or a time, made by no system in particular (RFC
+/// 1952, 2.3).
+const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// The compressing end of a record. The gzip frame is written here, as its CRC is then the
+/// vectorised one of the layer's own.
+pub struct Writer {
+    deflate: DeflateEncoder<File>,
+    crc: crc_fast::Digest,
+}
 
 impl Writer {
     /// Writes into the empty `file`.
-    pub fn new(file: File) -> Self {
-        Self(GzEncoder::new(file, LEVEL))
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn new(mut file: File) -> io::Result<Self> {
+        file.write_all(&HEAD)?;
+        let crc = crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc);
+        Ok(Self { deflate: DeflateEncoder::new(file, LEVEL), crc })
     }
 
     /// Appends whole lines.
@@ -68,7 +82,8 @@ impl Writer {
     /// # Errors
     /// What writing says.
     pub fn lines(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.0.write_all(lines)
+        self.crc.update(lines);
+        self.deflate.write_all(lines)
     }
 
     /// Ends the gzip stream.
@@ -76,7 +91,11 @@ impl Writer {
     /// # Errors
     /// What writing says.
     pub fn finish(self) -> io::Result<File> {
-        self.0.finish()
+        // Both stand modulo 2^32.
+        let (crc, length) = (self.crc.finalize() as u32, self.deflate.total_in() as u32);
+        let mut file = self.deflate.finish()?;
+        file.write_all(&[crc.to_le_bytes(), length.to_le_bytes()].concat())?;
+        Ok(file)
     }
 }
 
@@ -145,7 +164,8 @@ pub fn mend(
     let last = last_positions(file, repeated)?;
     file.rewind().map_err(LayerError::TarSplit)?;
     let mut records = Records::new(&*file);
-    let mut out = Renumbering { writer: Writer::new(scratch), line: Vec::new(), position: 0 };
+    let writer = Writer::new(scratch).map_err(LayerError::TarSplit)?;
+    let mut out = Renumbering { writer, line: Vec::new(), position: 0 };
     while let Some(record) = records.next()? {
         let Record::File { name, size, crc, position } = record else {
             let Record::Segment(bytes) = record else { continue };

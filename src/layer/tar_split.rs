@@ -182,11 +182,21 @@ impl Recorder {
 /// Appends a line of raw bytes.
 pub fn write_segment(out: &mut Vec<u8>, bytes: &[u8], position: u64) {
     out.extend_from_slice(br#"{"type":2,"payload":""#);
-    let start = out.len();
-    out.resize(start + BASE64.encode_len(bytes.len()), 0);
-    BASE64.encode_mut(bytes, &mut out[start..]);
+    encode(out, bytes);
     // Writing to a Vec cannot fail.
     let _ = writeln!(out, r#"","position":{position}}}"#);
+}
+
+/// Appends `bytes` as base64. Most of a header is zeros, which need no looking up.
+fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
+    const ZEROS: [u8; 48] = [0; 48];
+    for run in bytes.chunks(ZEROS.len()) {
+        let start = out.len();
+        out.resize(start + BASE64.encode_len(run.len()), b'A');
+        if *run != ZEROS {
+            BASE64.encode_mut(run, &mut out[start..]);
+        }
+    }
 }
 
 /// Appends a file's line.
@@ -217,6 +227,10 @@ pub fn write_file(out: &mut Vec<u8>, name: &[u8], size: u64, crc: Option<u64>, p
 
 /// Escapes as Go's encoding/json does.
 fn escape(out: &mut Vec<u8>, text: &str) {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !br#""\<>&"#.contains(&byte);
+    if text.bytes().all(plain) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for c in text.chars() {
         match c {
             '"' => out.extend_from_slice(br#"\""#),
@@ -256,6 +270,22 @@ mod tests {
             file(b"\xff", 0, None),
             "{\"type\":1,\"name_raw\":\"/w==\",\"payload\":null,\"position\":7}\n"
         );
+    }
+
+    #[test]
+    fn raw_bytes_are_base64_whatever_of_them_is_zero() {
+        for length in [0, 1, 47, 48, 49, 95, 96, 97, 98, 512, 1000] {
+            for zeros in [0..0, 0..48, 1..49, 48..96, 50..400, 0..1000] {
+                let mut bytes = vec![0xa5; length];
+                let (start, end) = (zeros.start.min(length), zeros.end.min(length));
+                bytes[start..end].fill(0);
+                let mut out = Vec::new();
+                write_segment(&mut out, &bytes, 3);
+                let expected = BASE64.encode(&bytes);
+                let line = format!("{{\"type\":2,\"payload\":\"{expected}\",\"position\":3}}\n");
+                assert_eq!(String::from_utf8(out).unwrap(), line);
+            }
+        }
     }
 
     #[test]

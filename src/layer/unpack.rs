@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use bytes::Bytes;
@@ -86,8 +86,7 @@ pub fn unpack(
             decode(source, local, &pool, &to_files, &to_hash)
         })?;
         let hashing = spawn(scope, "hash", move || Ok(hashing::hash_all(&hash)))?;
-        let recording =
-            spawn(scope, "record", move || write_record(Writer::new(tar_split), &record))?;
+        let recording = spawn(scope, "record", move || write_record(tar_split, &record))?;
         let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, owners, behind);
         let unpacked = entries(files, extractor, &limits, blob.map(|blob| blob.size), to_record);
@@ -179,10 +178,8 @@ fn classify(error: io::Error, kind: Compression) -> LayerError {
     })
 }
 
-fn write_record(
-    mut writer: Writer,
-    lines: &std::sync::mpsc::Receiver<Vec<u8>>,
-) -> Result<(), LayerError> {
+fn write_record(file: File, lines: &Receiver<Vec<u8>>) -> Result<(), LayerError> {
+    let mut writer = Writer::new(file).map_err(LayerError::TarSplit)?;
     for lines in lines {
         writer.lines(&lines).map_err(LayerError::TarSplit)?;
     }
