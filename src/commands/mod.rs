@@ -12,6 +12,7 @@ pub mod tag;
 pub mod umount;
 
 use std::io::Read;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ use rpull::registry::{Explicit, Registry, RegistryOptions, Secret};
 use rpull::store::Store;
 
 use crate::cli::flags::{Cli, Command, Format, Global};
+
+/// Threads that carry bytes, at most: they keep up with any line.
+const MOST_CARRIERS: usize = 4;
 
 /// What every verb needs of the flags.
 pub struct Context {
@@ -128,13 +132,15 @@ fn password_from_stdin() -> Result<String, Error> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// The runtime for what speaks to registries.
+/// The runtime for what speaks to registries. Its threads only carry bytes, and two that take
+/// turns cost more than one: half of the cores carry more than the other half can unpack.
 ///
 /// # Errors
 /// The kernel gives no threads.
 pub fn runtime() -> Result<Runtime, Error> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads((cores / 2).clamp(1, MOST_CARRIERS))
         .enable_all()
         .build()
         .map_err(|e| Error::Other(format!("cannot start: {e}")))
