@@ -17,8 +17,9 @@ INTRODUCTION = """\
 Written by `benches/run`; do not edit. How to repeat it: `benches/README.md`.
 
 The registry is docker-registry on loopback with its data on disk. Every run starts with an
-empty store (on disk: a fresh ext4, loop-mounted), with daemons up and `sync` done before the clock starts; tools take turns, run
-by run. Wall and cpu are seconds, cpu that of the client and of the daemon's whole process
+empty store (on disk: a fresh ext4, loop-mounted), with daemons up, the blobs in the page cache
+and `sync` done before the clock starts; free memory was touched once before; tools take turns,
+run by run. Wall and cpu are seconds, cpu that of the client and of the daemon's whole process
 tree, without the registry's. RSS is the peak of the client's largest process plus that of
 the daemon's processes, in MiB. Figures are medians.
 """

@@ -19,8 +19,12 @@ const LARGEST: u64 = 64 << 10;
 /// Files of a batch: enough that a handover costs nothing beside them.
 const BATCH: usize = 64;
 
-/// Bytes of data of a batch, which keep their chunks in memory.
+/// Bytes of data of a batch.
 const BATCH_BYTES: usize = 512 << 10;
+
+/// Chunks that a batch may keep alive. The open batch, the one that waits and the one that is
+/// written keep three times as many, which must be fewer than a layer has.
+const BATCH_CHUNKS: usize = 2;
 
 /// Batches that may wait. With the one that grows and the one that is written, they bound
 /// the open files of a layer.
@@ -64,6 +68,7 @@ pub struct Behind {
     tx: SyncSender<Message>,
     batch: Vec<Task>,
     bytes: usize,
+    chunks: usize,
     settled: bool,
 }
 
@@ -73,7 +78,8 @@ pub struct Worker(Receiver<Message>);
 /// Both ends.
 pub fn channel() -> (Behind, Worker) {
     let (tx, rx) = sync_channel(DEPTH);
-    (Behind { tx, batch: Vec::with_capacity(BATCH), bytes: 0, settled: true }, Worker(rx))
+    let batch = Vec::with_capacity(BATCH);
+    (Behind { tx, batch, bytes: 0, chunks: 0, settled: true }, Worker(rx))
 }
 
 impl Behind {
@@ -82,6 +88,12 @@ impl Behind {
     /// # Errors
     /// [`LayerError::Cancelled`] if the worker failed, whose own error says why.
     pub fn add(&mut self, task: Task) -> Result<(), LayerError> {
+        if !self.batch.last().is_some_and(|last| last.data.is_beside(&task.data)) {
+            if self.chunks == BATCH_CHUNKS {
+                self.hand_over()?;
+            }
+            self.chunks += 1;
+        }
         self.bytes += task.data.len();
         self.batch.push(task);
         self.settled = false;
@@ -107,7 +119,7 @@ impl Behind {
 
     fn hand_over(&mut self) -> Result<(), LayerError> {
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        self.bytes = 0;
+        (self.bytes, self.chunks) = (0, 0);
         self.send(Message::Files(batch))
     }
 

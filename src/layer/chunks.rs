@@ -2,7 +2,7 @@
 //! hash and unpack them, without a copy.
 
 use std::ops::{Deref, Range};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use super::LayerError;
@@ -12,14 +12,17 @@ use super::compression;
 /// small enough to stay in a cache between the threads.
 pub const CHUNK: usize = 512 << 10;
 
-/// How many chunks may wait for one consumer.
-pub const DEPTH: usize = 4;
+/// Chunks of one layer at most, wherever they are: being filled, waiting, being read, or kept for
+/// a small file. Those that are kept are fewer (`layer/behind`), so there is always one that
+/// comes back.
+const CHUNKS: usize = 12;
 
-/// A run of uncompressed bytes, in a buffer that goes back to its pool.
+/// A run of uncompressed bytes, in a buffer that goes back to where it was lent.
 pub struct Run {
     buffer: Vec<u8>,
     bytes: Range<usize>,
     pool: Pool,
+    back: SyncSender<()>,
 }
 
 impl Deref for Run {
@@ -35,6 +38,8 @@ impl Drop for Run {
         if let Ok(mut free) = self.pool.0.lock() {
             free.push(std::mem::take(&mut self.buffer));
         }
+        // There is room for all; and the lender may be gone.
+        let _ = self.back.try_send(());
     }
 }
 
@@ -47,6 +52,13 @@ pub struct Piece {
     range: Range<usize>,
 }
 
+impl Piece {
+    /// Whether `other` keeps the same chunk.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.chunk, &other.chunk)
+    }
+}
+
 impl Deref for Piece {
     type Target = [u8];
 
@@ -55,29 +67,48 @@ impl Deref for Piece {
     }
 }
 
-/// Buffers that go round; cheap to clone. It holds as many as were ever in use at once.
+/// Buffers that nobody uses now, of all layers of a command; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Pool {
-    /// A buffer with room for [`CHUNK`] bytes from a decoder; what it holds is of no meaning.
+/// Lends the buffers of one layer.
+pub struct Lender {
+    pool: Pool,
+    left: Receiver<()>,
+    back: SyncSender<()>,
+}
+
+impl Lender {
+    /// Lends what `pool` has, and makes more, up to the number that a layer may have.
+    pub fn new(pool: Pool) -> Self {
+        let (back, left) = sync_channel(CHUNKS);
+        (0..CHUNKS).for_each(|_| {
+            let _ = back.try_send(());
+        });
+        Self { pool, left, back }
+    }
+
+    /// A buffer with room for [`CHUNK`] bytes from a decoder, once one is left; what it holds is of
+    /// no meaning.
     pub fn take(&self) -> Vec<u8> {
-        let kept = self.0.lock().ok().and_then(|mut free| free.pop());
+        // It holds a sender itself, so this ends with a buffer that comes back.
+        let _ = self.left.recv();
+        let kept = self.pool.0.lock().ok().and_then(|mut free| free.pop());
         kept.unwrap_or_else(|| vec![0; compression::DECODER_ROOM + CHUNK])
     }
 
     /// The `bytes` of `buffer` as a chunk.
     pub fn chunk(&self, buffer: Vec<u8>, bytes: Range<usize>) -> Chunk {
-        Arc::new(Run { buffer, bytes, pool: self.clone() })
+        Arc::new(Run { buffer, bytes, pool: self.pool.clone(), back: self.back.clone() })
     }
 }
 
 /// The decoder's end.
-pub type ChunkSender = SyncSender<Result<Chunk, LayerError>>;
+pub type ChunkSender = Sender<Result<Chunk, LayerError>>;
 
-/// A channel of chunks, and its reading end.
-pub fn channel() -> (ChunkSender, ChunkStream) {
-    let (tx, rx) = sync_channel(DEPTH);
+/// A channel of chunks, and its reading end. What bounds it is how many chunks there are.
+pub fn stream() -> (ChunkSender, ChunkStream) {
+    let (tx, rx) = channel();
     (tx, ChunkStream { rx, current: None, position: 0, offset: 0, ended: false })
 }
 

@@ -25,10 +25,10 @@ use super::LayerError;
 const SEGMENT: usize = 1 << 20;
 
 /// How many bytes of lines are gathered before they are handed on.
-const BATCH: usize = 256 << 10;
+const BATCH: usize = 128 << 10;
 
 /// Where gathered lines go.
-pub type LineSink = Box<dyn FnMut(Vec<u8>) -> Result<Vec<u8>, LayerError> + Send>;
+pub type LineSink = Box<dyn FnMut(Vec<u8>) -> Result<(), LayerError> + Send>;
 
 /// Writes a layer's record while the layer is read.
 pub struct Recorder {
@@ -64,11 +64,11 @@ impl Repeated {
 }
 
 impl Recorder {
-    /// A recorder whose lines go to `sink`, which gives back an empty buffer.
+    /// A recorder whose lines go to `sink`.
     pub fn new(sink: LineSink) -> Self {
         Self {
             sink,
-            lines: Vec::with_capacity(BATCH + 4096),
+            lines: empty_batch(),
             pending: Vec::new(),
             position: 0,
             names: HashSet::new(),
@@ -173,10 +173,15 @@ impl Recorder {
     fn line_done(&mut self) -> Result<(), LayerError> {
         self.position += 1;
         if self.lines.len() >= BATCH {
-            self.lines = (self.sink)(std::mem::take(&mut self.lines))?;
+            (self.sink)(std::mem::replace(&mut self.lines, empty_batch()))?;
         }
         Ok(())
     }
+}
+
+/// Room for a batch and the line that ends it.
+fn empty_batch() -> Vec<u8> {
+    Vec::with_capacity(BATCH + 4096)
 }
 
 /// Appends a line of raw bytes.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::LayerError;
 use super::behind;
-use super::chunks::{self, ChunkSender, ChunkStream, Pool};
+use super::chunks::{self, ChunkSender, ChunkStream, Lender, Pool};
 use super::compression::{Compression, Decoder};
 use super::extract::{Extracted, Extractor, OpenFile};
 use super::hashing::{self, Handed, HashSender};
@@ -73,7 +73,7 @@ pub fn unpack(
     source: impl Iterator<Item = io::Result<Bytes>> + Send,
     job: Job<'_>,
 ) -> Result<Unpacked, LayerError> {
-    let (to_files, files) = chunks::channel();
+    let (to_files, files) = chunks::stream();
     let (to_hash, hash) = hashing::channel();
     let (behind, worker) = behind::channel();
     let (to_record, record) = sync_channel::<Vec<u8>>(2);
@@ -82,8 +82,8 @@ pub fn unpack(
     let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
         let decoding = spawn(scope, "inflate", move || {
-            let source = BlobReader::new(source, blob, meter);
-            decode(source, local, &pool, &to_files, &to_hash)
+            let source = BlobReader::new(source, blob, meter, to_hash.clone());
+            decode(source, local, &Lender::new(pool), &to_files, &to_hash)
         })?;
         let hashing = spawn(scope, "hash", move || Ok(hashing::hash_all(&hash)))?;
         let recording = spawn(scope, "record", move || write_record(tar_split, &record))?;
@@ -133,42 +133,37 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 fn decode<S: Iterator<Item = io::Result<Bytes>>>(
     source: BlobReader<S>,
     local: bool,
-    pool: &Pool,
+    lender: &Lender,
     files: &ChunkSender,
     hash: &HashSender,
 ) -> Result<(), LayerError> {
     let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
     loop {
-        let mut buffer = pool.take();
+        let mut buffer = lender.take();
         let made = match decoder.fill(&mut buffer) {
-            Ok(made) if made.is_empty() => return drain(decoder.source(), hash),
+            Ok(made) if made.is_empty() => return drain(decoder.source()),
             Ok(made) => made,
             Err(e) => {
                 let error = classify(e, decoder.kind());
                 if matches!(error, LayerError::Decompress { .. }) {
-                    drain(decoder.source(), hash)?;
+                    drain(decoder.source())?;
                 }
                 let _ = files.send(Err(LayerError::Cancelled));
                 return Err(error);
             }
         };
-        let chunk = pool.chunk(buffer, made);
-        let read = decoder.source().take_kept();
-        let _ = hash.send(Handed { read, made: Some(chunk.clone()) });
+        let chunk = lender.chunk(buffer, made);
+        let _ = hash.send(Handed::Made(chunk.clone()));
         if files.send(Ok(chunk)).is_err() {
-            return drain(decoder.source(), hash);
+            return drain(decoder.source());
         }
     }
 }
 
 fn drain<S: Iterator<Item = io::Result<Bytes>>>(
     source: &mut BlobReader<S>,
-    hash: &HashSender,
 ) -> Result<(), LayerError> {
-    let drained = source.drain(|read| {
-        let _ = hash.send(Handed { read, made: None });
-    });
-    drained.map_err(|e| LayerError::from_io(e, LayerError::Source))
+    source.drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
 }
 
 fn classify(error: io::Error, kind: Compression) -> LayerError {
@@ -197,8 +192,7 @@ fn entries(
     let mut tar = TarReader::new(chunks, limits.pax);
     let mut record = Recorder::new(Box::new(move |lines| {
         // If the writer is gone, its own error is the one to tell.
-        record.send(lines).map_err(|_| LayerError::Cancelled)?;
-        Ok(Vec::with_capacity(512 << 10))
+        record.send(lines).map_err(|_| LayerError::Cancelled)
     }));
     let mut count = 0;
     while let Some(entry) = tar.next(&mut record)? {

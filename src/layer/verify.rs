@@ -1,10 +1,11 @@
-//! What a blob must be, and the reader that counts its bytes and keeps them for their digest.
+//! What a blob must be, and the reader that counts its bytes and has them hashed.
 
 use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
 
 use super::LayerError;
+use super::hashing::{Handed, HashSender};
 use crate::digest::Digest;
 use crate::progress::Meter;
 
@@ -30,39 +31,32 @@ impl BlobSpec {
     }
 }
 
-/// Reads what `S` brings, which must be as many bytes as `spec` says, and keeps all of it to be
-/// hashed elsewhere.
+/// Reads what `S` brings, which must be as many bytes as `spec` says, and hands all of it to
+/// the thread that hashes, whether it is used or not.
 pub struct BlobReader<S> {
     source: S,
     spec: Option<BlobSpec>,
     meter: Option<Meter>,
+    hash: HashSender,
     current: Bytes,
     count: u64,
     ended: bool,
-    kept: Vec<Bytes>,
 }
 
 impl<S: Iterator<Item = io::Result<Bytes>>> BlobReader<S> {
     /// Counts the bytes of `source` against `spec`. Without one they may be any number, and
-    /// none are kept.
-    pub fn new(source: S, spec: Option<BlobSpec>, meter: Option<Meter>) -> Self {
-        let (current, kept) = (Bytes::new(), Vec::new());
-        Self { source, spec, meter, current, count: 0, ended: false, kept }
+    /// are not hashed.
+    pub fn new(source: S, spec: Option<BlobSpec>, meter: Option<Meter>, hash: HashSender) -> Self {
+        Self { source, spec, meter, hash, current: Bytes::new(), count: 0, ended: false }
     }
 
-    /// What was read since this was last asked for.
-    pub fn take_kept(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.kept)
-    }
-
-    /// Reads the rest, and passes it to `kept`.
+    /// Reads the rest, to have it hashed.
     ///
     /// # Errors
     /// [`LayerError::Size`], or the source's own.
-    pub fn drain(&mut self, mut kept: impl FnMut(Vec<Bytes>)) -> io::Result<()> {
+    pub fn drain(&mut self) -> io::Result<()> {
         loop {
             let n = self.fill_buf()?.len();
-            kept(self.take_kept());
             if n == 0 {
                 return Ok(());
             }
@@ -89,9 +83,8 @@ impl<S: Iterator<Item = io::Result<Bytes>>> BlobReader<S> {
         if more || self.ended && self.count != spec.size {
             return Err(LayerError::Size { expected: spec.size, actual: self.count, more });
         }
-        if n > 0 {
-            self.kept.push(self.current.clone());
-        }
+        // Who hashes ends after this reader.
+        let _ = self.hash.send(Handed::Read(self.current.clone()));
         Ok(())
     }
 }
@@ -118,21 +111,17 @@ impl<S: Iterator<Item = io::Result<Bytes>>> Read for BlobReader<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Hasher;
+    use crate::layer::hashing;
 
     fn read(bytes: &[u8], digest_of: &[u8], size: u64) -> Result<Vec<u8>, LayerError> {
         let spec = BlobSpec { digest: Digest::of(digest_of), size };
         let source = bytes.chunks(2).map(|part| Ok(Bytes::copy_from_slice(part)));
-        let mut reader = BlobReader::new(source, Some(spec), None);
-        let (mut out, mut hasher) = (Vec::new(), Hasher::new());
-        let mut hash = |kept: Vec<Bytes>| kept.iter().for_each(|part| hasher.update(part));
-        (&mut reader)
-            .take(1)
-            .read_to_end(&mut out)
-            .and_then(|_| reader.read_to_end(&mut out))
-            .and_then(|_| reader.drain(&mut hash))
-            .map_err(|e| LayerError::from_io(e, LayerError::Source))?;
-        spec.check(hasher.finish()).map(|()| out)
+        let (hash, handed) = hashing::channel();
+        let mut reader = BlobReader::new(source, Some(spec), None, hash);
+        let mut out = Vec::new();
+        reader.read_to_end(&mut out).map_err(|e| LayerError::from_io(e, LayerError::Source))?;
+        drop(reader);
+        spec.check(hashing::hash_all(&handed).blob).map(|()| out)
     }
 
     #[test]
@@ -154,11 +143,12 @@ mod tests {
     fn what_is_left_unread_is_hashed_too() {
         let spec = BlobSpec { digest: Digest::of(b"abcdef"), size: 6 };
         let source = [&b"abc"[..], b"", b"def"].map(|part| Ok(Bytes::from_static(part)));
-        let mut reader = BlobReader::new(source.into_iter(), Some(spec), None);
+        let (hash, handed) = hashing::channel();
+        let mut reader = BlobReader::new(source.into_iter(), Some(spec), None, hash);
         let mut first = [0; 1];
         reader.read_exact(&mut first).unwrap();
-        let mut hasher = Hasher::new();
-        reader.drain(|kept| kept.iter().for_each(|part| hasher.update(part))).unwrap();
-        assert!(spec.check(hasher.finish()).is_ok());
+        reader.drain().unwrap();
+        drop(reader);
+        assert!(spec.check(hashing::hash_all(&handed).blob).is_ok());
     }
 }

@@ -8,8 +8,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Compressed bytes of one layer that may wait to be unpacked.
+/// Compressed bytes of one layer that were read and are not yet both decoded and hashed.
 const WINDOW: usize = 2 << 20;
+
+/// Bytes that are handed over at once, at most: what waits to be hashed beside the tar
+/// (`layer/hashing`) and what is decoded must leave room for more.
+const RUN: usize = WINDOW / 4;
 
 type Item = io::Result<Bytes>;
 
@@ -42,22 +46,48 @@ impl Feed {
     {
         let mut stream = std::pin::pin!(stream);
         while let Some(item) = stream.next().await {
-            let failed = item.is_err();
-            if let Ok(bytes) = &item {
-                // HTTP/2 has frames without data.
-                if bytes.is_empty() {
-                    continue;
+            let mut bytes = match item {
+                Ok(bytes) => bytes,
+                Err(e) => return drop(self.tx.send(Err(io::Error::other(e)))),
+            };
+            // HTTP/2 has frames without data.
+            while !bytes.is_empty() {
+                let run = bytes.split_to(bytes.len().min(RUN));
+                let Some(run) = Credited::new(run, &self.credit).await else { return };
+                if self.tx.send(Ok(Bytes::from_owner(run))).is_err() {
+                    return;
                 }
-                let wanted = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);
-                let Ok(permit) = self.credit.acquire_many(wanted).await else { return };
-                permit.forget();
-            }
-            if self.tx.send(item.map_err(io::Error::other)).is_err() || failed {
-                return;
             }
         }
         // An empty run marks the end: a sender that is merely dropped was cancelled.
         let _ = self.tx.send(Ok(Bytes::new()));
+    }
+}
+
+/// Bytes that give their credit back when nobody holds them any more.
+struct Credited {
+    bytes: Bytes,
+    credit: Arc<Semaphore>,
+}
+
+impl Credited {
+    /// Waits until there is credit; `None` if the reader is gone.
+    async fn new(bytes: Bytes, credit: &Arc<Semaphore>) -> Option<Self> {
+        let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        credit.acquire_many(wanted).await.ok()?.forget();
+        Some(Self { bytes, credit: credit.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Credited {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Credited {
+    fn drop(&mut self) {
+        self.credit.add_permits(self.bytes.len());
     }
 }
 
@@ -73,11 +103,7 @@ impl Iterator for Fed {
                 self.ended = true;
                 None
             }
-            Some(Ok(bytes)) => {
-                self.credit.add_permits(bytes.len().min(WINDOW));
-                Some(Ok(bytes))
-            }
-            Some(Err(e)) => Some(Err(e)),
+            Some(item) => Some(item),
             None => Some(Err(io::Error::other(crate::layer::LayerError::Cancelled))),
         }
     }
@@ -103,7 +129,9 @@ mod tests {
             fed.map(|read| read.map(|bytes| bytes.len())).collect::<io::Result<Vec<_>>>()
         });
         feed.run(futures::stream::iter(parts)).await;
-        assert_eq!(lengths.await.unwrap().unwrap(), [2, 9 << 20, 3]);
+        let lengths = lengths.await.unwrap().unwrap();
+        assert_eq!(lengths.iter().sum::<usize>(), 2 + (9 << 20) + 3);
+        assert!(lengths.iter().all(|length| (1..=RUN).contains(length)), "{lengths:?}");
 
         let (feed, mut fed) = channel();
         drop(feed);
