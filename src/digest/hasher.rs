@@ -52,8 +52,8 @@ impl Hasher {
     }
 
     /// Takes the bytes of each in. On processors with instructions for sha256 it costs as much
-    /// as one and a third of the larger, as each step of one fills the time in which the other waits
-    /// for its own.
+    /// as one and a third of the larger, as each step of one fills the time in which the other
+    /// waits for its own.
     pub fn update_two((a, a_bytes): (&mut Self, &[u8]), (b, b_bytes): (&mut Self, &[u8])) {
         let (a_blocks, a_rest) = a.fill_up(a_bytes).as_chunks();
         let (b_blocks, b_rest) = b.fill_up(b_bytes).as_chunks();
@@ -97,7 +97,7 @@ impl Hasher {
         let (now, left) = bytes.split_at(bytes.len().min(64 - held));
         self.rest[held..held + now.len()].copy_from_slice(now);
         self.count += now.len() as u64;
-        if self.held() == 0 && !now.is_empty() {
+        if self.held() == 0 {
             compress256(&mut self.state, &[self.rest]);
         }
         left

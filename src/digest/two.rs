@@ -2,8 +2,8 @@
 //!
 //! A processor that has instructions for sha256 needs about four cycles for each, and each
 //! needs the one before: alone, they leave it idle half of the time. A layer is hashed twice,
-//! as it is served and as it is unpacked, so there are two to fill that time with: both at once cost a
-//! third less than one after the other (`cargo bench -- sha256`).
+//! as it is served and as it is unpacked, so there are two to fill that time with: both at once
+//! cost a third less than one after the other (`cargo bench -- sha256`).
 //!
 //! This is the one file with unsafe code: a function that is compiled for those instructions may
 //! be called only where they are known to be. There is no other unsafe operation in it.

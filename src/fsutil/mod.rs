@@ -50,8 +50,13 @@ pub fn read_buffered(reader: &mut impl BufRead, out: &mut [u8]) -> io::Result<us
     Ok(n)
 }
 
+/// Bytes from somewhere, in runs that can be shared without a copy.
+pub trait Runs: Iterator<Item = io::Result<Bytes>> {}
+
+impl<I: Iterator<Item = io::Result<Bytes>>> Runs for I {}
+
 /// What `reader` brings, in runs of up to 256 KiB, to its end or its first error.
-pub fn runs(mut reader: impl Read) -> impl Iterator<Item = io::Result<Bytes>> {
+pub fn runs(mut reader: impl Read) -> impl Runs {
     let mut failed = false;
     std::iter::from_fn(move || {
         if failed {

@@ -33,6 +33,19 @@ impl Deref for Run {
     }
 }
 
+impl Run {
+    /// Room for [`CHUNK`] bytes from a decoder; what it holds is of no meaning.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// The `bytes` of the room as a chunk.
+    pub fn filled(mut self, bytes: Range<usize>) -> Chunk {
+        self.bytes = bytes;
+        Arc::new(self)
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         if let Ok(mut free) = self.pool.0.lock() {
@@ -88,18 +101,13 @@ impl Lender {
         Self { pool, left, back }
     }
 
-    /// A buffer with room for [`CHUNK`] bytes from a decoder, once one is left; what it holds is of
-    /// no meaning.
-    pub fn take(&self) -> Vec<u8> {
+    /// An empty run, once one is left.
+    pub fn take(&self) -> Run {
         // It holds a sender itself, so this ends with a buffer that comes back.
         let _ = self.left.recv();
         let kept = self.pool.0.lock().ok().and_then(|mut free| free.pop());
-        kept.unwrap_or_else(|| vec![0; compression::DECODER_ROOM + CHUNK])
-    }
-
-    /// The `bytes` of `buffer` as a chunk.
-    pub fn chunk(&self, buffer: Vec<u8>, bytes: Range<usize>) -> Chunk {
-        Arc::new(Run { buffer, bytes, pool: self.pool.clone(), back: self.back.clone() })
+        let buffer = kept.unwrap_or_else(|| vec![0; compression::DECODER_ROOM + CHUNK]);
+        Run { buffer, bytes: 0..0, pool: self.pool.clone(), back: self.back.clone() }
     }
 }
 

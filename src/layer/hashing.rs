@@ -42,29 +42,44 @@ pub struct Digests {
 
 /// Hashes until the decoder is done.
 pub fn hash_all(handed: &Receiver<Handed>) -> Digests {
-    let (mut blob, mut tar) = (Hasher::new(), Hasher::new());
-    let (mut waiting, mut length) = (Vec::new(), 0);
+    let mut both = Both::default();
     for handed in handed {
-        let chunk = match handed {
-            Handed::Read(bytes) => {
-                length += bytes.len();
-                waiting.push(bytes);
-                if length <= WAITING {
-                    continue;
-                }
-                None
-            }
-            Handed::Made(chunk) => Some(chunk),
-        };
-        let mut made = chunk.as_deref().map_or(&[][..], |chunk| chunk);
-        for read in waiting.drain(..) {
-            let (beside, later) = made.split_at(read.len().min(made.len()));
-            Hasher::update_two((&mut blob, &read), (&mut tar, beside));
-            made = later;
+        match handed {
+            Handed::Read(bytes) => both.read(bytes),
+            Handed::Made(chunk) => both.made(&chunk),
         }
-        tar.update(made);
-        length = 0;
     }
-    waiting.iter().for_each(|read| blob.update(read));
-    Digests { blob: blob.finish(), tar: tar.finish() }
+    both.made(&[]);
+    Digests { blob: both.blob.finish(), tar: both.tar.finish() }
+}
+
+#[derive(Default)]
+struct Both {
+    blob: Hasher,
+    tar: Hasher,
+    waiting: Vec<Bytes>,
+    /// Bytes of all that waits.
+    length: usize,
+}
+
+impl Both {
+    /// Has `bytes` of the blob wait for bytes of the tar, unless too many wait already.
+    fn read(&mut self, bytes: Bytes) {
+        self.length += bytes.len();
+        self.waiting.push(bytes);
+        if self.length > WAITING {
+            self.made(&[]);
+        }
+    }
+
+    /// Hashes bytes of the tar, beside all that waits.
+    fn made(&mut self, mut tar: &[u8]) {
+        for read in self.waiting.drain(..) {
+            let (beside, later) = tar.split_at(read.len().min(tar.len()));
+            Hasher::update_two((&mut self.blob, &read), (&mut self.tar, beside));
+            tar = later;
+        }
+        self.tar.update(tar);
+        self.length = 0;
+    }
 }

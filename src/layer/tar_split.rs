@@ -232,23 +232,24 @@ pub fn write_file(out: &mut Vec<u8>, name: &[u8], size: u64, crc: Option<u64>, p
 
 /// Escapes as Go's encoding/json does.
 fn escape(out: &mut Vec<u8>, text: &str) {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !br#""\<>&"#.contains(&byte);
-    if text.bytes().all(plain) {
-        return out.extend_from_slice(text.as_bytes());
-    }
-    for c in text.chars() {
-        match c {
-            '"' => out.extend_from_slice(br#"\""#),
-            '\\' => out.extend_from_slice(br"\\"),
-            '\n' => out.extend_from_slice(br"\n"),
-            '\r' => out.extend_from_slice(br"\r"),
-            '\t' => out.extend_from_slice(br"\t"),
-            '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+    let special =
+        |c| matches!(c, '\0'..='\x1f' | '"' | '\\' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
+    let mut done = 0;
+    for (at, found) in text.match_indices(special) {
+        out.extend_from_slice(&text.as_bytes()[done..at]);
+        done = at + found.len();
+        match found {
+            "\"" => out.extend_from_slice(br#"\""#),
+            "\\" => out.extend_from_slice(br"\\"),
+            "\n" => out.extend_from_slice(br"\n"),
+            "\r" => out.extend_from_slice(br"\r"),
+            "\t" => out.extend_from_slice(br"\t"),
+            other => other.chars().for_each(|c| {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }),
         }
     }
+    out.extend_from_slice(&text.as_bytes()[done..]);
 }
 
 #[cfg(test)]

@@ -13,8 +13,6 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use bytes::Bytes;
-
 use super::LayerError;
 use super::behind;
 use super::chunks::{self, ChunkSender, ChunkStream, Lender, Pool};
@@ -28,6 +26,7 @@ use super::record_file::{self, Writer};
 use super::tar_reader::{Entry, TarReader};
 use super::tar_split::{Recorder, Repeated};
 use super::verify::{BlobReader, BlobSpec};
+use crate::fsutil::Runs;
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
 use crate::progress::Meter;
@@ -63,16 +62,13 @@ pub struct Unpacked {
     pub warnings: Vec<String>,
 }
 
-/// Unpacks what `source` brings as `job` says. On an error the directory holds rubbish, which is the
-/// caller's to remove.
+/// Unpacks what `source` brings as `job` says. On an error the directory holds rubbish, which
+/// is the caller's to remove.
 ///
 /// # Errors
 /// [`LayerError`]; where the content is broken and the blob is not the one that was asked
 /// for, the latter is said.
-pub fn unpack(
-    source: impl Iterator<Item = io::Result<Bytes>> + Send,
-    job: Job<'_>,
-) -> Result<Unpacked, LayerError> {
+pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
     let (to_files, files) = chunks::stream();
     let (to_hash, hash) = hashing::channel();
     let (behind, worker) = behind::channel();
@@ -130,7 +126,7 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 /// Reads the whole source in chunks for both consumers. When they stop early, or the
 /// stream is broken, the rest is read for its digest alone: a blob that is not the one
 /// asked for must be called that.
-fn decode<S: Iterator<Item = io::Result<Bytes>>>(
+fn decode<S: Runs>(
     source: BlobReader<S>,
     local: bool,
     lender: &Lender,
@@ -139,8 +135,8 @@ fn decode<S: Iterator<Item = io::Result<Bytes>>>(
 ) -> Result<(), LayerError> {
     let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
     loop {
-        let mut buffer = lender.take();
-        let made = match decoder.fill(&mut buffer) {
+        let mut run = lender.take();
+        let made = match decoder.fill(run.room()) {
             Ok(made) if made.is_empty() => return drain(decoder.source()),
             Ok(made) => made,
             Err(e) => {
@@ -152,7 +148,7 @@ fn decode<S: Iterator<Item = io::Result<Bytes>>>(
                 return Err(error);
             }
         };
-        let chunk = lender.chunk(buffer, made);
+        let chunk = run.filled(made);
         let _ = hash.send(Handed::Made(chunk.clone()));
         if files.send(Ok(chunk)).is_err() {
             return drain(decoder.source());
@@ -160,9 +156,7 @@ fn decode<S: Iterator<Item = io::Result<Bytes>>>(
     }
 }
 
-fn drain<S: Iterator<Item = io::Result<Bytes>>>(
-    source: &mut BlobReader<S>,
-) -> Result<(), LayerError> {
+fn drain<S: Runs>(source: &mut BlobReader<S>) -> Result<(), LayerError> {
     source.drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
 }
 

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use super::LayerError;
 use super::hashing::{Handed, HashSender};
 use crate::digest::Digest;
+use crate::fsutil::{self, Runs};
 use crate::progress::Meter;
 
 /// What a blob must be.
@@ -43,7 +44,7 @@ pub struct BlobReader<S> {
     ended: bool,
 }
 
-impl<S: Iterator<Item = io::Result<Bytes>>> BlobReader<S> {
+impl<S: Runs> BlobReader<S> {
     /// Counts the bytes of `source` against `spec`. Without one they may be any number, and
     /// are not hashed.
     pub fn new(source: S, spec: Option<BlobSpec>, meter: Option<Meter>, hash: HashSender) -> Self {
@@ -66,12 +67,10 @@ impl<S: Iterator<Item = io::Result<Bytes>>> BlobReader<S> {
 
     /// Lets `current` be what comes next.
     fn next(&mut self) -> Result<(), LayerError> {
-        match self.source.next() {
-            Some(read) => {
-                let wrap = |e| LayerError::from_io(e, LayerError::Source);
-                self.current = read.map_err(wrap)?;
-            }
-            None => self.ended = true,
+        match self.source.next().transpose() {
+            Ok(Some(read)) => self.current = read,
+            Ok(None) => self.ended = true,
+            Err(e) => return Err(LayerError::from_io(e, LayerError::Source)),
         }
         let n = self.current.len() as u64;
         self.count += n;
@@ -89,7 +88,7 @@ impl<S: Iterator<Item = io::Result<Bytes>>> BlobReader<S> {
     }
 }
 
-impl<S: Iterator<Item = io::Result<Bytes>>> BufRead for BlobReader<S> {
+impl<S: Runs> BufRead for BlobReader<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() && !self.ended {
             self.next().map_err(LayerError::into_io)?;
@@ -102,9 +101,9 @@ impl<S: Iterator<Item = io::Result<Bytes>>> BufRead for BlobReader<S> {
     }
 }
 
-impl<S: Iterator<Item = io::Result<Bytes>>> Read for BlobReader<S> {
+impl<S: Runs> Read for BlobReader<S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        crate::fsutil::read_buffered(self, out)
+        fsutil::read_buffered(self, out)
     }
 }
 

@@ -6,11 +6,9 @@
 //! the command want it.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::fetch;
@@ -18,7 +16,7 @@ use super::lanes::LANES;
 use super::options::Options;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::fsutil;
+use crate::fsutil::{self, Runs};
 use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Pool, Reassembler, Unpacked};
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::{DiffDir, XattrSpace};
@@ -199,11 +197,7 @@ impl Layers {
     }
 
     /// Unpacks `source`, which blocks; `want` says what it must be.
-    pub fn unpack(
-        &self,
-        want: &Want,
-        source: impl Iterator<Item = io::Result<Bytes>> + Send,
-    ) -> Result<Obtained, Failure> {
+    pub fn unpack(&self, want: &Want, source: impl Runs + Send) -> Result<Obtained, Failure> {
         let (digest, size) = (want.blob.digest, want.blob.size);
         let meter =
             Meter::new(self.0.events.clone(), want.image.clone(), digest, Phase::Unpack, size);
@@ -253,7 +247,7 @@ impl Layers {
 impl Shared {
     fn unpack(
         &self,
-        source: impl Iterator<Item = io::Result<Bytes>> + Send,
+        source: impl Runs + Send,
         blob: Option<BlobSpec>,
         meter: Option<Meter>,
     ) -> Result<Obtained, Failure> {

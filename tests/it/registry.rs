@@ -285,10 +285,7 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
 fn redirects_that_lead_nowhere() {
     let pushed = pushed("test/redirect-loop");
     let to = |location: &'static str| {
-        Proxy::new(move |_, path| match path.contains("/blobs/") {
-            true => Fault::Instead("307 Temporary Redirect", location, ""),
-            false => Fault::None,
-        })
+        Proxy::every("/blobs/", Fault::Instead("307 Temporary Redirect", location, ""))
     };
     let around = to("Location: /v2/test/redirect-loop/blobs/again\r\n");
     Puller::new().fails(5, &[&around.name(&pushed.name())], "over 10 redirects");
@@ -392,10 +389,7 @@ fn large(repository: &str) -> Pushed {
 #[test]
 fn a_slow_line_is_pulled_over_several_connections() {
     let pushed = large("test/slow");
-    let slow = |_: &str, path: &str| {
-        if path.contains("/blobs/") { Fault::Slow(2 << 20) } else { Fault::None }
-    };
-    let proxy = Proxy::new(slow);
+    let proxy = Proxy::every("/blobs/", Fault::Slow(2 << 20));
     let (puller, since) = (Puller::new(), std::time::Instant::now());
     puller.pulls(&[&proxy.name(&pushed.name())], &[]);
     let alone = 6.0;
@@ -407,10 +401,7 @@ fn a_slow_line_is_pulled_over_several_connections() {
 #[test]
 fn a_slow_registry_that_knows_no_parts_is_pulled_over_one() {
     let pushed = large("test/slow-whole");
-    let slow = |_: &str, path: &str| {
-        if path.contains("/blobs/") { Fault::SlowWhole(4 << 20) } else { Fault::None }
-    };
-    let proxy = Proxy::new(slow);
+    let proxy = Proxy::every("/blobs/", Fault::SlowWhole(4 << 20));
     let puller = Puller::new();
     puller.pulls(&[&proxy.name(&pushed.name())], &[]);
     // The config, the blob, and the part that showed it.

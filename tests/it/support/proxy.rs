@@ -63,6 +63,11 @@ impl Proxy {
         })
     }
 
+    /// A way where every request whose path holds `text` meets `fault`.
+    pub fn every(text: &'static str, fault: Fault) -> Self {
+        Self::new(move |_, path| if path.contains(text) { fault.clone() } else { Fault::None })
+    }
+
     /// The name of what was pushed, by this way.
     pub fn name(&self, pushed: &str) -> String {
         pushed.replace(&Hub::shared().host, &self.host)
