@@ -28,7 +28,7 @@ impl Rm {
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store();
         store.must_exist()?;
-        let _lock = store.lock_exclusive(&|what| {
+        let _lock = store.lock(rpull::store::Mode::Exclusive, &|what| {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "waiting for {what}");
         })?;

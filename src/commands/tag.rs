@@ -32,7 +32,7 @@ impl Tag {
         }
         let store = context.store();
         let id = store.find(&self.source)?;
-        let _lock = store.lock_shared(&|_| {})?;
+        let _lock = store.lock(rpull::store::Mode::Shared, &|_| {})?;
         let target = self.target.clone().with_default_tag().0;
         store.names().update(|names| names.set(&target, id))?;
         Ok(store.images().set_last_updated(&id, &jiff::Timestamp::now().to_string())?)

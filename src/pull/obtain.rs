@@ -22,7 +22,7 @@ use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::{DiffDir, XattrSpace};
 use crate::progress::{Event, Image, LayerState, Meter, Phase, Sender};
 use crate::registry::Registry;
-use crate::store::{LayerRecord, Lock, Staged, Store, StoreError};
+use crate::store::{LayerRecord, Lock, Mode, Staged, Store, StoreError};
 
 /// How often a layer that another process fetches is looked for.
 const POLL: Duration = Duration::from_millis(100);
@@ -95,7 +95,9 @@ impl Layers {
             }
             blocking(move || {
                 store.prepare()?;
-                store.lock_shared(&|what| events.send(Event::Waiting { what: what.to_owned() }))
+                store.lock(Mode::Shared, &|what| {
+                    events.send(Event::Waiting { what: what.to_owned() })
+                })
             })
             .await
         };

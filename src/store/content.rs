@@ -90,7 +90,7 @@ impl Content {
         mut descriptor: Descriptor,
         reference: &Reference,
     ) -> Result<(), StoreError> {
-        let _lock = lock::exclusive(&self.layout, "names", &|_| {})?;
+        let _lock = lock::exclusive(&self.layout.lock("names"), &|_| {})?;
         descriptor.annotations.insert(NAME.to_owned(), reference.canonical());
         let mut index = self.index()?;
         let name = descriptor.annotations.get(NAME);
@@ -108,7 +108,7 @@ impl Content {
         if !self.layout.content().is_dir() {
             return Ok(());
         }
-        let _lock = lock::exclusive(&self.layout, "names", &|_| {})?;
+        let _lock = lock::exclusive(&self.layout.lock("names"), &|_| {})?;
         let mut index = self.index()?;
         let before = index.manifests.len();
         index.manifests.retain(|entry| !gone.contains(&entry.digest));

@@ -29,7 +29,7 @@ pub use distribution::{Distribution, Source};
 pub use error::StoreError;
 pub use images::Images;
 pub use layers::{LayerRecord, Layers};
-pub use lock::Lock;
+pub use lock::{Entrance, Lock, Mode, POLL};
 pub use references::{Names, References};
 pub use remove::Removed;
 pub use stage::Staged;
@@ -106,30 +106,57 @@ impl Store {
         Staged::new(&self.layout, journal)
     }
 
-    /// Keeps removals away while it is held. `waiting` hears who is waited for.
+    /// Waits for the store lock: shared for a command that adds, exclusive for a removal.
+    /// `waiting` is called with a description of the holder if there is one.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn lock_shared(&self, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError> {
-        self.prepare()?;
-        lock::shared(&self.layout, "store", waiting)
+    /// [`StoreError`] if the root cannot be prepared or the lock files cannot be opened.
+    pub fn lock(&self, mode: Mode, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError> {
+        let mut entrance = self.entrance(mode)?;
+        lock::wait(waiting, || entrance.attempt())
     }
 
-    /// Keeps everybody away while it is held.
+    /// The way to the store lock, for a caller that waits in its own manner.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn lock_exclusive(&self, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError> {
+    /// [`StoreError`] if the root cannot be prepared.
+    pub fn entrance(&self, mode: Mode) -> Result<Entrance, StoreError> {
         self.prepare()?;
-        lock::exclusive(&self.layout, "store", waiting)
+        Ok(Entrance::new(&self.layout, mode))
     }
 
-    /// The right to fetch a blob, or who has it.
+    /// Waits for the store lock as a command that only reads. It needs no prepared root.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Fs`] if locking fails.
+    pub fn lock_to_read(&self, waiting: &dyn Fn(&str)) -> Result<Option<Lock>, StoreError> {
+        lock::wait(waiting, || self.attempt_to_read())
+    }
+
+    /// Tries once what [`lock_to_read`](Self::lock_to_read) waits for; the holder's
+    /// description if a removal is running.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if locking fails.
+    pub fn attempt_to_read(&self) -> Result<Result<Option<Lock>, String>, StoreError> {
+        lock::attempt_to_read(&self.layout)
+    }
+
+    /// Tries once to take the right to fetch the layer `digest`; the holder's description if
+    /// another process has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the lock file cannot be opened.
     pub fn try_lock_layer(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
-        lock::try_passing(&self.layout, &format!("layer-{}", digest.hex()))
+        lock::try_passing(&self.layout.lock(&format!("layer-{}", digest.hex())))
+    }
+
+    /// The same for the config `digest`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the lock file cannot be opened.
+    pub fn try_lock_config(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
+        lock::try_passing(&self.layout.lock(&format!("config-{}", digest.hex())))
     }
 
     /// The root's path.

@@ -95,7 +95,7 @@ impl Names {
     /// # Errors
     /// [`StoreError`].
     pub fn update<T>(&self, change: impl FnOnce(&mut References) -> T) -> Result<T, StoreError> {
-        let _lock = lock::exclusive(&self.layout, "names", &|_| {})?;
+        let _lock = lock::exclusive(&self.layout.lock("names"), &|_| {})?;
         let before = self.load()?;
         let mut after = before.clone();
         let result = change(&mut after);
