@@ -52,6 +52,14 @@ pub enum Error {
     /// `--policy never`, and the image is not there.
     #[error("{0} is not in the store, and the policy is never to pull")]
     NotPresent(String),
+    /// `--policy never`, and the image that is there is damaged.
+    #[error("{image} is damaged in the store ({why}), and the policy is never to pull")]
+    Damaged {
+        /// The image as it was named.
+        image: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -115,7 +123,7 @@ impl Error {
             Self::Registry(error) => of_registry(error),
             Self::Store(error) => of_store(error),
             Self::Layer { source, .. } => of_layer(source),
-            Self::DiffId { .. } => Kind::Integrity,
+            Self::DiffId { .. } | Self::Damaged { .. } => Kind::Integrity,
             Self::Interrupted => Kind::Interrupted,
             Self::Mount { source, .. } => of_io(source),
             Self::Other(_) => Kind::Other,
@@ -142,6 +150,15 @@ impl Error {
                 Some(format!("if the image is trusted, raise the limit with {flag}"))
             }
             Self::NotPresent(_) => Some("pull it without --policy never".to_owned()),
+            Self::Damaged { .. } => {
+                Some("pull it without --policy never: that repairs it".to_owned())
+            }
+            Self::Store(StoreError::DamagedNames { .. }) => {
+                Some("restore this file from a backup, or move it away and pull the images again".to_owned())
+            }
+            Self::Store(StoreError::Damaged { .. }) => {
+                Some("pull the image again: that repairs what is damaged in the store".to_owned())
+            }
             Self::Reference(_) => {
                 Some("names look like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned())
             }
@@ -206,7 +223,7 @@ fn of_store(error: &StoreError) -> Kind {
     match error {
         StoreError::Fs(error) => of_io(&error.source),
         StoreError::NoStore(_) | StoreError::NoSuchImage(_) => Kind::NotFound,
-        StoreError::Damaged { .. } => Kind::Integrity,
+        StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => Kind::Integrity,
         StoreError::Ambiguous { .. } | StoreError::Reference(_) => Kind::Usage,
         StoreError::Dockerd { .. } | StoreError::InUse { .. } => Kind::Busy,
         StoreError::Random(_) => Kind::Other,

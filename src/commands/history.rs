@@ -28,7 +28,7 @@ impl History {
     /// # Errors
     /// The image is not there.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store();
+        let store = context.store_to_read()?;
         let lines = store.history_lines(&store.find(&self.image)?)?;
         if context.json() {
             return output::json(&lines);

@@ -28,7 +28,7 @@ impl Images {
     /// # Errors
     /// The store cannot be read.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let mut lines = context.store().image_lines()?;
+        let mut lines = context.store_to_read()?.image_lines()?;
         if let Some(name) = &self.name {
             let wanted: rpull::reference::Reference = name.parse()?;
             let repository = wanted.repository().to_string();

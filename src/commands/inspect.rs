@@ -21,7 +21,7 @@ impl Inspect {
     /// # Errors
     /// The first image that is not there.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store();
+        let store = context.store_to_read()?;
         let one = |word: &String| Ok(store.inspect(&store.find(word)?)?);
         let all = self.images.iter().map(one).collect::<Result<Vec<_>, Error>>()?;
         output::json(&all)

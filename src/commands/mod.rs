@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use rpull::error::Error;
 use rpull::oci::Platform;
 use rpull::registry::{Explicit, Registry, RegistryOptions, Secret};
-use rpull::store::Store;
+use rpull::store::{Lock, Store};
 
 use crate::cli::flags::{Cli, Command, Format, Global};
 
@@ -34,6 +34,26 @@ pub struct Context {
     /// The flags of all commands.
     pub global: Global,
     root: PathBuf,
+}
+
+/// A store that is locked for reading.
+pub struct Reading {
+    store: Store,
+    _lock: Option<Lock>,
+}
+
+impl std::ops::Deref for Reading {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Tells on standard error which lock is waited for.
+pub fn waiting(what: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "waiting for {what}");
 }
 
 /// Runs what the command line says.
@@ -74,6 +94,17 @@ impl Context {
     /// The store that the flags name.
     pub fn store(&self) -> Store {
         Store::at(&self.root, self.global.content.as_deref())
+    }
+
+    /// The store that the flags name, locked for a command that only reads it: no removal runs
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The lock cannot be taken.
+    pub fn store_to_read(&self) -> Result<Reading, Error> {
+        let store = self.store();
+        let lock = store.lock_to_read(&waiting)?;
+        Ok(Reading { store, _lock: lock })
     }
 
     /// Whether results are printed as JSON.

@@ -40,7 +40,7 @@ impl Mount {
     /// # Errors
     /// The image is not there; the kernel refuses.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store();
+        let store = context.store_to_read()?;
         let mut stack = store.mount_stack(&store.find(&self.image)?)?;
         let target = self.target.clone().unwrap_or_else(|| PathBuf::from("DIR"));
         stack.upper = match (&self.upper, &self.work) {

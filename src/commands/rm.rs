@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use rpull::error::Error;
-use rpull::store::Removed;
+use rpull::store::{Mode, Removed};
 
-use super::Context;
+use super::{Context, waiting};
 use crate::cli::output;
 
 /// Remove images
@@ -28,10 +28,7 @@ impl Rm {
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store();
         store.must_exist()?;
-        let _lock = store.lock(rpull::store::Mode::Exclusive, &|what| {
-            use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "waiting for {what}");
-        })?;
+        let _lock = store.lock(Mode::Exclusive, &waiting)?;
         for image in &self.images {
             for removed in store.remove(image, self.force)? {
                 output::line(&shown(context, &removed))?;

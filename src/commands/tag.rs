@@ -4,8 +4,9 @@ use clap::Args;
 
 use rpull::error::Error;
 use rpull::reference::Reference;
+use rpull::store::Mode;
 
-use super::Context;
+use super::{Context, waiting};
 
 /// Give an image another name
 #[derive(Debug, Args)]
@@ -31,8 +32,10 @@ impl Tag {
             )));
         }
         let store = context.store();
+        store.must_exist()?;
+        // Held from the look-up on: the image cannot go away before it has its new name.
+        let _lock = store.lock(Mode::Shared, &waiting)?;
         let id = store.find(&self.source)?;
-        let _lock = store.lock(rpull::store::Mode::Shared, &|_| {})?;
         let target = self.target.clone().with_default_tag().0;
         store.names().update(|names| names.set(&target, id))?;
         Ok(store.images().set_last_updated(&id, &jiff::Timestamp::now().to_string())?)

@@ -147,13 +147,23 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
     File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
-/// The file's text, or `None` if there is no such file.
+/// The file's text, or `None` if there is no such file. Bytes that are not UTF-8 become
+/// U+FFFD, so that damaged content is a matter for whoever parses it.
 ///
 /// # Errors
 /// [`FsError`].
 pub fn read_optional(path: &Path) -> Result<Option<String>, FsError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    let bytes = read_optional_bytes(path)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The file's bytes, or `None` if there is no such file.
+///
+/// # Errors
+/// [`FsError`].
+pub fn read_optional_bytes(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).at("read", path),
     }

@@ -40,6 +40,13 @@ impl CacheId {
         }
     }
 
+    /// The id of a directory that may be a container's: dockerd puts `-init` behind the one
+    /// below a container's own (moby layer/layer_store.go `initMount`).
+    pub fn of_container(text: &str) -> Option<Self> {
+        let plain: Self = text.strip_suffix("-init").unwrap_or(text).parse().ok()?;
+        Some(if plain.0 == text { plain } else { Self(text.to_owned()) })
+    }
+
     /// The directory's name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -112,6 +119,9 @@ mod tests {
         let link = LinkId::generate().unwrap();
         assert_eq!(link.as_str().parse::<LinkId>().unwrap(), link);
         assert!("../../etc".parse::<CacheId>().is_err());
+        let init = format!("{cache}-init");
+        assert_eq!(CacheId::of_container(&init).unwrap().as_str(), init);
+        assert_eq!(CacheId::of_container("../x-init"), None);
         assert!("lower".parse::<LinkId>().is_err());
     }
 }

@@ -10,8 +10,12 @@
 //!     committed                0600  empty; once a child exists
 //! overlay2/l/<link-id>         ->    ../<cache-id>/diff
 //! ```
+//!
+//! dockerd mounts by these files alone: a layer's `link` and `lower`, and what the symlinks in
+//! `l/` lead to.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -65,12 +69,13 @@ impl OverlayRoot {
         self.dir(id).join("work")
     }
 
-    /// The names in the directory that could be layers.
+    /// The directories of layers, those of dockerd's containers among them.
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn cache_ids(&self) -> Result<Vec<CacheId>, FsError> {
-        Ok(fsutil::names_in(&self.0)?.iter().filter_map(|name| name.parse().ok()).collect())
+    pub fn all(&self) -> Result<Vec<CacheId>, FsError> {
+        let names = fsutil::names_in(&self.0)?;
+        Ok(names.iter().filter_map(|name| CacheId::of_container(name)).collect())
     }
 
     /// Makes a layer's directory with an empty `diff`, its link and its symlink.
@@ -81,26 +86,37 @@ impl OverlayRoot {
         let dir = self.dir(id);
         fsutil::ensure_dir(&dir, 0o710)?;
         fsutil::ensure_dir(&dir.join("diff"), 0o755)?;
-        let name = self.0.join(LINKS).join(link.as_str());
-        symlink(format!("../{id}/diff"), &name).at("create symlink", &name)?;
+        let name = self.link_path(link);
+        symlink(link_target(id), &name).at("create symlink", &name)?;
         fsutil::write_new(&dir.join("link"), link.as_str().as_bytes(), 0o644)
     }
 
-    /// Puts the layer above `parent`: writes `lower`, makes `work`, marks the parent as
-    /// committed.
+    /// Puts the layer above `parent`, or makes it a base: writes `lower`, makes `work`, marks
+    /// the parent as committed. What a killed process wrote for another parent is replaced.
     ///
     /// # Errors
-    /// [`FsError`].
-    pub fn set_parent(&self, id: &CacheId, parent: &CacheId) -> Result<(), FsError> {
-        let dir = self.dir(id);
-        let lower = self.lower_of_child(parent)?;
-        fsutil::write_new(&dir.join("lower"), lower.as_bytes(), 0o644)?;
-        fsutil::ensure_dir(&dir.join("work"), 0o700)?;
-        let committed = self.dir(parent).join("committed");
+    /// [`FsError`], also if the parent has no valid link.
+    pub fn set_parent(&self, id: &CacheId, parent: Option<&CacheId>) -> Result<(), FsError> {
+        let (lower, work) = (self.dir(id).join("lower"), self.work(id));
+        let Some(parent) = parent else {
+            fsutil::remove(&lower)?;
+            return fsutil::remove(&work);
+        };
+        let text = self.lower_of_child(parent)?;
+        if fsutil::read_optional(&lower)?.as_ref() != Some(&text) {
+            fsutil::write_atomic(&lower, text.as_bytes(), 0o644)?;
+        }
+        fsutil::ensure_dir(&work, 0o700)?;
+        let committed = self.committed(parent);
         if !committed.exists() {
             fsutil::write_atomic(&committed, b"", 0o600)?;
         }
         Ok(())
+    }
+
+    /// Whether the layer is marked as having a child.
+    pub fn is_committed(&self, id: &CacheId) -> bool {
+        self.committed(id).is_file()
     }
 
     /// Takes `committed` from a layer that has no child after all.
@@ -108,31 +124,103 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`].
     pub fn uncommit(&self, id: &CacheId) -> Result<(), FsError> {
-        fsutil::remove(&self.dir(id).join("committed"))
+        fsutil::remove(&self.committed(id))
     }
 
-    /// The link id of a layer.
+    /// The link id of a layer; `None` if its file is missing or malformed.
     ///
     /// # Errors
-    /// [`FsError`] if it is missing or malformed.
-    pub fn link(&self, id: &CacheId) -> Result<LinkId, FsError> {
-        let path = self.dir(id).join("link");
-        let text = fs::read_to_string(&path).at("read", &path)?;
-        text.parse().map_err(std::io::Error::other).at("read", &path)
+    /// [`FsError`] if it cannot be read.
+    pub fn link(&self, id: &CacheId) -> Result<Option<LinkId>, FsError> {
+        let text = fsutil::read_optional(&self.dir(id).join("link"))?;
+        Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// The links below a layer, nearest first: `l/AAA:l/BBB`; empty on a base.
+    /// Gives a layer the link id `link`: writes its `link`, and lets `l/<link>` lead to it,
+    /// wherever that led before. Readers see the old symlink or the new one.
     ///
     /// # Errors
     /// [`FsError`].
-    pub fn lower(&self, id: &CacheId) -> Result<String, FsError> {
-        Ok(fsutil::read_optional(&self.dir(id).join("lower"))?.unwrap_or_default())
+    pub fn set_link(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
+        fsutil::write_atomic(&self.dir(id).join("link"), link.as_str().as_bytes(), 0o644)?;
+        let name = self.link_path(link);
+        let random = fsutil::random_hex::<6>().at("create symlink", &name)?;
+        let temporary = self.0.join(LINKS).join(format!(".tmp-{random}"));
+        symlink(link_target(id), &temporary).at("create symlink", &temporary)?;
+        fs::rename(&temporary, &name).at("create symlink", &name)
+    }
+
+    /// Removes `l/<link>`, if it leads to the layer.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn remove_link(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
+        if self.leads_to(link, id) { fsutil::remove(&self.link_path(link)) } else { Ok(()) }
+    }
+
+    /// Removes symlinks that a killed process did not finish.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn remove_temporary_links(&self) -> Result<(), FsError> {
+        let dir = self.0.join(LINKS);
+        let names = fsutil::names_in(&dir)?;
+        names
+            .iter()
+            .filter(|name| name.starts_with(".tmp-"))
+            .try_for_each(|name| fsutil::remove(&dir.join(name)))
+    }
+
+    /// Whether `l/<link>` leads to the layer, in exactly the form that dockerd writes.
+    pub fn leads_to(&self, link: &LinkId, id: &CacheId) -> bool {
+        fs::read_link(self.link_path(link))
+            .is_ok_and(|to| to.as_os_str() == link_target(id).as_str())
     }
 
     /// The layer that a link leads to, if it leads to one.
-    pub fn behind(&self, link: &LinkId) -> Option<CacheId> {
-        let target = fs::read_link(self.0.join(LINKS).join(link.as_str())).ok()?;
+    pub fn layer_at(&self, link: &LinkId) -> Option<CacheId> {
+        let target = fs::read_link(self.link_path(link)).ok()?;
         target.parent()?.file_name()?.to_str()?.parse().ok()
+    }
+
+    /// All links that lead to the layer.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn links_to(&self, id: &CacheId) -> Result<Vec<LinkId>, FsError> {
+        let names = fsutil::names_in(&self.0.join(LINKS))?;
+        let links = names.iter().filter_map(|name| name.parse().ok());
+        Ok(links.filter(|link| self.leads_to(link, id)).collect())
+    }
+
+    /// The links below a layer, nearest first; empty on a base.
+    ///
+    /// # Errors
+    /// [`FsError`] if `lower` cannot be read or is malformed.
+    pub fn lower_links(&self, id: &CacheId) -> Result<Vec<LinkId>, FsError> {
+        let path = self.dir(id).join("lower");
+        let Some(text) = fsutil::read_optional(&path)? else { return Ok(Vec::new()) };
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "it is not a list of links");
+        let link = |part: &str| part.strip_prefix("l/").and_then(|link| link.parse().ok());
+        let links: Option<Vec<LinkId>> = text.split(':').map(link).collect();
+        links.ok_or_else(malformed).at("read", &path)
+    }
+
+    /// What `lower` of the layer must be above `parent`; `None` for a base. The parent's own
+    /// `lower` is taken as it is.
+    ///
+    /// # Errors
+    /// [`FsError`] if the parent has no valid link.
+    pub fn expected_lower(&self, parent: Option<&CacheId>) -> Result<Option<String>, FsError> {
+        parent.map(|parent| self.lower_of_child(parent)).transpose()
+    }
+
+    /// The text of a layer's `lower`; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`FsError`] if it cannot be read.
+    pub fn lower(&self, id: &CacheId) -> Result<Option<String>, FsError> {
+        fsutil::read_optional(&self.dir(id).join("lower"))
     }
 
     /// The `diff` directories below a layer, nearest first.
@@ -140,32 +228,41 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`].
     pub fn lower_diffs(&self, id: &CacheId) -> Result<Vec<PathBuf>, FsError> {
-        let lower = self.lower(id)?;
-        let links = lower.split(':').filter_map(|part| part.strip_prefix("l/")?.parse().ok());
-        Ok(links.filter_map(|link| self.behind(&link)).map(|id| self.diff(&id)).collect())
+        let links = self.lower_links(id)?;
+        Ok(links.iter().filter_map(|link| self.layer_at(link)).map(|id| self.diff(&id)).collect())
     }
 
-    /// Removes a layer's directory and its symlink.
+    /// Removes a layer's directory and its symlinks: the one of its `link`, and `link` itself.
     ///
     /// # Errors
     /// [`FsError`].
     pub fn remove_layer(&self, id: &CacheId, link: Option<&LinkId>) -> Result<(), FsError> {
-        let own = self.link(id).ok();
-        for link in link.into_iter().chain(&own) {
-            // Never take away a link that leads elsewhere.
-            let name = self.0.join(LINKS).join(link.as_str());
-            let leads_here =
-                fs::read_link(&name).is_ok_and(|to| to.starts_with(format!("../{id}")));
-            if leads_here {
-                fsutil::remove(&name)?;
-            }
-        }
+        let own = self.link(id).unwrap_or_default();
+        // One that leads elsewhere belongs to another layer.
+        link.into_iter().chain(&own).try_for_each(|link| self.remove_link(id, link))?;
         fsutil::remove(&self.dir(id))
     }
 
     fn lower_of_child(&self, parent: &CacheId) -> Result<String, FsError> {
-        let own = format!("{LINKS}/{}", self.link(parent)?);
-        let rest = self.lower(parent)?;
-        Ok(if rest.is_empty() { own } else { format!("{own}:{rest}") })
+        let path = self.dir(parent).join("link");
+        let missing = || io::Error::new(io::ErrorKind::InvalidData, "it is not a link id");
+        let link = self.link(parent)?.ok_or_else(missing).at("read", &path)?;
+        let own = format!("{LINKS}/{link}");
+        Ok(match self.lower(parent)? {
+            Some(rest) => format!("{own}:{rest}"),
+            None => own,
+        })
     }
+
+    fn committed(&self, id: &CacheId) -> PathBuf {
+        self.dir(id).join("committed")
+    }
+
+    fn link_path(&self, link: &LinkId) -> PathBuf {
+        self.0.join(LINKS).join(link.as_str())
+    }
+}
+
+fn link_target(id: &CacheId) -> String {
+    format!("../{id}/diff")
 }

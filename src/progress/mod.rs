@@ -105,21 +105,23 @@ pub enum Event {
     },
 }
 
-/// What becomes of a layer, in Docker's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of a layer. A layer passes the states in this order, leaves out some, and never
+/// goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LayerState {
-    /// In the store already.
-    AlreadyExists,
     /// Will be fetched.
     PullingFsLayer,
     /// Waits for a free download.
     Waiting,
+    /// The content is in the store under another chain and is copied locally. If that turns
+    /// out to be damaged, the layer is downloaded.
+    Copying,
     /// Bytes are coming.
     Downloading,
     /// All bytes are here and their digest is right.
     DownloadComplete,
-    /// The content is in the store under another chain and is copied locally.
-    Copying,
+    /// In the store already.
+    AlreadyExists,
     /// Committed.
     PullComplete,
 }

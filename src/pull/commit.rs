@@ -1,78 +1,98 @@
 //! Making it real, in order: layers from the base up, then the image, then its names.
 
 use std::fs::File;
-use std::sync::Arc;
 
-use super::obtain::{Obtained, blocking};
+use super::obtain::{Layers, blocking};
 use super::plan::{Plan, Planned, Step};
 use super::resolve::Found;
 use super::{Pulled, Session};
 use crate::error::Error;
-use crate::oci::{Descriptor, Document, ImageConfig, ImageId};
+use crate::oci::{ChainId, Descriptor, Document, ImageConfig, ImageId};
 use crate::progress::{Event, Image, LayerState, Status};
 use crate::reference::Reference;
-use crate::store::{LayerRecord, Store, StoreError};
+use crate::store::{Established, LayerRecord, Store, StoreError};
+
+/// How often a layer is obtained anew at most, where other processes stage it and give up.
+const ROUNDS: usize = 10;
 
 /// Commits an image's layers.
 pub async fn layers(session: &Session<'_>, image: &Image, plan: Plan) -> Result<(), Error> {
-    session.layers.begin_writing().await?;
+    let suspects = suspects(session, &plan).await?;
     let mut parent: Option<LayerRecord> = None;
-    for Planned { blob, diff_id, chain, step } in plan.layers {
-        let record = match step {
-            Step::Present(record) => record,
-            Step::DryRun => continue,
-            Step::Obtain(obtaining) => {
-                let obtained = obtaining.done().await?;
-                if obtained.diff_id != diff_id {
-                    let (expected, actual) = (diff_id, obtained.diff_id);
-                    return Err(Error::DiffId { layer: blob.digest, expected, actual });
-                }
-                let _turn = session.layers.turn(chain).await;
-                let record = one(session, &obtained, parent.take(), chain).await?;
-                let (image, layer) = (image.clone(), blob.digest);
-                session.events.send(Event::Layer { image, layer, state: LayerState::PullComplete });
-                record
-            }
-        };
+    for planned in plan.layers {
+        let (blob, diff_id) = (planned.want.blob.digest, planned.diff_id);
+        let record = one(&session.layers, planned, parent.take(), &suspects).await?;
         let (store, repository) = (session.store.clone(), image.repository().clone());
-        blocking(move || store.distribution().record(&blob.digest, &diff_id, &repository)).await?;
+        blocking(move || store.distribution().record(&blob, &diff_id, &repository)).await?;
         parent = Some(record);
     }
     Ok(())
 }
 
-async fn one(
-    session: &Session<'_>,
-    obtained: &Arc<Obtained>,
-    parent: Option<LayerRecord>,
-    chain: crate::oci::ChainId,
-) -> Result<LayerRecord, Error> {
-    if let Some(record) = session.store.layers().get(&chain)? {
-        return Ok(record);
-    }
-    let (store, diff_id) = (session.store.clone(), obtained.diff_id);
-    let commit = |(staged, size)| {
-        blocking(move || store.layers().commit(staged, parent.as_ref(), diff_id, size))
-    };
-    let mut staged = obtained.staged.lock().await;
-    if let Some(staged) = staged.take() {
-        return commit((staged, obtained.size)).await;
-    }
-    drop(staged);
-    // Someone has committed it under another chain: the same blob twice in an image, or in
-    // two images on different bases.
-    commit(again(session, obtained).await?).await
+/// The planned layers whose directory another record names as well: only one can be right.
+async fn suspects(session: &Session<'_>, plan: &Plan) -> Result<Vec<ChainId>, Error> {
+    let chains = plan.layers.iter().filter_map(|layer| layer.want.place);
+    let chains: Vec<ChainId> = chains.map(|(_, chain)| chain).collect();
+    let store = session.store.clone();
+    blocking(move || store.layers().with_shared_directory(&chains)).await
 }
 
-async fn again(
-    session: &Session<'_>,
-    obtained: &Obtained,
-) -> Result<(crate::store::Staged, u64), Error> {
-    let records = session.store.layers().by_diff_id(&obtained.diff_id)?;
-    let missing =
-        || Error::Other(format!("layer {} went away while it was copied", obtained.diff_id));
-    let copy = session.layers.copy_of(records.into_iter().next().ok_or_else(missing)?).await?;
-    Ok((copy.staged.into_inner().ok_or_else(missing)?, copy.size))
+/// The record of one layer above `parent`: the one that is there if it is right, else of what
+/// was obtained.
+async fn one(
+    layers: &Layers,
+    planned: Planned,
+    parent: Option<LayerRecord>,
+    suspects: &[ChainId],
+) -> Result<LayerRecord, Error> {
+    let Planned { mut want, diff_id, step } = planned;
+    // Held until the layer is committed: dropped before, what this process staged is removed.
+    let mut obtained = match step {
+        Step::Obtain(obtaining) => Some(obtaining.done().await?),
+        Step::Present | Step::DryRun => None,
+    };
+    let chain = ChainId::above(parent.as_ref().map(|parent| parent.chain), diff_id);
+    let _turn = layers.turn(chain).await;
+    let mut suspect =
+        suspects.contains(&chain).then(|| "another layer names its directory".to_owned());
+    for _ in 0..ROUNDS {
+        // What this process unpacked has its true diff id; the config promised another one.
+        if let Some(actual) =
+            obtained.as_ref().filter(|it| it.staged.is_some()).map(|it| it.diff_id)
+            && actual != diff_id
+        {
+            return Err(Error::DiffId { layer: want.blob.digest, expected: diff_id, actual });
+        }
+        let (store, below, known) = (layers.store().clone(), parent.clone(), want.broken.clone());
+        let established =
+            blocking(move || store.layers().establish(below.as_ref(), diff_id, known.as_ref()));
+        match (established.await?, suspect.take()) {
+            (Established::Layer(record), None) => {
+                if obtained.is_some() {
+                    layers.say(&want, LayerState::PullComplete);
+                }
+                return Ok(record);
+            }
+            (Established::Missing, _) => obtained = Some(layers.obtain_anew(&want).await?),
+            (Established::Layer(record), Some(why)) | (Established::Suspect(record, why), _) => {
+                if layers.is_intact(&record).await? {
+                    let (store, below) = (layers.store().clone(), parent.clone());
+                    blocking(move || store.layers().repair(&record, below.as_ref())).await?;
+                    continue;
+                }
+                let text = format!(
+                    "layer {} is damaged ({why}); it is replaced",
+                    want.blob.digest.short()
+                );
+                layers.events().send(Event::Warning { image: Some(want.image.clone()), text });
+                want.broken = Some(record.cache_id);
+            }
+        }
+    }
+    Err(Error::Other(format!(
+        "layer {} could not be committed: it was removed each time it was there; is another program writing to this root?",
+        want.blob.digest
+    )))
 }
 
 /// Stores the image, then lets its names mean it.

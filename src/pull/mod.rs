@@ -11,6 +11,7 @@ mod options;
 mod pipeline;
 mod plan;
 mod resolve;
+mod states;
 
 use std::sync::Arc;
 
@@ -103,6 +104,9 @@ async fn one(session: &Session<'_>, image: &Image) -> Result<Pulled, Error> {
             .map(|layer| (layer.digest, layer.size))
             .collect(),
     });
+    if !session.options.dry_run {
+        session.layers.begin_writing().await?;
+    }
     let early = plan::before_config(session, image, &found).await?;
     let config = resolve::config(session, image, &found).await?;
     let plan = plan::with_config(session, image, &found, &config, early).await?;

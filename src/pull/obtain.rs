@@ -2,43 +2,38 @@
 //! nothing refers to yet.
 //!
 //! A layer's files do not depend on what is below it, so all layers are obtained at once,
-//! as many at a time as there are jobs. One blob is obtained once, however many images of
-//! the command want it.
+//! as many at a time as there are jobs. Each blob is fetched once, however many images of the
+//! command and however many processes need it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::fetch;
 use super::lanes::LANES;
 use super::options::Options;
+use super::resolve::Found;
+use super::states::States;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil::{self, Runs};
 use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Pool, Reassembler, Unpacked};
 use crate::oci::{ChainId, Descriptor, DiffId};
-use crate::overlay::{DiffDir, XattrSpace};
+use crate::overlay::{CacheId, DiffDir, XattrSpace};
 use crate::progress::{Event, Image, LayerState, Meter, Phase, Sender};
 use crate::registry::Registry;
-use crate::store::{LayerRecord, Lock, Mode, Staged, Store, StoreError};
+use crate::store::{self, LayerRecord, Lock, Mode, Staged, Store, StoreError};
 
-/// How often a layer that another process fetches is looked for.
-const POLL: Duration = Duration::from_millis(100);
-
-/// A layer that lies unpacked.
+/// A layer that is staged or committed.
 pub struct Obtained {
-    /// What it unpacked to.
+    /// What it unpacks to.
     pub diff_id: DiffId,
-    /// Docker's size of it, bytes.
-    pub size: u64,
-    /// Its directory, until the first who commits it takes it. Held until that is done:
-    /// who finds it taken copies what was committed.
-    pub staged: tokio::sync::Mutex<Option<Staged>>,
+    /// Its directory, if this process staged it. Dropped before it is committed, it is removed.
+    pub staged: Option<Staged>,
 }
 
-/// A layer that an image wants.
+/// A layer that an image needs.
 #[derive(Clone)]
 pub struct Want {
     /// The image.
@@ -47,8 +42,33 @@ pub struct Want {
     pub registry: Registry,
     /// The blob.
     pub blob: Descriptor,
-    /// What it should unpack to, if that is known already.
-    pub diff_id: Option<DiffId>,
+    /// What it must unpack to and the stack up to it, once the config is known.
+    pub place: Option<(DiffId, ChainId)>,
+    /// A directory of the layer that is known to be damaged.
+    pub broken: Option<CacheId>,
+}
+
+impl Want {
+    /// A layer of the manifest that was found for `image`.
+    pub fn new(
+        image: &Image,
+        found: &Found,
+        blob: &Descriptor,
+        place: Option<(DiffId, ChainId)>,
+    ) -> Self {
+        let (image, registry, blob) = (image.clone(), found.registry.clone(), blob.clone());
+        Self { image, registry, blob, place, broken: None }
+    }
+}
+
+/// Where a layer can be had without the registry.
+enum Stored {
+    /// Nowhere.
+    Nowhere,
+    /// It is staged or committed, and can be used as it is.
+    Ready(DiffId),
+    /// It is committed under other chains.
+    Elsewhere(DiffId, Vec<LayerRecord>),
 }
 
 /// The layers of one command; cheap to clone.
@@ -59,6 +79,7 @@ struct Shared {
     store: Arc<Store>,
     options: Options,
     events: Sender,
+    states: States,
     jobs: Semaphore,
     lanes: Semaphore,
     cells: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Obtained>>>>>,
@@ -72,6 +93,7 @@ impl Layers {
     pub fn new(store: Arc<Store>, options: &Options, events: Sender) -> Self {
         Self(Arc::new(Shared {
             store,
+            states: States::new(events.clone()),
             jobs: Semaphore::new(options.jobs.max(1)),
             lanes: Semaphore::new(LANES),
             options: options.clone(),
@@ -84,48 +106,84 @@ impl Layers {
     }
 
     /// Makes the store ready to be written, and keeps removals away for the rest of the
-    /// command.
+    /// command: what is planned from now on stays true until it is written.
     pub async fn begin_writing(&self) -> Result<(), Error> {
         let lock = || async {
-            let (store, events) = (self.0.store.clone(), self.0.events.clone());
             if Owners::of_this_process() == Owners::Single {
                 let text =
                     "not root: all files become this user's, and devices are left out".to_owned();
-                events.send(Event::Warning { image: None, text });
+                self.0.events.send(Event::Warning { image: None, text });
             }
-            blocking(move || {
-                store.prepare()?;
-                store.lock(Mode::Shared, &|what| {
-                    events.send(Event::Waiting { what: what.to_owned() })
-                })
-            })
-            .await
+            let store = self.0.store.clone();
+            let entrance = blocking(move || store.entrance(Mode::Shared)).await?;
+            let entrance = Arc::new(Mutex::new(entrance));
+            let lock = self
+                .wait(move || entrance.lock().unwrap_or_else(PoisonError::into_inner).attempt())
+                .await?;
+            let store = self.0.store.clone();
+            blocking(move || store.sweep()).await?;
+            Ok(lock)
         };
         self.0.writing.get_or_try_init(lock).await.map(drop)
     }
 
-    /// Obtains a layer, or waits for whoever does.
+    /// Waits for the lock of a command that reads.
+    pub async fn lock_to_read(&self) -> Result<Option<Lock>, Error> {
+        let store = self.0.store.clone();
+        self.wait(move || store.attempt_to_read()).await
+    }
+
+    /// Calls `attempt` until it gives what it is for, and tells once what is waited for. It
+    /// waits asynchronously, so that the command can be interrupted.
+    pub async fn wait<T: Send + 'static>(
+        &self,
+        attempt: impl Fn() -> Result<Result<T, String>, StoreError> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut told = false;
+        loop {
+            match blocking(attempt.clone()).await? {
+                Ok(lock) => return Ok(lock),
+                Err(what) if !told => {
+                    self.0.events.send(Event::Waiting { what });
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(store::POLL).await;
+        }
+    }
+
+    /// Obtains a layer, or waits for the image of this command that does.
     pub async fn obtain(&self, want: Want) -> Result<Arc<Obtained>, Error> {
         let cell = {
             let mut cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
             cells.entry(want.blob.digest).or_default().clone()
         };
-        // If the one who obtains it is cancelled, the next who waits begins anew.
-        cell.get_or_try_init(|| self.make(&want)).await.cloned()
+        // If the one that obtains it is cancelled, the next that waits begins anew.
+        cell.get_or_try_init(|| self.obtain_anew(&want)).await.cloned()
     }
 
-    async fn make(&self, want: &Want) -> Result<Arc<Obtained>, Error> {
-        self.begin_writing().await?;
-        let _job = match self.0.jobs.try_acquire() {
-            Ok(job) => job,
-            Err(_) => {
-                self.say(want, LayerState::Waiting);
-                self.0.jobs.acquire().await.map_err(|_| Error::Interrupted)?
+    /// Obtains a layer, whatever was obtained before.
+    pub async fn obtain_anew(&self, want: &Want) -> Result<Arc<Obtained>, Error> {
+        // A job is one layer at work; waiting for another process is no work.
+        let (_job, _lock) = loop {
+            let job = self.job(want).await?;
+            let (store, digest) = (self.0.store.clone(), want.blob.digest);
+            match blocking(move || store.try_lock_layer(&digest)).await? {
+                Ok(lock) => break (job, lock),
+                Err(_) => drop(job),
             }
+            let (store, digest) = (self.0.store.clone(), want.blob.digest);
+            drop(self.wait(move || store.try_lock_layer(&digest)).await?);
         };
-        let _lock = self.lock(want).await?;
-        if let Some(obtained) = self.copy(want).await? {
-            return Ok(obtained);
+        match self.stored(want).await? {
+            Stored::Nowhere => {}
+            Stored::Ready(diff_id) => return Ok(Arc::new(Obtained { diff_id, staged: None })),
+            Stored::Elsewhere(diff_id, records) => {
+                if let Some(obtained) = self.copy(want, diff_id, records).await? {
+                    return Ok(obtained);
+                }
+            }
         }
         self.say(want, LayerState::Downloading);
         let obtained = fetch::fetch(self, want).await?;
@@ -133,34 +191,55 @@ impl Layers {
         Ok(obtained)
     }
 
-    /// Waits while another process fetches the same blob: what it commits can be used.
-    async fn lock(&self, want: &Want) -> Result<Lock, Error> {
-        let mut said = false;
-        loop {
-            let (store, digest) = (self.0.store.clone(), want.blob.digest);
-            match blocking(move || store.try_lock_layer(&digest)).await? {
-                Ok(lock) => return Ok(lock),
-                Err(who) if !said => {
-                    let what =
-                        format!("layer {}, which {who} is fetching", want.blob.digest.short());
-                    self.0.events.send(Event::Waiting { what });
-                    said = true;
-                }
-                Err(_) => {}
+    async fn job(&self, want: &Want) -> Result<tokio::sync::SemaphorePermit<'_>, Error> {
+        match self.0.jobs.try_acquire() {
+            Ok(job) => Ok(job),
+            Err(_) => {
+                self.say(want, LayerState::Waiting);
+                self.0.jobs.acquire().await.map_err(|_| Error::Interrupted)
             }
-            tokio::time::sleep(POLL).await;
-            self.0.store.layers().refresh();
         }
     }
 
-    /// The layer from one that the store has under another chain, if it has.
-    async fn copy(&self, want: &Want) -> Result<Option<Arc<Obtained>>, Error> {
-        let known = match want.diff_id {
-            Some(diff_id) => Some(diff_id),
-            None => self.0.store.distribution().diff_id(&want.blob.digest)?,
-        };
-        let Some(diff_id) = known else { return Ok(None) };
-        for record in self.0.store.layers().by_diff_id(&diff_id)? {
+    /// Looks for the layer in the store. The caller holds its lock, so no process is just
+    /// fetching it.
+    async fn stored(&self, want: &Want) -> Result<Stored, Error> {
+        let (store, blob, place) = (self.0.store.clone(), want.blob.digest, want.place);
+        let broken = want.broken.clone();
+        blocking(move || {
+            let usable = |record: &LayerRecord| broken.as_ref() != Some(&record.cache_id);
+            let layers = store.layers();
+            let Some((diff_id, chain)) = place else {
+                // It was not known before: if it is now, another process fetched it meanwhile.
+                let known = match layers.staged_blob(&blob)? {
+                    Some(diff_id) => Some(diff_id),
+                    None => store.distribution().diff_id(&blob)?,
+                };
+                return Ok(known.map_or(Stored::Nowhere, Stored::Ready));
+            };
+            if layers.is_staged(&diff_id)? || layers.get(&chain)?.is_some_and(|it| usable(&it)) {
+                return Ok(Stored::Ready(diff_id));
+            }
+            layers.refresh();
+            let mut records = layers.by_diff_id(&diff_id)?;
+            records.retain(usable);
+            Ok(match records.is_empty() {
+                true => Stored::Nowhere,
+                false => Stored::Elsewhere(diff_id, records),
+            })
+        })
+        .await
+    }
+
+    /// The layer from one of `records`, which the store has under other chains, if one of them
+    /// is whole.
+    async fn copy(
+        &self,
+        want: &Want,
+        diff_id: DiffId,
+        records: Vec<LayerRecord>,
+    ) -> Result<Option<Arc<Obtained>>, Error> {
+        for record in records {
             self.say(want, LayerState::Copying);
             match self.copy_of(record).await {
                 Ok(obtained) if obtained.diff_id == diff_id => return Ok(Some(Arc::new(obtained))),
@@ -183,22 +262,34 @@ impl Layers {
 
     /// A new directory with the content of `record`: its tar is put together again and
     /// unpacked, which verifies it as well.
-    pub async fn copy_of(&self, record: LayerRecord) -> Result<Obtained, Error> {
+    async fn copy_of(&self, record: LayerRecord) -> Result<Obtained, Error> {
         let shared = self.0.clone();
         let named = record.diff_id.digest();
         run(named, move || {
-            let from = DiffDir::open(
-                &shared.store.layers().diff_path(&record),
-                XattrSpace::of_this_process(),
-            )
-            .map_err(|e| Failure::Layer(LayerError::TarSplit(e)))?;
-            let record = shared.store.layers().tar_split(&record.chain)?;
-            shared.unpack(fsutil::runs(Reassembler::new(record, &from)), None, None)
+            let from = shared.open(&record)?;
+            let tar_split = shared.store.layers().tar_split(&record.chain)?;
+            shared.unpack(fsutil::runs(Reassembler::new(tar_split, &from)), None, None)
         })
         .await
     }
 
-    /// Unpacks `source`, which blocks; `want` says what it must be.
+    /// Whether the files of a committed layer are what its record says: its tar is put together
+    /// again and hashed.
+    pub async fn is_intact(&self, record: &LayerRecord) -> Result<bool, Error> {
+        let (shared, record) = (self.0.clone(), record.clone());
+        let verified = run(record.diff_id.digest(), move || {
+            let from = shared.open(&record)?;
+            let tar_split = shared.store.layers().tar_split(&record.chain)?;
+            Ok(layer::verify(tar_split, &from, record.diff_id)?)
+        });
+        match verified.await {
+            Ok(()) => Ok(true),
+            Err(Error::Layer { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Unpacks `source`, which blocks; `want` tells what it must be.
     pub fn unpack(&self, want: &Want, source: impl Runs + Send) -> Result<Obtained, Failure> {
         let (digest, size) = (want.blob.digest, want.blob.size);
         let meter =
@@ -237,16 +328,19 @@ impl Layers {
         &self.0.events
     }
 
-    fn say(&self, want: &Want, state: LayerState) {
-        self.0.events.send(Event::Layer {
-            image: want.image.clone(),
-            layer: want.blob.digest,
-            state,
-        });
+    /// Tells that the layer is in `state`, unless it is further already.
+    pub fn say(&self, want: &Want, state: LayerState) {
+        self.0.states.advance(&want.image, &want.blob.digest, state);
     }
 }
 
 impl Shared {
+    fn open(&self, record: &LayerRecord) -> Result<DiffDir, Failure> {
+        let path = self.store.layers().diff_path(record);
+        DiffDir::open(&path, XattrSpace::of_this_process())
+            .map_err(|e| Failure::Layer(LayerError::TarSplit(e)))
+    }
+
     fn unpack(
         &self,
         source: impl Runs + Send,
@@ -269,7 +363,8 @@ impl Shared {
         for text in warnings {
             self.events.send(Event::Warning { image: None, text });
         }
-        Ok(Obtained { diff_id, size, staged: tokio::sync::Mutex::new(Some(staged)) })
+        staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
+        Ok(Obtained { diff_id, staged: Some(staged) })
     }
 }
 

@@ -2,13 +2,12 @@
 
 use tokio::task::JoinHandle;
 
-use super::obtain::{Obtained, Want};
+use super::obtain::{Obtained, Want, blocking};
 use super::resolve::Found;
 use super::{Pulled, Session};
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, DiffId, Document, ImageConfig, ImageId};
-use crate::progress::{Event, Image, LayerState, Status};
-use crate::store::LayerRecord;
+use crate::progress::{Image, LayerState, Status};
 use std::sync::Arc;
 
 /// A layer being obtained; given up when it is dropped.
@@ -32,8 +31,9 @@ impl Drop for Obtaining {
 
 /// What is done for one layer.
 pub enum Step {
-    /// Nothing: the store has it.
-    Present(LayerRecord),
+    /// Nothing: the store has it. Its agreement with its parents is checked when its turn to
+    /// be committed comes.
+    Present,
     /// It is being obtained.
     Obtain(Obtaining),
     /// It would be obtained.
@@ -42,12 +42,10 @@ pub enum Step {
 
 /// One layer of an image.
 pub struct Planned {
-    /// The blob.
-    pub blob: Descriptor,
+    /// The layer, with what it must unpack to and the stack up to it.
+    pub want: Want,
     /// What it must unpack to.
     pub diff_id: DiffId,
-    /// The stack up to it.
-    pub chain: ChainId,
     /// What is done for it.
     pub step: Step,
 }
@@ -62,7 +60,7 @@ pub struct Plan {
 impl Plan {
     /// What a dry run says in the end.
     pub fn would_be(&self, image: &Image, found: &Found) -> Pulled {
-        let complete = self.layers.iter().all(|layer| matches!(layer.step, Step::Present(_)));
+        let complete = self.layers.iter().all(|layer| matches!(layer.step, Step::Present));
         Pulled {
             reference: image.as_ref().clone(),
             digest: found.named().digest,
@@ -78,17 +76,29 @@ pub async fn before_config(
     image: &Image,
     found: &Found,
 ) -> Result<Vec<Option<Obtaining>>, Error> {
-    let blobs = &found.manifest.parsed.layers;
-    let mut early = Vec::with_capacity(blobs.len());
-    for blob in blobs {
-        let known = session.store.distribution().diff_id(&blob.digest)?.is_some();
-        let unseen = !known && !session.options.dry_run;
-        early.push(unseen.then(|| begin(session, image, found, blob, None)));
+    let blobs = found.manifest.parsed.layers.clone();
+    if session.options.dry_run {
+        return Ok(blobs.iter().map(|_| None).collect());
     }
-    Ok(early)
+    let store = session.store.clone();
+    let digests: Vec<_> = blobs.iter().map(|blob| blob.digest).collect();
+    let known = blocking(move || {
+        digests
+            .iter()
+            .map(|digest| store.distribution().diff_id(digest))
+            .collect::<Result<Vec<_>, _>>()
+    })
+    .await?;
+    let unseen = |(blob, known): (&Descriptor, &Option<DiffId>)| {
+        known.is_none().then(|| Want::new(image, found, blob, None))
+    };
+    let wanted: Vec<Option<Want>> = blobs.iter().zip(&known).map(unseen).collect();
+    // All are announced before the first of them begins, as dockerd does it.
+    wanted.iter().flatten().for_each(|want| session.layers.say(want, LayerState::PullingFsLayer));
+    Ok(wanted.into_iter().map(|want| want.map(|want| begin(session, want))).collect())
 }
 
-/// Knowing the config, says for each layer what is done for it, and begins that.
+/// Knowing the config, decides for each layer what is done for it, and begins that.
 pub async fn with_config(
     session: &Session<'_>,
     image: &Image,
@@ -96,37 +106,38 @@ pub async fn with_config(
     config: &Document<ImageConfig>,
     early: Vec<Option<Obtaining>>,
 ) -> Result<Plan, Error> {
-    let diff_ids = config.parsed.diff_ids();
-    let chains = ChainId::stack(diff_ids);
+    let diff_ids = config.parsed.diff_ids().to_vec();
+    let chains = ChainId::stack(&diff_ids);
+    let (store, looked_up) = (session.store.clone(), chains.clone());
+    let present = blocking(move || {
+        looked_up
+            .iter()
+            .map(|chain| Ok(store.layers().get(chain)?.is_some()))
+            .collect::<Result<Vec<_>, _>>()
+    })
+    .await?;
     let blobs = found.manifest.parsed.layers.iter();
     let mut layers = Vec::with_capacity(diff_ids.len());
-    for (((blob, diff_id), chain), early) in blobs.zip(diff_ids).zip(chains).zip(early) {
-        let present = session.store.layers().get(&chain)?;
-        let step = match (present, early) {
-            (Some(record), _) => Step::Present(record),
-            (None, Some(early)) => Step::Obtain(early),
-            (None, None) if session.options.dry_run => Step::DryRun,
-            (None, None) => Step::Obtain(begin(session, image, found, blob, Some(*diff_id))),
+    for ((((blob, diff_id), chain), present), early) in
+        blobs.zip(diff_ids).zip(chains).zip(present).zip(early)
+    {
+        let want = Want::new(image, found, blob, Some((diff_id, chain)));
+        let (step, state) = match (present, early) {
+            (true, _) => (Step::Present, LayerState::AlreadyExists),
+            (false, Some(early)) => (Step::Obtain(early), LayerState::PullingFsLayer),
+            (false, None) if session.options.dry_run => (Step::DryRun, LayerState::PullingFsLayer),
+            (false, None) => {
+                session.layers.say(&want, LayerState::PullingFsLayer);
+                (Step::Obtain(begin(session, want.clone())), LayerState::PullingFsLayer)
+            }
         };
-        let state = match step {
-            Step::Present(_) => LayerState::AlreadyExists,
-            Step::Obtain(_) | Step::DryRun => LayerState::PullingFsLayer,
-        };
-        session.events.send(Event::Layer { image: image.clone(), layer: blob.digest, state });
-        layers.push(Planned { blob: blob.clone(), diff_id: *diff_id, chain, step });
+        session.layers.say(&want, state);
+        layers.push(Planned { want, diff_id, step });
     }
     Ok(Plan { layers, id: ImageId(config.digest) })
 }
 
-fn begin(
-    session: &Session<'_>,
-    image: &Image,
-    found: &Found,
-    blob: &Descriptor,
-    diff_id: Option<DiffId>,
-) -> Obtaining {
+fn begin(session: &Session<'_>, want: Want) -> Obtaining {
     let layers = session.layers.clone();
-    let (image, registry, blob) = (image.clone(), found.registry.clone(), blob.clone());
-    let want = Want { image, registry, blob, diff_id };
     Obtaining(tokio::spawn(async move { layers.obtain(want).await }))
 }

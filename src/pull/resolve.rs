@@ -1,15 +1,18 @@
 //! A name to a manifest: what the store knows, what the registry says, which platform.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Options, Policy, Session};
+use super::obtain::blocking;
+use super::{Policy, Session};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{AnyManifest, Document, ImageConfig, ImageId, Manifest, ManifestError, Platform};
 use crate::progress::{Event, Image};
 use crate::reference::Reference;
 use crate::registry::{RawManifest, Registry};
-use crate::store::Store;
+use crate::store::{Condition, Store, StoreError};
 
 /// No honest config has more; buildkit's are a few KiB.
 const LARGEST_CONFIG: u64 = 8 << 20;
@@ -67,48 +70,85 @@ impl Found {
 /// Resolves `image` as the policy says. A digest that is present costs no request; a tag
 /// that is known costs one HEAD.
 pub async fn resolve(session: &Session<'_>, image: &Image) -> Result<Resolved, Error> {
-    let store = session.store;
-    let known = local(store, image, session.options)?;
+    let known = local(session, image).await?;
     let settled = image.digest().is_some() || session.options.policy != Policy::Always;
-    if let Some((digest, id)) = known.filter(|_| settled) {
+    if let Some((digest, id)) = known.whole.filter(|_| settled) {
         return Ok(Resolved::Present { digest, id });
     }
     if session.options.policy == Policy::Never {
-        return Err(Error::NotPresent(image.to_string()));
+        return Err(match known.damaged {
+            Some(why) => Error::Damaged { image: image.to_string(), why },
+            None => Error::NotPresent(image.to_string()),
+        });
+    }
+    if let Some(why) = known.damaged {
+        let text = format!("the stored image is damaged ({why}); it is repaired");
+        session.events.send(Event::Warning { image: Some(image.clone()), text });
     }
     let registry = session.registry.with_events(session.events.clone(), image.clone());
     session.events.send(Event::Resolving { image: image.clone() });
     let mut digest = image.digest();
-    if let (None, Some((_, id))) = (digest, known) {
-        let said = registry.head_manifest(image.repository(), tag(image)).await?.digest;
-        let by_digest = local(store, &image.with_digest(said), session.options)?;
-        if by_digest.is_some_and(|(_, other)| other == id) {
-            return Ok(Resolved::Present { digest: said, id });
+    if let (None, Some((_, id))) = (digest, known.whole) {
+        let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
+        let by_digest = local(session, &Arc::new(image.with_digest(head))).await?;
+        if by_digest.whole.is_some_and(|(_, other)| other == id) {
+            return Ok(Resolved::Present { digest: head, id });
         }
-        digest = Some(said);
+        digest = Some(head);
     }
     let found = manifest(session, image, registry, digest).await?;
     Ok(Resolved::Manifest(Box::new(found)))
 }
 
-/// The whole image that the name means in the store, and a digest of it, unless another
-/// platform is wanted.
-fn local(
+/// What the store has of an image.
+#[derive(Default)]
+struct Local {
+    /// A digest of the image that the name means, and its id, if all of it is there and it
+    /// runs on the platform that was asked for.
+    whole: Option<(Digest, ImageId)>,
+    /// What is wrong with it otherwise, if it is there.
+    damaged: Option<String>,
+}
+
+/// Looks at the store under its lock: no removal is half done.
+async fn local(session: &Session<'_>, image: &Image) -> Result<Local, Error> {
+    let lock = session.layers.lock_to_read().await?;
+    let (store, image) = (session.store.clone(), image.clone());
+    let platform = session.options.platform.clone();
+    blocking(move || {
+        let _lock = lock;
+        look_up(&store, &image, platform.as_ref())
+    })
+    .await
+}
+
+fn look_up(
     store: &Store,
     image: &Reference,
-    options: &Options,
-) -> Result<Option<(Digest, ImageId)>, Error> {
+    platform: Option<&Platform>,
+) -> Result<Local, StoreError> {
     let names = store.names().load()?;
-    let Some(id) = names.lookup(image) else { return Ok(None) };
-    let Some(config) = store.whole_image(&id)? else { return Ok(None) };
-    if options.platform.as_ref().is_some_and(|platform| !config.runs_on(platform)) {
-        return Ok(None);
+    let Some(id) = names.lookup(image) else { return Ok(Local::default()) };
+    let damaged = |why: String| Ok(Local { whole: None, damaged: Some(why) });
+    let config = match store.condition(&id)? {
+        Condition::Absent => return damaged("its config is missing".to_owned()),
+        Condition::Damaged(why) => return damaged(why),
+        Condition::Whole(config) => config,
+    };
+    if platform.is_some_and(|platform| !config.runs_on(platform)) {
+        return Ok(Local::default());
     }
     let of_repository = |name: &Reference| name.repository() == image.repository();
     let mut digests =
         names.of(id).into_iter().filter(of_repository).filter_map(|name| name.digest());
-    let digest = image.digest().or_else(|| digests.next());
-    Ok(digest.map(|digest| (digest, id)))
+    let Some(digest) = image.digest().or_else(|| digests.next()) else {
+        // The image was tagged by hand; only the registry knows its digest there.
+        return Ok(Local::default());
+    };
+    if !store.sources_are_recorded(&digest, &id, &config, image.repository())? {
+        return damaged("the records of where its layers come from are wrong".to_owned());
+    }
+    Ok(Local { whole: Some((digest, id)), damaged: None })
 }
 
 fn tag(image: &Reference) -> &str {
@@ -148,10 +188,11 @@ async fn fetch(
     registry: &Registry,
     digest: Option<Digest>,
 ) -> Result<RawManifest, Error> {
-    if let Some(digest) = digest
-        && let Some(bytes) = session.store.content().get(&digest)?
-    {
-        return Ok(RawManifest { bytes, digest, media_type: String::new() });
+    if let Some(digest) = digest {
+        let store = session.store.clone();
+        if let Some(bytes) = blocking(move || store.content().get(&digest)).await? {
+            return Ok(RawManifest { bytes, digest, media_type: String::new() });
+        }
     }
     let by = digest.map_or_else(|| tag(image).to_owned(), |digest| digest.to_string());
     Ok(registry.manifest(image.repository(), &by).await?)
@@ -164,12 +205,7 @@ pub async fn config(
     found: &Found,
 ) -> Result<Document<ImageConfig>, Error> {
     let descriptor = &found.manifest.parsed.config;
-    let kept =
-        session.store.images().get(&ImageId(descriptor.digest)).ok().flatten().map(Bytes::from);
-    let bytes = match kept {
-        Some(bytes) => bytes,
-        None => found.registry.blob_bytes(image.repository(), descriptor, LARGEST_CONFIG).await?,
-    };
+    let bytes = config_bytes(session, image, found).await?;
     let parsed = ImageConfig::parse(&bytes)?;
     parsed.check_layers(found.manifest.parsed.layers.len())?;
     if let Some(wanted) = session.options.platform.as_ref().filter(|wanted| !parsed.runs_on(wanted))
@@ -186,4 +222,39 @@ pub async fn config(
         media_type: descriptor.media_type.clone(),
         parsed,
     })
+}
+
+/// The config as served: from the store if it is there, else from the registry. Of several
+/// processes that pull the image, one fetches it.
+async fn config_bytes(session: &Session<'_>, image: &Image, found: &Found) -> Result<Bytes, Error> {
+    let descriptor = &found.manifest.parsed.config;
+    let digest = descriptor.digest;
+    if let Some(bytes) = stored_config(session, digest).await? {
+        return Ok(bytes);
+    }
+    let fetch = found.registry.blob_bytes(image.repository(), descriptor, LARGEST_CONFIG);
+    if session.options.dry_run {
+        return Ok(fetch.await?);
+    }
+    let store = session.store.clone();
+    let lock = session.layers.wait(move || store.try_lock_config(&digest));
+    let _lock = lock.await?;
+    if let Some(bytes) = stored_config(session, digest).await? {
+        return Ok(bytes);
+    }
+    let bytes = fetch.await?;
+    let (store, stored) = (session.store.clone(), bytes.clone());
+    blocking(move || store.content().put(&digest, &stored)).await?;
+    Ok(bytes)
+}
+
+async fn stored_config(session: &Session<'_>, digest: Digest) -> Result<Option<Bytes>, Error> {
+    let store = session.store.clone();
+    blocking(move || match store.images().get(&ImageId(digest)) {
+        Ok(Some(bytes)) => Ok(Some(Bytes::from(bytes))),
+        // A damaged one is replaced when the image is committed.
+        Ok(None) | Err(StoreError::Damaged { .. }) => store.content().get(&digest),
+        Err(e) => Err(e),
+    })
+    .await
 }

@@ -26,6 +26,19 @@ pub struct Source {
     pub hmac: String,
 }
 
+impl Source {
+    /// A place that a layer was pulled from.
+    fn pulled(digest: &Digest, repository: &Repository) -> Self {
+        let source_repository = repository.canonical();
+        Self { digest: *digest, source_repository, hmac: String::new() }
+    }
+
+    /// Whether `other` is the same blob in the same repository.
+    fn is_same_place(&self, other: &Self) -> bool {
+        (self.digest, &self.source_repository) == (other.digest, &other.source_repository)
+    }
+}
+
 /// The maps between blobs and layers.
 #[derive(Debug)]
 pub struct Distribution {
@@ -55,6 +68,21 @@ impl Distribution {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
     }
 
+    /// Whether it is recorded that the blob `digest` of `repository` unpacks to `diff_id`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn has(
+        &self,
+        digest: &Digest,
+        diff_id: &DiffId,
+        repository: &Repository,
+    ) -> Result<bool, StoreError> {
+        let source = Source::pulled(digest, repository);
+        Ok(self.diff_id(digest)? == Some(*diff_id)
+            && self.sources(diff_id)?.iter().any(|known| known.is_same_place(&source)))
+    }
+
     /// Notes that the blob `digest` of `repository` unpacks to `diff_id`.
     ///
     /// # Errors
@@ -69,11 +97,7 @@ impl Distribution {
             let path = self.layout.diff_id_by_digest(digest);
             fsutil::write_atomic(&path, diff_id.to_string().as_bytes(), 0o644)?;
         }
-        let new = Source {
-            digest: *digest,
-            source_repository: repository.canonical(),
-            hmac: String::new(),
-        };
+        let new = Source::pulled(digest, repository);
         let mut sources = self.sources(diff_id)?;
         if sources.last() == Some(&new) {
             return Ok(());

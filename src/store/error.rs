@@ -23,6 +23,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// The list of names cannot be parsed. dockerd does not start on such a root either.
+    #[error("the list of image names in {} is damaged: {why}", path.display())]
+    DamagedNames {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Nothing has that name or id.
     #[error("no such image: {0}")]
     NoSuchImage(String),

@@ -1,77 +1,44 @@
-//! What is staged, and by whom. A journal is a file that its process holds locked; each
-//! line names one staged layer:
+//! What is staged, and by which process. A journal is a file that its process holds locked;
+//! it has one line per staged layer:
 //!
 //! ```text
 //! <cache id> <link id> write-set-<random>\n
 //! ```
 //!
-//! A journal that nobody holds belongs to a process that died. What it names, and no
-//! committed layer owns, is swept.
+//! A journal that no process holds locked belongs to one that died.
 
-use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
-use super::layers::{LayerRecord, Layers};
 use super::layout::Layout;
-use crate::fsutil::{self, At, FsError};
+use super::lock;
+use crate::fsutil::{self, At};
 use crate::overlay::{CacheId, LinkId};
 
-/// A staged layer that may have been left over.
-#[derive(Debug, Clone)]
-pub struct Leftover {
-    /// Its directory.
+/// One staged layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its directory in `overlay2`.
     pub cache_id: CacheId,
-    /// Its symlink.
+    /// Its symlink in `overlay2/l`.
     pub link_id: LinkId,
-    /// Its write set's name.
-    pub write_set: String,
+    /// The end of its write set's name: ten hex digits.
+    pub random: String,
 }
 
-impl Leftover {
-    /// Removes all of it.
-    ///
-    /// # Errors
-    /// [`FsError`].
-    pub fn remove(&self, layout: &Layout) -> Result<(), FsError> {
-        let overlay = layout.overlay();
-        let parent = self.parent(layout);
-        fsutil::remove(&layout.write_sets().join(&self.write_set))?;
-        overlay.remove_layer(&self.cache_id, Some(&self.link_id))?;
-        // `lower` was written: its parent was marked as having a child.
-        match parent.filter(|parent| !has_child(layout, parent)) {
-            Some(parent) => overlay.uncommit(&parent),
-            None => Ok(()),
-        }
-    }
-
-    fn parent(&self, layout: &Layout) -> Option<CacheId> {
-        let lower = layout.overlay().lower(&self.cache_id).ok()?;
-        let link = lower.split(':').next()?.strip_prefix("l/")?.parse().ok()?;
-        layout.overlay().behind(&link)
-    }
-
+impl Entry {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (cache, link, set) = (words.next()?, words.next()?, words.next()?);
-        let plain = set.starts_with("write-set-") && !set.contains('/');
-        let write_set = plain.then(|| set.to_owned())?;
-        Some(Self { cache_id: cache.parse().ok()?, link_id: link.parse().ok()?, write_set })
+        let random = set.strip_prefix("write-set-")?;
+        let plain = !random.is_empty() && random.bytes().all(|b| b.is_ascii_hexdigit());
+        let random = plain.then(|| random.to_owned())?;
+        Some(Self { cache_id: cache.parse().ok()?, link_id: link.parse().ok()?, random })
     }
-}
-
-/// Whether any layer of `overlay2`, committed, staged or dockerd's, stands on `parent`.
-fn has_child(layout: &Layout, parent: &CacheId) -> bool {
-    let overlay = layout.overlay();
-    let Ok(link) = overlay.link(parent) else { return true };
-    let above = format!("l/{link}");
-    let stands =
-        |id: &CacheId| overlay.lower(id).is_ok_and(|lower| lower.split(':').next() == Some(&above));
-    overlay.cache_ids().map_or(true, |ids| ids.iter().any(stands))
 }
 
 /// This process's journal.
@@ -92,29 +59,27 @@ impl Journal {
     /// Starts a journal.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the file cannot be made.
     pub fn start(layout: &Layout) -> Result<Self, StoreError> {
         let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
         let path = layout.journals().join(format!("{}-{random}", std::process::id()));
-        // A sweeper that sees the file before it is locked finds it empty, and may take it
-        // away; the lines then go to a file without a name, and a crash in that moment
-        // leaves rubbish but never a wrong layer. So: a hidden name until it is locked.
-        let hidden = layout.journals().join(format!(".{random}"));
+        // Without the lock, another process could see the file before it is locked, take it
+        // for a dead process's and remove it.
+        let _commit = lock::exclusive(&layout.lock("commit"), &|_| {})?;
         let file = File::options()
             .append(true)
             .create_new(true)
             .mode(0o600)
-            .open(&hidden)
-            .at("create", &hidden)?;
-        file.lock().at("lock", &hidden)?;
-        fs::rename(&hidden, &path).at("create", &path)?;
+            .open(&path)
+            .at("create", &path)?;
+        file.lock().at("lock", &path)?;
         let state = Mutex::new(State { file, open: 0, left_over: false });
         Ok(Self { path, state })
     }
 
-    pub(super) fn add(&self, staged: &Leftover) -> Result<(), StoreError> {
-        let line = format!("{} {} {}\n", staged.cache_id, staged.link_id, staged.write_set);
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub(super) fn add(&self, entry: &Entry) -> Result<(), StoreError> {
+        let line = format!("{} {} write-set-{}\n", entry.cache_id, entry.link_id, entry.random);
+        let mut state = self.state();
         state.file.write_all(line.as_bytes()).at("write", &self.path)?;
         state.file.sync_data().at("sync", &self.path)?;
         state.open += 1;
@@ -122,54 +87,70 @@ impl Journal {
     }
 
     pub(super) fn settle(&self, clean: bool) {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state();
         state.open -= 1;
         state.left_over |= !clean;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = self.state();
         if state.open == 0 && !state.left_over {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes what dead processes left. The number of layers swept.
-///
-/// # Errors
-/// [`StoreError::Fs`].
-pub fn sweep(layout: &Layout, layers: &Layers) -> Result<usize, StoreError> {
-    let mut swept = 0;
-    let mut committed: Option<HashSet<CacheId>> = None;
-    for name in fsutil::names_in(&layout.journals())?.iter().filter(|name| !name.starts_with('.')) {
-        let path = layout.journals().join(name);
-        let Ok(file) = File::open(&path) else { continue };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(e)) => return Err(e).at("lock", &path)?,
-        }
-        let text = fs::read_to_string(&path).at("read", &path)?;
-        let known = match &committed {
-            Some(known) => known,
-            None => committed.insert(cache_ids(layers.list()?)),
-        };
-        for leftover in text.lines().filter_map(Leftover::parse) {
-            let there = layout.overlay().dir(&leftover.cache_id).exists()
-                || layout.write_sets().join(&leftover.write_set).exists();
-            if there && !known.contains(&leftover.cache_id) {
-                leftover.remove(layout)?;
-                swept += 1;
-            }
-        }
-        fsutil::remove(&path)?;
-    }
-    Ok(swept)
+/// The journal of a process that died; locked, so that one process alone acts on it.
+pub(super) struct Dead {
+    _file: File,
+    path: PathBuf,
+    /// What it staged.
+    pub entries: Vec<Entry>,
 }
 
-fn cache_ids(records: Vec<LayerRecord>) -> HashSet<CacheId> {
-    records.into_iter().map(|record| record.cache_id).collect()
+impl Dead {
+    /// All journals of dead processes. What is not a regular file is left alone. The caller
+    /// holds the `commit` lock, so that no journal is just being started.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the directory or a journal cannot be read.
+    pub fn all(layout: &Layout) -> Result<Vec<Self>, StoreError> {
+        let dir = layout.journals();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).at("list", &dir)?,
+        };
+        let files = entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_file()));
+        // Names may be any bytes: somebody else's file must not stop every command.
+        files.filter_map(|entry| Self::open(&entry.path()).transpose()).collect()
+    }
+
+    /// The journal at `path`, unless a process holds it or has just removed it.
+    fn open(path: &Path) -> Result<Option<Self>, StoreError> {
+        let Ok(file) = File::open(path) else { return Ok(None) };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(e).at("lock", path)?,
+        }
+        let bytes = fs::read(path).at("read", path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let entries = text.lines().filter_map(Entry::parse).collect();
+        Ok(Some(Self { _file: file, path: path.to_owned(), entries }))
+    }
+
+    /// Removes the journal: nothing that it names is left.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if it cannot be removed.
+    pub fn remove(self) -> Result<(), StoreError> {
+        Ok(fsutil::remove(&self.path)?)
+    }
 }

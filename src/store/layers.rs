@@ -1,14 +1,16 @@
-//! The layer db: a record a chain id (moby layer/filestore.go).
+//! The layer db: one record per chain id (moby layer/filestore.go).
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use super::StoreError;
 use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
-use super::stage::Staged;
-use crate::fsutil::{self, At};
+use super::{StoreError, links, stage};
+use crate::digest::Digest;
+use crate::fsutil::{self, At, FsError};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
@@ -30,22 +32,51 @@ pub struct LayerRecord {
 /// The committed layers of a root.
 #[derive(Debug)]
 pub struct Layers {
-    layout: Layout,
-    /// The chains that have a layer with that diff id; read once, kept by commits.
-    by_diff: Mutex<Option<HashMap<DiffId, Vec<ChainId>>>>,
+    pub(super) layout: Layout,
+    /// Read once, kept by commits.
+    index: Mutex<Option<Index>>,
+}
+
+/// Who has what content, and who stands on whom.
+#[derive(Debug, Default)]
+struct Index {
+    by_diff: HashMap<DiffId, Vec<ChainId>>,
+    children: HashMap<ChainId, Vec<ChainId>>,
+}
+
+impl Index {
+    fn add(&mut self, record: &LayerRecord) {
+        let add = |chains: &mut Vec<ChainId>| {
+            if !chains.contains(&record.chain) {
+                chains.push(record.chain);
+            }
+        };
+        add(self.by_diff.entry(record.diff_id).or_default());
+        if let Some(parent) = record.parent {
+            add(self.children.entry(parent).or_default());
+        }
+    }
 }
 
 impl Layers {
     pub(super) fn new(layout: Layout) -> Self {
-        Self { layout, by_diff: Mutex::new(None) }
+        Self { layout, index: Mutex::new(None) }
     }
 
-    /// The record of `chain`. One that lacks a part, or whose directory is gone, counts as
-    /// absent: dockerd drops such records too, and a pull replaces them.
+    /// The record of `chain`, if its parts are there. One that lacks a part counts as absent:
+    /// dockerd drops such records too, and a pull replaces them.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
     pub fn get(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
+        let Some(record) = self.record(chain)? else { return Ok(None) };
+        let tar_split = self.layout.layer(chain).join(TAR_SPLIT);
+        let whole = self.diff_path(&record).is_dir() && could_be_gzip(&tar_split)?;
+        Ok(whole.then_some(record))
+    }
+
+    /// What the files of a record say, whether or not the layer is there.
+    fn record(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
         let dir = self.layout.layer(chain);
         let read = |name: &str| fsutil::read_optional(&dir.join(name));
         let (Some(diff), Some(size), Some(cache)) = (read(DIFF)?, read(SIZE)?, read(CACHE_ID)?)
@@ -61,14 +92,11 @@ impl Layers {
         else {
             return Ok(None);
         };
-        let record = LayerRecord { chain: *chain, parent, diff_id, cache_id, size };
-        let whole = self.layout.overlay().diff(&record.cache_id).is_dir()
-            && dir.join(TAR_SPLIT).is_file()
-            && ChainId::above(parent, diff_id) == *chain;
-        Ok(whole.then_some(record))
+        let right = ChainId::above(parent, diff_id) == *chain;
+        Ok(right.then_some(LayerRecord { chain: *chain, parent, diff_id, cache_id, size }))
     }
 
-    /// The records of `chain` and all below it, base first; `None` if one is missing.
+    /// The records of a whole stack, base first; `None` if one is missing.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
@@ -76,32 +104,94 @@ impl Layers {
         ChainId::stack(diff_ids).iter().map(|chain| self.get(chain)).collect()
     }
 
-    /// All whole records.
+    /// All well-formed records, whether or not their layers are there.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
     pub fn list(&self) -> Result<Vec<LayerRecord>, StoreError> {
-        let names = fsutil::names_in(&self.layout.layers())?;
-        let chains = names.iter().filter_map(|name| crate::digest::Digest::from_hex(name).ok());
-        let records = chains.map(|digest| self.get(&ChainId(digest)));
+        let records = self.chains()?.into_iter().map(|chain| self.record(&chain));
         records.filter_map(Result::transpose).collect()
     }
 
-    /// The layers with that content, whatever they stand on.
+    fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
+        let names = fsutil::names_in(&self.layout.layers())?;
+        Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId)).collect())
+    }
+
+    /// How many records name each directory. More than one is damage: a directory has the files
+    /// of one layer.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn claims(&self) -> Result<HashMap<CacheId, usize>, StoreError> {
+        let mut claims = HashMap::new();
+        for chain in self.chains()? {
+            if let Some(id) = stage::cache_id_in(&self.layout.layer(&chain))? {
+                *claims.entry(id).or_default() += 1;
+            }
+        }
+        Ok(claims)
+    }
+
+    /// What is wrong with a stack, given base first: the first fault, as one sentence.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn fault(&self, stack: &[LayerRecord]) -> Result<Option<String>, StoreError> {
+        let overlay = self.layout.overlay();
+        let mut parent = None;
+        for record in stack {
+            if let Some(why) = links::fault(&overlay, record, parent)? {
+                return Ok(Some(format!("layer {}: {why}", record.chain.short())));
+            }
+            parent = Some(record);
+        }
+        let chains: Vec<ChainId> = stack.iter().map(|record| record.chain).collect();
+        let shared = self.with_shared_directory(&chains)?;
+        Ok(shared.first().map(|chain| {
+            format!("layer {}: another layer names the same directory", chain.short())
+        }))
+    }
+
+    /// Those of `chains` whose directory another record names as well.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn with_shared_directory(&self, chains: &[ChainId]) -> Result<Vec<ChainId>, StoreError> {
+        let claims = self.claims()?;
+        let mut shared = Vec::new();
+        for chain in chains {
+            let id = stage::cache_id_in(&self.layout.layer(chain))?;
+            if id.and_then(|id| claims.get(&id)).is_some_and(|claims| *claims > 1) {
+                shared.push(*chain);
+            }
+        }
+        Ok(shared)
+    }
+
+    /// The whole layers with that content, whatever they stand on.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
     pub fn by_diff_id(&self, diff_id: &DiffId) -> Result<Vec<LayerRecord>, StoreError> {
-        let chains = self.with_index(|index| index.get(diff_id).cloned().unwrap_or_default())?;
+        let chains =
+            self.with_index(|index| index.by_diff.get(diff_id).cloned().unwrap_or_default())?;
         chains.iter().filter_map(|chain| self.get(chain).transpose()).collect()
     }
 
-    /// Looks again at what other processes may have committed.
-    pub fn refresh(&self) {
-        *self.by_diff.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    /// The records that stand on `chain`.
+    pub(super) fn children(&self, chain: &ChainId) -> Result<Vec<LayerRecord>, StoreError> {
+        let chains =
+            self.with_index(|index| index.children.get(chain).cloned().unwrap_or_default())?;
+        chains.iter().filter_map(|chain| self.record(chain).transpose()).collect()
     }
 
-    /// Opens a layer's tar-split record.
+    /// Has the next look-up by content see what other processes committed.
+    pub fn refresh(&self) {
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Opens a layer's tar-split file.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
@@ -115,95 +205,74 @@ impl Layers {
         self.layout.overlay().diff(&record.cache_id)
     }
 
-    /// Makes a staged layer the one of its chain: writes its record, and renames it into
-    /// place, which is the moment it exists. If another process was faster, its layer is
-    /// returned and ours removed.
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`]; the staged layer is removed.
-    pub fn commit(
-        &self,
-        staged: Staged,
-        parent: Option<&LayerRecord>,
-        diff_id: DiffId,
-        size: u64,
-    ) -> Result<LayerRecord, StoreError> {
-        let chain = ChainId::above(parent.map(|parent| parent.chain), diff_id);
-        let overlay = self.layout.overlay();
-        if let Some(parent) = parent {
-            overlay.set_parent(staged.cache_id(), &parent.cache_id)?;
-        }
-        let set = staged.write_set();
-        let put =
-            |name: &str, text: String| fsutil::write_new(&set.join(name), text.as_bytes(), 0o644);
-        put(DIFF, diff_id.to_string())?;
-        put(SIZE, size.to_string())?;
-        put(CACHE_ID, staged.cache_id().to_string())?;
-        if let Some(parent) = parent {
-            put(PARENT, parent.chain.to_string())?;
-        }
-        fsutil::sync_dir(set)?;
-        let place = self.layout.layer(&chain);
-        while let Err(e) = fs::rename(set, &place) {
-            if !place.is_dir() {
-                return Err(e).at("commit layer to", &place)?;
-            }
-            if let Some(theirs) = self.get(&chain)? {
-                return Ok(theirs);
-            }
-            // What stands there is broken, and would stand in dockerd's way as well
-            // (moby#44909).
-            self.move_away(&chain)?;
-        }
-        fsutil::sync_dir(&self.layout.layers())?;
-        let cache_id = staged.committed();
-        self.with_index(|index| index.entry(diff_id).or_default().push(chain))?;
-        Ok(LayerRecord { chain, parent: parent.map(|p| p.chain), diff_id, cache_id, size })
+    /// Adds a record to the index.
+    pub(super) fn note(&self, record: &LayerRecord) -> Result<(), StoreError> {
+        self.with_index(|index| index.add(record))
     }
 
-    /// Removes a layer: first its record by a rename, so that it never half exists, then
-    /// its files (moby layer_store.go `deleteLayer`).
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`].
-    pub fn remove(&self, record: &LayerRecord) -> Result<(), StoreError> {
-        let moved = self.rename_away(&record.chain)?;
-        self.layout.overlay().remove_layer(&record.cache_id, None)?;
-        fsutil::remove(&moved)?;
-        self.with_index(|index| {
-            index.entry(record.diff_id).or_default().retain(|chain| *chain != record.chain);
-        })
-    }
-
-    fn move_away(&self, chain: &ChainId) -> Result<(), StoreError> {
-        let path = self.layout.layer(chain).join(CACHE_ID);
-        let cache_id = fsutil::read_optional(&path)?.and_then(|text| text.parse::<CacheId>().ok());
-        let moved = self.rename_away(chain)?;
-        if let Some(cache_id) = cache_id {
-            self.layout.overlay().remove_layer(&cache_id, None)?;
-        }
-        Ok(fsutil::remove(&moved)?)
-    }
-
-    fn rename_away(&self, chain: &ChainId) -> Result<PathBuf, StoreError> {
-        let random = fsutil::random_hex::<32>().map_err(StoreError::Random)?;
-        let (from, to) = (self.layout.layer(chain), self.layout.layer_removing(chain, &random));
-        fs::rename(&from, &to).at("remove layer", &from)?;
-        Ok(to)
-    }
-
-    fn with_index<T>(
-        &self,
-        act: impl FnOnce(&mut HashMap<DiffId, Vec<ChainId>>) -> T,
-    ) -> Result<T, StoreError> {
-        let mut guard = self.by_diff.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn with_index<T>(&self, act: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
+        let mut guard = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if guard.is_none() {
-            let mut index: HashMap<DiffId, Vec<ChainId>> = HashMap::new();
-            for record in self.list()? {
-                index.entry(record.diff_id).or_default().push(record.chain);
-            }
+            let mut index = Index::default();
+            self.list()?.iter().for_each(|record| index.add(record));
             *guard = Some(index);
         }
         Ok(act(guard.get_or_insert_default()))
+    }
+}
+
+/// Bytes of the shortest gzip file: header, an empty block, checksum and length.
+const SHORTEST_GZIP: u64 = 20;
+
+/// The most that DEFLATE compresses, bytes out of one byte.
+const LARGEST_RATIO: u64 = 1032;
+
+/// Whether a file begins like gzip and ends with a length that could be its own (RFC 1952):
+/// what can be told of a tar-split file without reading all of it. An empty file, one of
+/// zeros and nearly every one that was cut off cannot.
+fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).at("open", path),
+    };
+    let meta = file.metadata().at("read", path)?;
+    if !meta.is_file() || meta.len() < SHORTEST_GZIP {
+        return Ok(false);
+    }
+    let (mut begin, mut end) = ([0; 3], [0; 4]);
+    let read = file.read_exact_at(&mut begin, 0);
+    read.and_then(|()| file.read_exact_at(&mut end, meta.len() - 4)).at("read", path)?;
+    // The length is kept modulo 2^32, so it says nothing of a file that could have that much.
+    let (stated, most) = (u64::from(u32::from_le_bytes(end)), meta.len() * LARGEST_RATIO);
+    let possible = most > u64::from(u32::MAX) || (stated > 0 && stated <= most);
+    Ok(begin == [0x1f, 0x8b, 8] && possible)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn tar_split_that_is_empty_or_cut_is_told_from_a_whole_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(TAR_SPLIT);
+        let judge = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            could_be_gzip(&path).unwrap()
+        };
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder
+            .write_all(&b"{\"type\":2,\"payload\":\"AAAA\",\"position\":0}\n".repeat(90))
+            .unwrap();
+        let whole = encoder.finish().unwrap();
+        assert!(judge(&whole));
+        assert!(!judge(b""));
+        assert!(!judge(&vec![0; whole.len()]));
+        assert!(!judge(&whole[..10]));
+        assert!(!judge(&whole[..whole.len() - 5]), "the last bytes are another length");
+        assert!(!could_be_gzip(&dir.path().join("absent")).unwrap());
     }
 }

@@ -16,7 +16,7 @@
 //! │       │   ├── cache-id, diff, parent, size  file  0644
 //! │       │   └── tar-split.json.gz             file  0644
 //! │       ├── mounts/<container>/                     0755  dockerd
-//! │       └── tmp/write-set-<random>/                 0755  Staged; swept by the journal
+//! │       └── tmp/{write-set,complete}-*/             0755  Staged; swept by the journal
 //! ├── overlay2/                                       0710  overlay::OverlayRoot
 //! ├── containers/                                           dockerd; read before a removal
 //! └── rpull/                                          0700  ours alone
@@ -25,7 +25,7 @@
 //!     │   └── ingest/<digest>                       file  partial downloads
 //!     ├── journal/<random>                      file  0600  Journal; what is staged, by whom
 //!     ├── mounts/<random>/{upper,work}                0700  writable mounts
-//!     └── locks/{store,names,layer-<digest>}    file  0600  Lock
+//!     └── locks/*                               file  0600  Lock
 //! ```
 //!
 //! dockerd empties `<root>/tmp` at every start, so nothing of ours lies there.
@@ -111,11 +111,6 @@ impl Layout {
     /// Whether this is a root at all.
     pub fn exists(&self) -> bool {
         self.docker("").is_dir()
-    }
-
-    /// Whether all that [`create`](Self::create) makes is there, told by what it makes last.
-    pub fn complete(&self) -> bool {
-        self.root.join("rpull/mounts").is_dir() && self.overlay().path().is_dir()
     }
 
     /// `overlay2/`.

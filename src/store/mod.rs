@@ -1,7 +1,9 @@
 //! Docker's root as records: layers, images, names, and what lies beside them. Everything
 //! here blocks. The order of a pull's writes is layers from the base up, then the image,
-//! then its names; each is whole or absent.
+//! then its names; each is whole or absent. Which locks a command holds meanwhile: see `lock`.
 
+mod commit;
+mod condition;
 mod content;
 mod distribution;
 mod error;
@@ -9,6 +11,7 @@ mod images;
 mod journal;
 mod layers;
 mod layout;
+mod links;
 mod live;
 mod lock;
 mod references;
@@ -17,13 +20,15 @@ mod stage;
 mod view;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
-use crate::oci::{ImageConfig, ImageId};
+use crate::oci::ImageId;
 use crate::overlay::OverlayRoot;
 use crate::reference::Query;
 
+pub use commit::Established;
+pub use condition::Condition;
 pub use content::Content;
 pub use distribution::{Distribution, Source};
 pub use error::StoreError;
@@ -35,7 +40,7 @@ pub use remove::Removed;
 pub use stage::Staged;
 pub use view::{HistoryLine, ImageLine, LayerLine};
 
-use journal::Journal;
+use journal::{Dead, Journal};
 use layout::Layout;
 
 /// A root.
@@ -47,7 +52,8 @@ pub struct Store {
     names: Names,
     distribution: Distribution,
     content: Content,
-    writing: Mutex<Option<Arc<Journal>>>,
+    prepared: Mutex<bool>,
+    journal: Mutex<Option<Arc<Journal>>>,
 }
 
 impl Store {
@@ -61,7 +67,8 @@ impl Store {
             names: Names::new(layout.clone()),
             distribution: Distribution::new(layout.clone()),
             content: Content::new(layout.clone()),
-            writing: Mutex::new(None),
+            prepared: Mutex::new(false),
+            journal: Mutex::new(None),
             layout,
         }
     }
@@ -76,47 +83,74 @@ impl Store {
         if self.layout.exists() { Ok(()) } else { Err(StoreError::NoStore(self.root().to_owned())) }
     }
 
-    /// Makes ready to write: makes the directories, refuses a live dockerd, sweeps what
-    /// dead processes left. Done once; cheap after that. How many layers were swept.
+    /// Makes the root's directories, and refuses a running dockerd's root. Done once; cheap
+    /// after that.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn prepare(&self) -> Result<usize, StoreError> {
-        let mut writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if writing.is_some() {
-            return Ok(0);
-        }
-        live::refuse(self.root())?;
-        if !self.layout.complete() {
+    fn prepare(&self) -> Result<(), StoreError> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*prepared {
+            live::refuse(self.root())?;
             self.layout.create()?;
+            *prepared = true;
         }
-        let swept = journal::sweep(&self.layout, &self.layers)?;
-        *writing = Some(Arc::new(Journal::start(&self.layout)?));
+        Ok(())
+    }
+
+    /// Removes what dead processes left: staged layers, begun removals, temporary links. The
+    /// caller holds the store lock. Returns the number of staged layers.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sweep(&self) -> Result<usize, StoreError> {
+        let dead = {
+            let _commit = lock::exclusive(&self.layout.lock("commit"), &|_| {})?;
+            self.layers.finish_removals()?;
+            let dead = Dead::all(&self.layout)?;
+            if !dead.is_empty() {
+                self.overlay().remove_temporary_links()?;
+            }
+            dead
+        };
+        let mut swept = 0;
+        for journal in dead {
+            for entry in &journal.entries {
+                swept += usize::from(stage::give_up(&self.layout, entry)?);
+            }
+            journal.remove()?;
+        }
         Ok(swept)
     }
 
-    /// A place for a new layer.
+    /// Stages a new layer. The caller holds the store lock.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn stage(&self) -> Result<Staged, StoreError> {
-        self.prepare()?;
-        let writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let journal = writing.clone().ok_or_else(|| StoreError::NoStore(self.root().to_owned()))?;
+        let journal = {
+            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*journal {
+                Some(journal) => journal.clone(),
+                None => journal.insert(Arc::new(Journal::start(&self.layout)?)).clone(),
+            }
+        };
         Staged::new(&self.layout, journal)
     }
 
-    /// Waits for the store lock: shared for a command that adds, exclusive for a removal.
-    /// `waiting` is called with a description of the holder if there is one.
+    /// Waits for the store lock, shared for a command that adds, exclusive for a removal, and
+    /// sweeps what dead processes left. `waiting` is called with a description of the holder if there is one.
     ///
     /// # Errors
     /// [`StoreError`] if the root cannot be prepared or the lock files cannot be opened.
     pub fn lock(&self, mode: Mode, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError> {
         let mut entrance = self.entrance(mode)?;
-        lock::wait(waiting, || entrance.attempt())
+        let lock = lock::wait(waiting, || entrance.attempt())?;
+        self.sweep()?;
+        Ok(lock)
     }
 
-    /// The way to the store lock, for a caller that waits in its own manner.
+    /// The way to the store lock, for a caller that waits in its own manner and sweeps itself.
     ///
     /// # Errors
     /// [`StoreError`] if the root cannot be prepared.
@@ -148,7 +182,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Fs`] if the lock file cannot be opened.
     pub fn try_lock_layer(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
-        lock::try_passing(&self.layout.lock(&format!("layer-{}", digest.hex())))
+        let lock = lock::try_passing(&self.layout.lock(&format!("layer-{}", digest.hex())))?;
+        Ok(lock.map_err(|holder| format!("layer {}, which {holder} is fetching", digest.short())))
     }
 
     /// The same for the config `digest`.
@@ -156,7 +191,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Fs`] if the lock file cannot be opened.
     pub fn try_lock_config(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
-        lock::try_passing(&self.layout.lock(&format!("config-{}", digest.hex())))
+        let lock = lock::try_passing(&self.layout.lock(&format!("config-{}", digest.hex())))?;
+        Ok(lock.map_err(|holder| format!("config {}, which {holder} is fetching", digest.short())))
     }
 
     /// The root's path.
@@ -240,15 +276,5 @@ impl Store {
                 matches: many.iter().map(ImageId::short).collect(),
             }),
         }
-    }
-
-    /// The parsed config of an image that is whole: all its layers are there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn whole_image(&self, id: &ImageId) -> Result<Option<ImageConfig>, StoreError> {
-        let Some(bytes) = self.images.get(id)? else { return Ok(None) };
-        let Ok(config) = ImageConfig::parse(&bytes) else { return Ok(None) };
-        Ok(self.layers.stack(config.diff_ids())?.map(|_| config))
     }
 }

@@ -82,11 +82,14 @@ impl Names {
     /// Reads all names.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`]: dockerd does not start on such a file either.
+    /// [`StoreError::DamagedNames`] if it cannot be parsed.
     pub fn load(&self) -> Result<References, StoreError> {
         let path = self.layout.repositories();
-        let Some(text) = fsutil::read_optional(&path)? else { return Ok(References::default()) };
-        serde_json::from_str(&text).map_err(|e| StoreError::Damaged { path, why: e.to_string() })
+        let Some(json) = fsutil::read_optional_bytes(&path)? else {
+            return Ok(References::default());
+        };
+        serde_json::from_slice(&json)
+            .map_err(|e| StoreError::DamagedNames { path, why: e.to_string() })
     }
 
     /// Changes the names under their lock; the file is written only if `change` changed

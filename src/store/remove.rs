@@ -1,14 +1,14 @@
 //! Removing images, as dockerd does (moby daemon/images/image_delete.go): a name goes
 //! first; with the last name go the image and the layers that no other image stands on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use super::layers::LayerRecord;
 use super::{Store, StoreError};
 use crate::digest::Digest;
 use crate::fsutil;
-use crate::oci::{AnyManifest, ChainId, ImageConfig, ImageId};
+use crate::oci::{AnyManifest, ChainId, DiffId, ImageConfig, ImageId};
 use crate::reference::{Query, Reference};
 
 /// One thing that was removed, in Docker's order.
@@ -55,25 +55,56 @@ impl Store {
 
     fn remove_image(&self, id: &ImageId) -> Result<Vec<Removed>, StoreError> {
         let config = self.config(id)?;
+        let diff_ids = config.as_ref().map_or(&[][..], ImageConfig::diff_ids);
+        let going = self.unneeded_layers(id, diff_ids)?;
         self.images().remove(id)?;
-        let mut removed = vec![Removed::Image(*id)];
-        let needed = self.needed_chains()?;
-        let chains = ChainId::stack(config.as_ref().map_or(&[], ImageConfig::diff_ids));
-        for chain in chains.iter().rev().filter(|chain| !needed.contains(chain)) {
-            if let Some(record) = self.layers().get(chain)? {
-                self.remove_layer(&record)?;
-                removed.push(Removed::Layer(*chain));
-            }
+        self.layers().remove(&going)?;
+        if let Some(lowest) = going.last() {
+            self.unmark_parent(*lowest, diff_ids)?;
         }
         self.content().forget(&self.unneeded_content(id)?)?;
-        Ok(removed)
+        let layers = going.into_iter().map(Removed::Layer);
+        Ok([Removed::Image(*id)].into_iter().chain(layers).collect())
     }
 
-    fn remove_layer(&self, record: &LayerRecord) -> Result<(), StoreError> {
-        self.layers().remove(record)?;
-        // The parent may have lost its only child.
-        let Some(parent) = record.parent else { return Ok(()) };
-        let lonely = !self.layers().list()?.iter().any(|other| other.parent == Some(parent))
+    /// The layers of a stack that go with the image `id`, topmost first. One that another image
+    /// or a container needs stays, and so does one that any layer stands on, also a layer of no
+    /// image: a pull that was killed left it, and the next one will use it.
+    fn unneeded_layers(
+        &self,
+        id: &ImageId,
+        diff_ids: &[DiffId],
+    ) -> Result<Vec<ChainId>, StoreError> {
+        let needed = self.needed_chains(id)?;
+        let records = self.layers().list()?;
+        let known: HashSet<ChainId> = records.iter().map(|record| record.chain).collect();
+        let mut children: HashMap<ChainId, usize> = HashMap::new();
+        for parent in records.iter().filter_map(|record| record.parent) {
+            *children.entry(parent).or_default() += 1;
+        }
+        let chains = ChainId::stack(diff_ids);
+        let mut going = Vec::new();
+        for (n, chain) in chains.iter().enumerate().rev() {
+            if needed.contains(chain) || children.get(chain) > Some(&0) {
+                break;
+            }
+            let below = n.checked_sub(1).and_then(|below| children.get_mut(&chains[below]));
+            if let Some(count) = below.filter(|_| known.contains(chain)) {
+                *count -= 1;
+            }
+            if self.layout.layer(chain).exists() {
+                going.push(*chain);
+            }
+        }
+        Ok(going)
+    }
+
+    /// Takes the mark of having a child from the layer below `lowest`, if that was its only one.
+    fn unmark_parent(&self, lowest: ChainId, diff_ids: &[DiffId]) -> Result<(), StoreError> {
+        let chains = ChainId::stack(diff_ids);
+        let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
+        let Some(parent) = below.map(|below| chains[below]) else { return Ok(()) };
+        let lonely = self.layers().children(&parent)?.is_empty()
             && !self.container_parents()?.contains(&parent);
         match self.layers().get(&parent)?.filter(|_| lonely) {
             Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),
@@ -86,9 +117,10 @@ impl Store {
         Ok(bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()))
     }
 
-    fn needed_chains(&self) -> Result<HashSet<ChainId>, StoreError> {
+    /// The layers of all images but `removed`, and of containers.
+    fn needed_chains(&self, removed: &ImageId) -> Result<HashSet<ChainId>, StoreError> {
         let mut needed = HashSet::new();
-        for id in self.images().list()? {
+        for id in self.images().list()?.into_iter().filter(|id| id != removed) {
             needed.extend(ChainId::stack(
                 self.config(&id)?.as_ref().map_or(&[], ImageConfig::diff_ids),
             ));
@@ -131,16 +163,29 @@ impl Store {
                 return in_use(format!("the image {} was built on it", other.short()));
             }
         }
-        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let stack =
-            self.layers().stack(self.config(id)?.as_ref().map_or(&[], ImageConfig::diff_ids))?;
-        if let Some(top) = stack.as_ref().and_then(|stack| stack.last()) {
-            let line = mounted.lines().find(|line| line.contains(top.cache_id.as_str()));
-            if let Some(at) = line.and_then(|line| line.split(' ').nth(4)) {
+        let config = self.config(id)?;
+        let diff_ids = config.as_ref().map_or(&[][..], ImageConfig::diff_ids);
+        for chain in self.unneeded_layers(id, diff_ids)? {
+            if let Some(record) = self.layers().get(&chain)?
+                && let Some(at) = self.mounted_at(&record)?
+            {
                 return in_use(format!("it is mounted at {at}"));
             }
         }
         Ok(())
+    }
+
+    /// Where a layer is part of a mount, if it is.
+    fn mounted_at(&self, record: &LayerRecord) -> Result<Option<String>, StoreError> {
+        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let link = self.overlay().link(&record.cache_id)?;
+        // dockerd mounts by the short links.
+        let names_it = |line: &&str| {
+            let short = link.as_ref().is_some_and(|link| line.contains(link.as_str()));
+            short || line.contains(record.cache_id.as_str())
+        };
+        let line = mounted.lines().find(names_it);
+        Ok(line.and_then(|line| line.split(' ').nth(4)).map(str::to_owned))
     }
 
     /// The blobs of our content that only the removed image needed.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{LayerRecord, Store, StoreError};
+use super::{LayerRecord, Store, StoreError, links};
 use crate::digest::Digest;
 use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
 use crate::overlay::{CacheId, Stack, XattrSpace};
@@ -160,14 +160,13 @@ impl Store {
         Ok(lines)
     }
 
-    /// What to mount for an image, read-only.
+    /// What to mount for an image, read-only: the directories that dockerd would mount.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it has no layers.
+    /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other ones.
     pub fn mount_stack(&self, id: &ImageId) -> Result<Stack, StoreError> {
         let whole = self.whole(id)?;
-        let lower: Vec<PathBuf> =
-            whole.layers.iter().rev().map(|layer| self.layers().diff_path(layer)).collect();
+        let lower = links::mounted_by_dockerd(&self.overlay(), &whole.layers)?;
         if lower.is_empty() {
             let why = "it has no layers, so there is nothing to mount".to_owned();
             return Err(StoreError::Damaged { path: self.layout.image(id), why });

@@ -1,12 +1,14 @@
 //! The tests that need more than a function: servers, daemons, the built binary.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod damage;
 mod debian;
 mod dockerd;
 mod errors;
 mod layering;
 mod layout;
 mod names;
+mod protocol;
 mod pull;
 mod registry;
 mod support;

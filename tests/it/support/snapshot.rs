@@ -338,6 +338,51 @@ pub fn assert_consistent(root: &Path) {
     }
 }
 
+/// Fails unless overlay2 agrees with layerdb: what dockerd mounts for each layer is the layer
+/// and those that its record stands on.
+#[track_caller]
+pub fn assert_agreement(root: &Path) {
+    let layerdb = root.join(LAYERDB);
+    let mut directories = BTreeMap::new();
+    for chain in names(&layerdb) {
+        let dir = layer_dir(root, &chain);
+        assert!(dir.join("diff").is_dir(), "{chain} has no diff directory");
+        if let Some(other) = directories.insert(dir.clone(), chain.clone()) {
+            panic!("{chain} and {other} have the same directory");
+        }
+        let mut mounted = vec![fs::read_to_string(dir.join("link")).expect("a link id")];
+        let lower = fs::read_to_string(dir.join("lower")).unwrap_or_default();
+        let lower = lower.split(':').filter(|part| !part.is_empty());
+        mounted.extend(lower.map(|part| part.strip_prefix("l/").expect("a link").to_owned()));
+        let mut stack = vec![chain.clone()];
+        while let Ok(parent) =
+            fs::read_to_string(layerdb.join(&stack[stack.len() - 1]).join("parent"))
+        {
+            stack.push(parent.trim_start_matches("sha256:").to_owned());
+        }
+        let leads_to: Vec<_> = mounted
+            .iter()
+            .map(|link| {
+                let target = fs::read_link(root.join("overlay2/l").join(link));
+                target.unwrap_or_else(|e| panic!("l/{link} of {chain}: {e}"))
+            })
+            .collect();
+        let expected: Vec<_> = stack
+            .iter()
+            .map(|chain| {
+                let dir = layer_dir(root, chain);
+                Path::new("..").join(dir.file_name().expect("a cache id")).join("diff")
+            })
+            .collect();
+        assert_eq!(leads_to, expected, "the layers that dockerd mounts for {chain}");
+        let has = |dir: &Path, name: &str| dir.join(name).exists();
+        assert_eq!(has(&dir, "work"), stack.len() > 1, "work of {chain}");
+        if let Some(parent) = stack.get(1) {
+            assert!(has(&layer_dir(root, parent), "committed"), "{parent} has a child");
+        }
+    }
+}
+
 /// Fails if the root holds any layer, image or name, or half of one.
 #[track_caller]
 pub fn assert_empty(root: &Path) {

@@ -1,0 +1,158 @@
+//! Agreement between `layerdb` and `overlay2`. dockerd finds a layer's parents by its records
+//! in `layerdb` and mounts them by `link`, `l/` and `lower` in `overlay2`. Where the two
+//! disagree, it lists an image that it cannot mount, or mounts other files than the image has.
+
+use std::path::PathBuf;
+
+use super::StoreError;
+use super::layers::LayerRecord;
+use super::layout::Layout;
+use crate::fsutil::{self, FsError};
+use crate::oci::ChainId;
+use crate::overlay::{CacheId, LinkId, OverlayRoot};
+
+/// What is wrong with a layer in `overlay2`, if something is. `parent` must be right itself.
+///
+/// # Errors
+/// [`FsError`] if a file cannot be read.
+pub fn fault(
+    overlay: &OverlayRoot,
+    record: &LayerRecord,
+    parent: Option<&LayerRecord>,
+) -> Result<Option<String>, FsError> {
+    let id = &record.cache_id;
+    let Some(link) = overlay.link(id)? else {
+        return Ok(Some("its link is missing or malformed".to_owned()));
+    };
+    if !overlay.leads_to(&link, id) {
+        return Ok(Some(format!("l/{link} does not lead to it")));
+    }
+    let parent_id = parent.map(|parent| &parent.cache_id);
+    if overlay.lower(id)? != overlay.expected_lower(parent_id)? {
+        return Ok(Some("its lower does not name its parents".to_owned()));
+    }
+    Ok(match parent_id {
+        Some(_) if !overlay.work(id).is_dir() => Some("its work directory is missing".to_owned()),
+        Some(parent) if !overlay.is_committed(parent) => {
+            Some("its parent is not marked as committed".to_owned())
+        }
+        _ => None,
+    })
+}
+
+/// Rewrites what [`fault`] found. The layer's files must have been verified, and the caller
+/// holds the `commit` lock.
+///
+/// # Errors
+/// [`StoreError`] if a file cannot be read or written.
+pub fn repair(
+    layout: &Layout,
+    record: &LayerRecord,
+    parent: Option<&LayerRecord>,
+    children: &[LayerRecord],
+) -> Result<(), StoreError> {
+    let (overlay, id) = (layout.overlay(), &record.cache_id);
+    let current = overlay.link(id)?;
+    // One that leads to another layer is that layer's.
+    let own = current.filter(|link| is_free(&overlay, link, id));
+    let link = match own {
+        Some(link) => Some(link),
+        None => known_link(layout, &record.chain, id, children)?,
+    };
+    let link = link.map_or_else(LinkId::generate, Ok).map_err(StoreError::Random)?;
+    if overlay.link(id)?.as_ref() != Some(&link) || !overlay.leads_to(&link, id) {
+        overlay.set_link(id, &link)?;
+    }
+    Ok(overlay.set_parent(id, parent.map(|parent| &parent.cache_id))?)
+}
+
+/// Lets `new` take the link of the broken layer `old`, if it had one, so that `lower` of the
+/// layers above stays right.
+///
+/// # Errors
+/// [`StoreError`] if a file cannot be read or written.
+pub fn inherit(
+    layout: &Layout,
+    chain: &ChainId,
+    old: Option<&CacheId>,
+    new: &CacheId,
+    children: &[LayerRecord],
+) -> Result<(), StoreError> {
+    let overlay = layout.overlay();
+    let before = old.unwrap_or(new);
+    let Some(link) = known_link(layout, chain, before, children)? else { return Ok(()) };
+    let own = overlay.link(new)?;
+    if own.as_ref() == Some(&link) {
+        return Ok(());
+    }
+    overlay.set_link(new, &link)?;
+    own.iter().try_for_each(|own| overlay.remove_link(new, own))?;
+    Ok(())
+}
+
+/// The link by which dockerd knows the layer of `chain`, whose directory is or was `id`: the
+/// one that the layers and containers above it name, else its own, else one that leads to it.
+fn known_link(
+    layout: &Layout,
+    chain: &ChainId,
+    id: &CacheId,
+    children: &[LayerRecord],
+) -> Result<Option<LinkId>, StoreError> {
+    let overlay = layout.overlay();
+    let mut above: Vec<CacheId> = children.iter().map(|child| child.cache_id.clone()).collect();
+    above.extend(container_layers(layout, chain)?);
+    let first = |id: &CacheId| overlay.lower_links(id).ok()?.into_iter().next();
+    let named = above.iter().filter_map(first);
+    let links = named.chain(overlay.link(id)?).chain(overlay.links_to(id)?);
+    Ok(links.into_iter().find(|link| is_free(&overlay, link, id)))
+}
+
+/// Whether `link` leads to `id`, or to no directory at all.
+fn is_free(overlay: &OverlayRoot, link: &LinkId, id: &CacheId) -> bool {
+    overlay.layer_at(link).is_none_or(|other| other == *id || !overlay.diff(&other).is_dir())
+}
+
+/// The lowest layers of dockerd's containers on `chain` (moby layer/filestore.go, mounts). They
+/// are named `<64 hex>-init`, so they are given by their directory below `overlay2`.
+fn container_layers(layout: &Layout, chain: &ChainId) -> Result<Vec<CacheId>, FsError> {
+    let mounts = layout.container_mounts();
+    let mut found = Vec::new();
+    for name in fsutil::names_in(&mounts)? {
+        let read = |file: &str| fsutil::read_optional(&mounts.join(&name).join(file));
+        if read("parent")?.as_deref() == Some(&chain.to_string()) {
+            let id = read("init-id")?.or(read("mount-id")?);
+            found.extend(id.and_then(|id| CacheId::of_container(&id)));
+        }
+    }
+    Ok(found)
+}
+
+/// The directories that dockerd mounts for the image with the topmost layer `top`, topmost
+/// first (moby overlay2.go `getLower`, `get`).
+///
+/// # Errors
+/// [`StoreError::Damaged`] if they are not those of `stack`, given base first.
+pub fn mounted_by_dockerd(
+    overlay: &OverlayRoot,
+    stack: &[LayerRecord],
+) -> Result<Vec<PathBuf>, StoreError> {
+    let Some(top) = stack.last() else { return Ok(Vec::new()) };
+    let damaged = |why: String| StoreError::Damaged { path: overlay.dir(&top.cache_id), why };
+    let own = overlay.link(&top.cache_id)?;
+    let own = own.ok_or_else(|| damaged("its link is missing or malformed".to_owned()))?;
+    let below = overlay.lower_links(&top.cache_id).map_err(|e| damaged(e.to_string()))?;
+    let mut links = std::iter::once(own).chain(below);
+    for layer in stack.iter().rev() {
+        let link = links
+            .next()
+            .ok_or_else(|| damaged("its lower names fewer layers than the image has".to_owned()))?;
+        if !overlay.leads_to(&link, &layer.cache_id) {
+            let chain = layer.chain.short();
+            return Err(damaged(format!("l/{link} does not lead to the layer {chain} below it")));
+        }
+    }
+    if links.next().is_some() {
+        return Err(damaged("its lower names more layers than the image has".to_owned()));
+    }
+    Ok(stack.iter().rev().map(|layer| overlay.diff(&layer.cache_id)).collect())
+}
