@@ -141,7 +141,7 @@ fn name(
     id: ImageId,
     top: &Descriptor,
 ) -> Result<Status, StoreError> {
-    store.content().name(top.clone(), reference)?;
+    store.content().name(top, reference)?;
     let changed = store.names().update(|names| {
         let by_digest = names.set(&reference.with_digest(top.digest), id);
         let by_tag = reference.digest().is_none() && names.set(reference, id);

@@ -5,6 +5,7 @@
 
 mod commit;
 mod fetch;
+mod kept;
 mod lanes;
 mod obtain;
 mod options;

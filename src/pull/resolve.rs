@@ -205,7 +205,10 @@ pub async fn config(
     found: &Found,
 ) -> Result<Document<ImageConfig>, Error> {
     let descriptor = &found.manifest.parsed.config;
-    let bytes = config_bytes(session, image, found).await?;
+    let bytes = match stored_config(session, descriptor.digest).await? {
+        Some(bytes) => bytes,
+        None => super::kept::config(session, image, found, LARGEST_CONFIG).await?,
+    };
     let parsed = ImageConfig::parse(&bytes)?;
     parsed.check_layers(found.manifest.parsed.layers.len())?;
     if let Some(wanted) = session.options.platform.as_ref().filter(|wanted| !parsed.runs_on(wanted))
@@ -224,36 +227,13 @@ pub async fn config(
     })
 }
 
-/// The config as served: from the store if it is there, else from the registry. Of several
-/// processes that pull the image, one fetches it.
-async fn config_bytes(session: &Session<'_>, image: &Image, found: &Found) -> Result<Bytes, Error> {
-    let descriptor = &found.manifest.parsed.config;
-    let digest = descriptor.digest;
-    if let Some(bytes) = stored_config(session, digest).await? {
-        return Ok(bytes);
-    }
-    let fetch = found.registry.blob_bytes(image.repository(), descriptor, LARGEST_CONFIG);
-    if session.options.dry_run {
-        return Ok(fetch.await?);
-    }
-    let store = session.store.clone();
-    let lock = session.layers.wait(move || store.try_lock_config(&digest));
-    let _lock = lock.await?;
-    if let Some(bytes) = stored_config(session, digest).await? {
-        return Ok(bytes);
-    }
-    let bytes = fetch.await?;
-    let (store, stored) = (session.store.clone(), bytes.clone());
-    blocking(move || store.content().put(&digest, &stored)).await?;
-    Ok(bytes)
-}
-
+/// The config of an image that the store has. A damaged one is replaced when the image is
+/// committed.
 async fn stored_config(session: &Session<'_>, digest: Digest) -> Result<Option<Bytes>, Error> {
     let store = session.store.clone();
     blocking(move || match store.images().get(&ImageId(digest)) {
-        Ok(Some(bytes)) => Ok(Some(Bytes::from(bytes))),
-        // A damaged one is replaced when the image is committed.
-        Ok(None) | Err(StoreError::Damaged { .. }) => store.content().get(&digest),
+        Ok(bytes) => Ok(bytes.map(Bytes::from)),
+        Err(StoreError::Damaged { .. }) => Ok(None),
         Err(e) => Err(e),
     })
     .await

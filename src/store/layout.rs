@@ -20,9 +20,7 @@
 //! ├── overlay2/                                       0710  overlay::OverlayRoot
 //! ├── containers/                                           dockerd; read before a removal
 //! └── rpull/                                          0700  ours alone
-//!     ├── content/                                    0755  Content; an OCI image layout
-//!     │   ├── oci-layout, index.json, blobs/sha256/<digest>
-//!     │   └── ingest/<digest>                       file  partial downloads
+//!     ├── content/                                    0755  Content, which draws it
 //!     ├── journal/<random>                      file  0600  Journal; what is staged, by whom
 //!     ├── mounts/<random>/{upper,work}                0700  writable mounts
 //!     └── locks/*                               file  0600  Lock
@@ -58,7 +56,7 @@ pub struct Layout {
 impl Layout {
     /// The layout of the root at `root`, its content elsewhere if that is given.
     pub fn new(root: &Path, content: Option<&Path>) -> Self {
-        let content = content.map_or_else(|| root.join("rpull/content"), Path::to_owned);
+        let content = content.map_or_else(|| own_content(root), Path::to_owned);
         Self { root: root.to_owned(), content }
     }
 
@@ -183,9 +181,9 @@ impl Layout {
         &self.content
     }
 
-    /// Partial downloads.
-    pub fn ingest(&self) -> PathBuf {
-        self.content.join("ingest")
+    /// Where the content store lies unless the user says otherwise.
+    pub fn own_content(&self) -> PathBuf {
+        own_content(&self.root)
     }
 
     /// The journals.
@@ -202,4 +200,8 @@ impl Layout {
     pub fn lock(&self, name: &str) -> PathBuf {
         self.root.join("rpull/locks").join(name)
     }
+}
+
+fn own_content(root: &Path) -> PathBuf {
+    root.join("rpull/content")
 }

@@ -7,13 +7,18 @@
 //! | | shared | a command that adds (pull, tag) | from before it plans until its names are written |
 //! | | exclusive | a removal | from before it looks up the image until all of it is gone |
 //! | `layer-<digest>` | exclusive | a pull | it fetches and unpacks that blob |
-//! | `config-<digest>` | exclusive | a pull | it fetches that config |
+//! | `blob-<digest>` | exclusive | a pull with `--keep-blobs` | it fetches and keeps that blob |
+//! | `index` | exclusive | pull, removal | it changes the content's `index.json` or trims it |
 //! | `commit` | exclusive | pull, removal, sweep | it commits, repairs or gives up one layer |
 //! | `names` | exclusive | pull, tag, removal | it replaces `repositories.json` |
 //!
-//! They are taken in the order of the table. `layer-*` and `config-*` are released before
-//! anything is committed, so their holder waits for no other lock but the last two, which are
-//! held for moments. That is why no cycle of waiting processes can form.
+//! They are taken in the order of the table. `layer-*` is released before
+//! anything is committed, so their holder waits for no other lock but `blob-*`, whose holder
+//! waits for the network alone, and the last three, which are held for moments. That is why
+//! no cycle of waiting processes can form.
+//!
+//! `blob-*` and `index` lie in the content directory, which may belong to several roots; all
+//! others lie in the root. See `content`.
 //!
 //! What a command decides under `store` stays true until it has written its result, because
 //! only a removal takes anything away, and a removal holds `store` alone. A removal that waits
@@ -205,7 +210,7 @@ fn held(name: &str, path: &Path) -> String {
 }
 
 /// The holder of a lock, from /proc/locks: `1: FLOCK ADVISORY WRITE 4242 fd:01:1234 0 EOF`.
-fn holder(path: &Path) -> String {
+pub fn holder(path: &Path) -> String {
     let inode = path.metadata().map(|meta| meta.ino().to_string()).unwrap_or_default();
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let pid = locks.lines().filter(|line| !line.contains("->")).find_map(|line| {

@@ -29,7 +29,7 @@ use crate::reference::Query;
 
 pub use commit::Established;
 pub use condition::Condition;
-pub use content::Content;
+pub use content::{Content, ContentLock, Ingest};
 pub use distribution::{Distribution, Source};
 pub use error::StoreError;
 pub use images::Images;
@@ -184,15 +184,6 @@ impl Store {
     pub fn try_lock_layer(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
         let lock = lock::try_passing(&self.layout.lock(&format!("layer-{}", digest.hex())))?;
         Ok(lock.map_err(|holder| format!("layer {}, which {holder} is fetching", digest.short())))
-    }
-
-    /// The same for the config `digest`.
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`] if the lock file cannot be opened.
-    pub fn try_lock_config(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
-        let lock = lock::try_passing(&self.layout.lock(&format!("config-{}", digest.hex())))?;
-        Ok(lock.map_err(|holder| format!("config {}, which {holder} is fetching", digest.short())))
     }
 
     /// The root's path.

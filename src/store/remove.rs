@@ -6,9 +6,8 @@ use std::fs;
 
 use super::layers::LayerRecord;
 use super::{Store, StoreError};
-use crate::digest::Digest;
 use crate::fsutil;
-use crate::oci::{AnyManifest, ChainId, DiffId, ImageConfig, ImageId};
+use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
 use crate::reference::{Query, Reference};
 
 /// One thing that was removed, in Docker's order.
@@ -62,7 +61,7 @@ impl Store {
         if let Some(lowest) = going.last() {
             self.unmark_parent(*lowest, diff_ids)?;
         }
-        self.content().forget(&self.unneeded_content(id)?)?;
+        self.trim_content()?;
         let layers = going.into_iter().map(Removed::Layer);
         Ok([Removed::Image(*id)].into_iter().chain(layers).collect())
     }
@@ -186,39 +185,6 @@ impl Store {
         };
         let line = mounted.lines().find(names_it);
         Ok(line.and_then(|line| line.split(' ').nth(4)).map(str::to_owned))
-    }
-
-    /// The blobs of our content that only the removed image needed.
-    fn unneeded_content(&self, removed: &ImageId) -> Result<Vec<Digest>, StoreError> {
-        let names = self.names().load()?;
-        let mut needed: HashSet<Digest> =
-            self.images().list()?.iter().map(ImageId::digest).collect();
-        let mut roots: Vec<Digest> = names.iter().filter_map(|(name, _)| name.digest()).collect();
-        while let Some(digest) = roots.pop() {
-            if needed.insert(digest) {
-                roots.extend(self.named_by(&digest)?);
-            }
-        }
-        let blobs = fsutil::names_in(&self.layout.content().join("blobs/sha256"))?;
-        let all = blobs.iter().filter_map(|name| Digest::from_hex(name).ok());
-        let mut gone: Vec<Digest> = all.filter(|digest| !needed.contains(digest)).collect();
-        gone.push(removed.digest());
-        Ok(gone)
-    }
-
-    /// What a manifest or index names.
-    fn named_by(&self, digest: &Digest) -> Result<Vec<Digest>, StoreError> {
-        let Some(bytes) = self.content().get(digest)? else { return Ok(Vec::new()) };
-        Ok(match AnyManifest::parse(bytes, *digest, "") {
-            Ok(AnyManifest::Image(image)) => {
-                let layers = image.parsed.layers.iter().map(|layer| layer.digest);
-                layers.chain([image.parsed.config.digest]).collect()
-            }
-            Ok(AnyManifest::Index(index)) => {
-                index.parsed.manifests.iter().map(|entry| entry.digest).collect()
-            }
-            Err(_) => Vec::new(),
-        })
     }
 }
 

@@ -1,0 +1,219 @@
+//! `index.json`: which manifests are in the content store, and under which names.
+//!
+//! Other tools write it as well (skopeo copies into the same layout). What rpull does not
+//! know, in the file or in an entry, stays byte for byte as it is.
+
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::digest::Digest;
+use crate::oci::{Descriptor, media_type};
+
+/// The annotation that holds an entry's name (OCI image-spec annotations.md).
+const NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The annotation that tells rpull's entries from those of other tools.
+const PULLED: &str = "rpull.pulled";
+
+const MANIFESTS: &str = "manifests";
+
+/// The parsed file.
+#[derive(Debug)]
+pub struct Index {
+    fields: Fields,
+    entries: Vec<Box<RawValue>>,
+}
+
+/// The fields of a JSON object in their order.
+#[derive(Debug)]
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl Index {
+    /// An index without entries.
+    ///
+    /// # Errors
+    /// Never: its text is JSON.
+    pub fn empty() -> Result<Self, serde_json::Error> {
+        let kind = media_type::OCI_INDEX;
+        Self::parse(
+            format!(r#"{{"schemaVersion":2,"mediaType":"{kind}","manifests":[]}}"#).as_bytes(),
+        )
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// It is not a JSON object whose `manifests` is an array.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut fields: Fields = serde_json::from_slice(text)?;
+        let entries = match fields.0.iter().find(|(name, _)| name == MANIFESTS) {
+            Some((_, raw)) => serde_json::from_str::<Option<_>>(raw.get())?.unwrap_or_default(),
+            None => {
+                fields.0.push((MANIFESTS.to_owned(), RawValue::from_string("[]".to_owned())?));
+                Vec::new()
+            }
+        };
+        Ok(Self { fields, entries })
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// Never: its parts are JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let entries = serde_json::value::to_raw_value(&self.entries)?;
+        let fields = self.fields.0.iter().map(|(name, value)| match name.as_str() {
+            MANIFESTS => (name.clone(), entries.clone()),
+            _ => (name.clone(), value.clone()),
+        });
+        serde_json::to_vec(&Fields(fields.collect()))
+    }
+
+    /// Lists `descriptor` under `name`, in place of the entry that has the name. Returns
+    /// whether that changes anything.
+    ///
+    /// # Errors
+    /// Never: a descriptor is JSON.
+    pub fn set(&mut self, descriptor: &Descriptor, name: &str) -> Result<bool, serde_json::Error> {
+        let mut descriptor = descriptor.clone();
+        descriptor.annotations.insert(NAME.to_owned(), name.to_owned());
+        descriptor.annotations.insert(PULLED.to_owned(), "true".to_owned());
+        let raw = serde_json::value::to_raw_value(&descriptor)?;
+        let same: Vec<usize> =
+            (0..self.entries.len()).filter(|n| named(&self.entries[*n], name)).collect();
+        match same.as_slice() {
+            [one] if self.entries[*one].get() == raw.get() => return Ok(false),
+            [first, others @ ..] => {
+                self.entries[*first] = raw;
+                others.iter().rev().for_each(|n| drop(self.entries.remove(*n)));
+            }
+            [] => self.entries.push(raw),
+        }
+        Ok(true)
+    }
+
+    /// Takes off rpull's own entries whose digest `gone` accepts. Returns whether there
+    /// were any.
+    pub fn remove(&mut self, gone: impl Fn(&Digest) -> bool) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| !(is_ours(entry) && digest(entry).is_some_and(|d| gone(&d))));
+        self.entries.len() != before
+    }
+
+    /// The digests of the entries that other tools wrote.
+    pub fn foreign(&self) -> Vec<Digest> {
+        let foreign = self.entries.iter().filter(|entry| !is_ours(entry));
+        foreign.filter_map(|entry| digest(entry)).collect()
+    }
+}
+
+fn value(entry: &RawValue) -> serde_json::Value {
+    serde_json::from_str(entry.get()).unwrap_or_default()
+}
+
+fn named(entry: &RawValue, name: &str) -> bool {
+    value(entry)["annotations"][NAME] == name
+}
+
+fn is_ours(entry: &RawValue) -> bool {
+    value(entry)["annotations"][PULLED] == "true"
+}
+
+fn digest(entry: &RawValue) -> Option<Digest> {
+    value(entry)["digest"].as_str()?.parse().ok()
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an image index")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(mark: &str) -> Descriptor {
+        let text =
+            format!(r#"{{"mediaType":"m","digest":"{}","size":1}}"#, Digest::of(mark.as_bytes()));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn text(index: &Index) -> String {
+        String::from_utf8(index.to_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn foreign_fields_and_entries_survive_in_order_and_byte_for_byte() {
+        let foreign = r#"{"x" : 1e400,"digest":"sha256:no","n":123456789012345678901234567890}"#;
+        let begun =
+            format!(r#"{{"z":{{"b":1,"a":2}},"manifests":[{foreign},7],"schemaVersion":2}}"#);
+        let mut index = Index::parse(begun.as_bytes()).unwrap();
+        assert_eq!(text(&index), begun);
+        assert!(index.set(&descriptor("one"), "host/one:1").unwrap());
+        index.remove(|_| true);
+        assert_eq!(text(&index), begun);
+    }
+
+    #[test]
+    fn entry_of_the_same_name_is_replaced_in_place_once() {
+        let mut index = Index::empty().unwrap();
+        assert!(index.set(&descriptor("one"), "host/a:1").unwrap());
+        assert!(index.set(&descriptor("two"), "host/b:1").unwrap());
+        assert!(!index.set(&descriptor("one"), "host/a:1").unwrap());
+        assert!(index.set(&descriptor("three"), "host/a:1").unwrap());
+        let digests: Vec<_> = index.entries.iter().filter_map(|entry| digest(entry)).collect();
+        assert_eq!(digests, [Digest::of(b"three"), Digest::of(b"two")]);
+    }
+
+    #[test]
+    fn foreign_entries_are_told_from_ours() {
+        let mut index = Index::empty().unwrap();
+        index.set(&descriptor("ours"), "host/a:1").unwrap();
+        assert_eq!(index.foreign(), []);
+        let theirs = text(&index).replace("rpull.pulled", "other");
+        assert_eq!(Index::parse(theirs.as_bytes()).unwrap().foreign(), [Digest::of(b"ours")]);
+    }
+
+    #[test]
+    fn text_that_is_not_an_index_is_refused() {
+        for text in ["", "{", "[]", "7", r#"{"manifests":{}}"#, r#"{"manifests":[}"#, "{}{}"] {
+            assert!(Index::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        for text in ["{}", r#"{"manifests":null}"#] {
+            let mut index = Index::parse(text.as_bytes()).unwrap();
+            assert!(index.set(&descriptor("one"), "host/a:1").unwrap());
+            assert!(super::Index::parse(&index.to_bytes().unwrap()).unwrap().entries.len() == 1);
+        }
+    }
+}

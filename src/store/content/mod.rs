@@ -1,0 +1,308 @@
+//! Manifests, indexes and configs as they were served, and kept layers: an OCI image layout
+//! (OCI image-spec image-layout.md) that a CI cache can save and restore as plain files, and
+//! that any number of roots share.
+//!
+//! ```text
+//! <content>/                                0755
+//! ├── oci-layout                      file  0644  makes it an image layout
+//! ├── index.json                      file  0644  Index; replaced whole under locks/index
+//! ├── blobs/sha256/<digest>           file  0644  renamed into place whole, never changed
+//! ├── ingest/<digest>-<random>        file  0644  Ingest; locked by its writer
+//! ├── locks/{index,blob-<digest>}     file  0644  ContentLock
+//! └── shared                          file  0644  it is not one root's alone: never trimmed
+//! ```
+//!
+//! Directories below it and files in it that are symbolic links are never followed (see
+//! `dir`). The locks are described in `store/lock`.
+
+mod dir;
+mod index;
+mod ingest;
+mod layout_file;
+mod locks;
+mod trim;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags};
+
+use super::StoreError;
+use super::layout::Layout;
+use crate::digest::Digest;
+use crate::fsutil::{self, At};
+use crate::oci::Descriptor;
+use crate::reference::Reference;
+
+use dir::Dir;
+use index::Index;
+
+pub use ingest::Ingest;
+pub use locks::ContentLock;
+
+const BLOBS: &str = "blobs";
+const SHA256: &str = "sha256";
+const INGEST: &str = "ingest";
+const LOCKS: &str = "locks";
+const INDEX_LOCK: &str = "index";
+const BLOB_LOCK: &str = "blob-";
+const INDEX: &str = "index.json";
+const SHARED: &str = "shared";
+
+/// The files beside the directories that are written by way of `ingest/`.
+const FILES: [&str; 3] = [INDEX, layout_file::NAME, SHARED];
+
+const WHY_SHARED: &[u8] =
+    b"Several roots may use this directory, so rpull removes nothing from it.\n";
+
+/// No manifest or config is larger; the registry's limits are lower.
+const LARGEST_DOCUMENT: u64 = 32 << 20;
+
+/// A cache with a larger list would be unusable for other reasons.
+const LARGEST_INDEX: u64 = 256 << 20;
+
+/// The content of a root.
+#[derive(Debug)]
+pub struct Content {
+    layout: Layout,
+    swept: AtomicBool,
+    refused: AtomicBool,
+}
+
+/// The directories of a content store that can be written.
+struct Dirs {
+    root: Dir,
+    blobs: Dir,
+    ingest: Dir,
+    locks: Dir,
+}
+
+/// What `index.json` holds.
+enum Listed {
+    Index(Index),
+    /// Something that is not an index, or not even a file.
+    Damaged,
+}
+
+impl Content {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self { layout, swept: AtomicBool::new(false), refused: AtomicBool::new(false) }
+    }
+
+    /// The path of the content directory.
+    pub fn path(&self) -> &Path {
+        self.layout.content()
+    }
+
+    /// Opens a blob for reading, if it is there as a regular file that this user can read.
+    /// Its bytes are not verified.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`], also if a directory on the way is a symbolic link.
+    pub fn open(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
+        let Some(root) = Dir::open(self.path())? else { return Ok(None) };
+        let Some(blobs) = root.dir(BLOBS)? else { return Ok(None) };
+        let Some(blobs) = blobs.dir(SHA256)? else { return Ok(None) };
+        match blobs.file(&digest.hex()) {
+            Err(e) if e.source.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            other => Ok(other?),
+        }
+    }
+
+    /// Returns the bytes of a document, if it is there and whole. A damaged one is as good
+    /// as absent: it can be fetched again.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let Some(file) = self.open(digest)? else { return Ok(None) };
+        let bytes = read(&file, LARGEST_DOCUMENT).at("read", self.path())?;
+        Ok(bytes.filter(|bytes| Digest::of(bytes) == *digest).map(Bytes::from))
+    }
+
+    /// Stores bytes under their digest. A content directory that is read-only is left as
+    /// it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let Some(dirs) = self.dirs()? else { return Ok(()) };
+        if self.get(digest)?.is_none() {
+            Ingest::new(&dirs.ingest, &dirs.blobs, digest.hex())?.write_and_commit(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a blob whose bytes the caller writes and verifies; `None` if the content
+    /// directory is read-only.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn ingest(&self, digest: &Digest) -> Result<Option<Ingest>, StoreError> {
+        let Some(dirs) = self.dirs()? else { return Ok(None) };
+        Ok(Some(Ingest::new(&dirs.ingest, &dirs.blobs, digest.hex())?))
+    }
+
+    /// Tries once to take the right to fetch and keep a blob, among all processes that share
+    /// the directory. The holder's description if another has it; `None` if the directory is
+    /// read-only.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn try_lock_blob(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<Result<ContentLock, String>>, StoreError> {
+        let Some(dirs) = self.dirs()? else { return Ok(None) };
+        locks::try_passing(&dirs.locks, format!("{BLOB_LOCK}{}", digest.hex())).map(Some)
+    }
+
+    /// Whether nobody asked this before: the user is told once that the directory is read-only.
+    pub fn is_first_refusal(&self) -> bool {
+        !self.refused.swap(true, Ordering::Relaxed)
+    }
+
+    /// Lists a manifest or index in `index.json` under its name. A content directory that is
+    /// read-only is left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`].
+    pub fn name(&self, descriptor: &Descriptor, reference: &Reference) -> Result<(), StoreError> {
+        let Some(dirs) = self.dirs()? else { return Ok(()) };
+        let _lock = dirs.lock_index()?;
+        let mut index = match dirs.index()? {
+            Listed::Index(index) => index,
+            // Nothing is lost: the file stays beside the new one, and the blobs where they are.
+            Listed::Damaged => {
+                let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
+                dirs.root.take(&dirs.root, INDEX, &format!("{INDEX}.damaged-{random}"))?;
+                Index::empty().map_err(|e| dirs.broken(&e))?
+            }
+        };
+        let changed = index.set(descriptor, &reference.canonical());
+        if changed.map_err(|e| dirs.broken(&e))? { dirs.write_index(&index) } else { Ok(()) }
+    }
+
+    /// Opens the directories, making what is missing; `None` if the content directory exists
+    /// and is read-only. The first time, what killed processes left is removed.
+    fn dirs(&self) -> Result<Option<Dirs>, StoreError> {
+        let root = match Dir::open(self.path())? {
+            Some(root) => root,
+            None => self.create()?,
+        };
+        let dirs = match self.open_or_make(root) {
+            Err(StoreError::Fs(e)) if is_read_only(&e.source) => return Ok(None),
+            other => other?,
+        };
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            ingest::sweep(&dirs.ingest, &dirs.locks);
+        }
+        Ok(Some(dirs))
+    }
+
+    fn create(&self) -> Result<Dir, StoreError> {
+        let path = self.path();
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).at("create directory", parent)?;
+        }
+        fsutil::ensure_dir(path, 0o755)?;
+        Ok(Dir::open(path)?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+            .at("open", path)?)
+    }
+
+    fn open_or_make(&self, root: Dir) -> Result<Dirs, StoreError> {
+        let dirs = Dirs {
+            blobs: root.ensure_dir(BLOBS)?.ensure_dir(SHA256)?,
+            ingest: root.ensure_dir(INGEST)?,
+            locks: root.ensure_dir(LOCKS)?,
+            root,
+        };
+        for dir in [&dirs.root, &dirs.blobs, &dirs.ingest, &dirs.locks] {
+            dir.must_be_writable()?;
+        }
+        let mark = dirs.root.stat(SHARED).is_none() && !self.is_own();
+        let (lay_out, begin) =
+            (!layout_file::is_valid(&dirs.root)?, dirs.root.stat(INDEX).is_none());
+        if !(mark || lay_out || begin) {
+            return Ok(dirs);
+        }
+        // The lock keeps a trim from seeing the directory unmarked and removing from it after.
+        let _lock = dirs.lock_index()?;
+        if mark {
+            dirs.write(SHARED, WHY_SHARED)?;
+        }
+        if lay_out {
+            dirs.write(layout_file::NAME, layout_file::TEXT)?;
+        }
+        if begin && dirs.root.stat(INDEX).is_none() {
+            dirs.write_index(&Index::empty().map_err(|e| dirs.broken(&e))?)?;
+        }
+        Ok(dirs)
+    }
+
+    /// Whether the content directory is the root's own: it lies where it does by default,
+    /// however its path is written, and is neither a link nor a mount, which lead to a
+    /// directory that other roots may use as well.
+    fn is_own(&self) -> bool {
+        let own = self.layout.own_content();
+        let (Ok(ours), Ok(used)) = (own.canonicalize(), self.path().canonicalize()) else {
+            return false;
+        };
+        let (flags, mask) = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+        let Ok(stat) = rustix::fs::statx(CWD, &own, flags, mask) else { return false };
+        ours == used
+            && FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory
+            && !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    }
+}
+
+impl Dirs {
+    fn lock_index(&self) -> Result<ContentLock, StoreError> {
+        locks::exclusive(&self.locks, INDEX_LOCK)
+    }
+
+    fn index(&self) -> Result<Listed, StoreError> {
+        let Some(file) = self.root.file(INDEX)? else {
+            return Ok(match self.root.stat(INDEX) {
+                Some(_) => Listed::Damaged,
+                None => Listed::Index(Index::empty().map_err(|e| self.broken(&e))?),
+            });
+        };
+        let text = read(&file, LARGEST_INDEX).at("read", &self.root.path().join(INDEX))?;
+        let Some(text) = text else { return Ok(Listed::Damaged) };
+        let index = match text.trim_ascii().is_empty() {
+            true => Index::empty(),
+            false => Index::parse(&text),
+        };
+        Ok(index.map_or(Listed::Damaged, Listed::Index))
+    }
+
+    fn write_index(&self, index: &Index) -> Result<(), StoreError> {
+        let text = index.to_bytes().map_err(|e| self.broken(&e))?;
+        self.write(INDEX, &text)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(Ingest::new(&self.ingest, &self.root, name.to_owned())?.write_and_commit(bytes)?)
+    }
+
+    fn broken(&self, error: &serde_json::Error) -> StoreError {
+        StoreError::Damaged { path: self.root.path().join(INDEX), why: error.to_string() }
+    }
+}
+
+/// Reads the file to its end; `None` if it is larger than `most` bytes.
+fn read(file: &File, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}

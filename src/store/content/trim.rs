@@ -1,0 +1,88 @@
+//! Removing from a root's own content what no image of the root needs.
+//!
+//! A content directory that several roots use is never trimmed: none of them knows what the
+//! others need. Other tools may write into any content directory, so an entry of `index.json`
+//! that rpull did not write keeps its blobs.
+
+use std::collections::HashSet;
+
+use super::dir::{self, Dir};
+use super::{BLOBS, Content, Dirs, INGEST, LOCKS, Listed, SHA256, SHARED, ingest};
+use crate::digest::Digest;
+use crate::oci::{AnyManifest, ImageId};
+use crate::store::{Store, StoreError};
+use rustix::fs::FileType;
+
+impl Store {
+    /// Removes the blobs that no image of the root needs, and their entries in `index.json`,
+    /// if the content is the root's own. The caller holds `store` alone, so no pull of this
+    /// root is about to use them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(in crate::store) fn trim_content(&self) -> Result<(), StoreError> {
+        self.content().existing()?.map_or(Ok(()), |dirs| self.trim(&dirs))
+    }
+
+    fn trim(&self, dirs: &Dirs) -> Result<(), StoreError> {
+        let _lock = dirs.lock_index()?;
+        if dirs.root.stat(SHARED).is_some() {
+            return Ok(());
+        }
+        ingest::sweep(&dirs.ingest, &dirs.locks);
+        // What a damaged list names cannot be known, so everything stays.
+        let Listed::Index(mut index) = dirs.index()? else { return Ok(()) };
+        let names = self.names().load()?;
+        let named: HashSet<Digest> = names.iter().filter_map(|(name, _)| name.digest()).collect();
+        let mut roots = index.foreign();
+        roots.extend(&named);
+        let needed = self.needed_content(roots)?;
+        if index.remove(|digest| !named.contains(digest)) {
+            dirs.write_index(&index)?;
+        }
+        for name in dirs.blobs.list()? {
+            let unneeded = Digest::from_hex(&name).is_ok_and(|digest| !needed.contains(&digest));
+            let is_dir = dirs.blobs.stat(&name).is_some_and(|s| dir::is(&s, FileType::Directory));
+            if unneeded && !is_dir {
+                dirs.blobs.unlink(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blobs that the root's images, and manifests or indexes `roots`, are made of.
+    fn needed_content(&self, mut roots: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
+        let mut needed: HashSet<Digest> =
+            self.images().list()?.iter().map(ImageId::digest).collect();
+        let mut seen = HashSet::new();
+        while let Some(digest) = roots.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
+            needed.insert(digest);
+            let Some(bytes) = self.content().get(&digest)? else { continue };
+            match AnyManifest::parse(bytes, digest, "") {
+                Ok(AnyManifest::Image(image)) => {
+                    let layers = image.parsed.layers.iter().map(|layer| layer.digest);
+                    needed.extend(layers.chain([image.parsed.config.digest]));
+                }
+                Ok(AnyManifest::Index(index)) => {
+                    roots.extend(index.parsed.manifests.iter().map(|entry| entry.digest));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(needed)
+    }
+}
+
+impl Content {
+    /// The directories of the root's own content; `None` if it has none, or uses another.
+    fn existing(&self) -> Result<Option<Dirs>, StoreError> {
+        let Some(root) = Dir::open(self.path())?.filter(|_| self.is_own()) else { return Ok(None) };
+        let Some(blobs) = root.dir(BLOBS)? else { return Ok(None) };
+        let Some(blobs) = blobs.dir(SHA256)? else { return Ok(None) };
+        let (ingest, locks) = (root.ensure_dir(INGEST)?, root.ensure_dir(LOCKS)?);
+        Ok(Some(Dirs { root, blobs, ingest, locks }))
+    }
+}
