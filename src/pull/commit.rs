@@ -16,15 +16,11 @@ use crate::store::{Established, LayerRecord, Store, StoreError};
 const ROUNDS: usize = 10;
 
 /// Commits an image's layers.
-pub async fn layers(session: &Session<'_>, image: &Image, plan: Plan) -> Result<(), Error> {
+pub async fn layers(session: &Session<'_>, plan: Plan) -> Result<(), Error> {
     let suspects = suspects(session, &plan).await?;
     let mut parent: Option<LayerRecord> = None;
     for planned in plan.layers {
-        let (blob, diff_id) = (planned.want.blob.digest, planned.diff_id);
-        let record = one(&session.layers, planned, parent.take(), &suspects).await?;
-        let (store, repository) = (session.store.clone(), image.repository().clone());
-        blocking(move || store.distribution().record(&blob, &diff_id, &repository)).await?;
-        parent = Some(record);
+        parent = Some(one(&session.layers, planned, parent.take(), &suspects).await?);
     }
     Ok(())
 }
@@ -64,8 +60,13 @@ async fn one(
             return Err(Error::DiffId { layer: want.blob.digest, expected: diff_id, actual });
         }
         let (store, below, known) = (layers.store().clone(), parent.clone(), want.broken.clone());
-        let established =
-            blocking(move || store.layers().establish(below.as_ref(), diff_id, known.as_ref()));
+        let (blob, repository) = (want.blob.digest, want.image.repository().clone());
+        let established = blocking(move || {
+            // Before the layer is committed: a process that waited for its download finds it by
+            // its write set or by this record, at any moment.
+            store.distribution().record(&blob, &diff_id, &repository)?;
+            store.layers().establish(below.as_ref(), diff_id, known.as_ref())
+        });
         match (established.await?, suspect.take()) {
             (Established::Layer(record), None) => {
                 if obtained.is_some() {

@@ -114,6 +114,6 @@ async fn one(session: &Session<'_>, image: &Image) -> Result<Pulled, Error> {
     if session.options.dry_run {
         return Ok(plan.would_be(image, &found));
     }
-    commit::layers(session, image, plan).await?;
+    commit::layers(session, plan).await?;
     commit::image(session, image, &found, &config).await
 }

@@ -53,7 +53,7 @@ pub fn repair(
 ) -> Result<(), StoreError> {
     let (overlay, id) = (layout.overlay(), &record.cache_id);
     let current = overlay.link(id)?;
-    // One that leads to another layer is that layer's.
+    // A link that is another layer's stays with that layer.
     let own = current.filter(|link| is_free(&overlay, link, id));
     let link = match own {
         Some(link) => Some(link),
@@ -107,9 +107,12 @@ fn known_link(
     Ok(links.into_iter().find(|link| is_free(&overlay, link, id)))
 }
 
-/// Whether `link` leads to `id`, or to no directory at all.
+/// Whether `link` can be the link of `id`: it is not the link of another layer that is there.
 fn is_free(overlay: &OverlayRoot, link: &LinkId, id: &CacheId) -> bool {
-    overlay.layer_at(link).is_none_or(|other| other == *id || !overlay.diff(&other).is_dir())
+    overlay.layer_at(link).is_none_or(|other| {
+        let own = overlay.link(&other).ok().flatten();
+        other == *id || !overlay.diff(&other).is_dir() || own.as_ref() != Some(link)
+    })
 }
 
 /// The lowest layers of dockerd's containers on `chain` (moby layer/filestore.go, mounts). They
