@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`digest`] | hash values and hashing |
 //! | [`fsutil`] | atomic, durable, well-reported file operations |
+//! | [`printable`] | text from outside, made safe to print |
 //! | [`mod@reference`] | names of images |
 //! | [`oci`] | descriptors, manifests, indexes, configs, platforms, ids |
 //! | [`progress`] | what happens, as events |
@@ -17,7 +18,8 @@
 //! | [`error`] | what a command ends with |
 //!
 //! Who may import whom is a table in docs/ARCHITECTURE.md that a test enforces. The library
-//! never touches the terminal.
+//! never touches the terminal. Its errors and events hold text from registries, images and
+//! files as it came; a program that prints them passes them through [`printable`].
 //!
 //! # A pull
 //!
@@ -45,6 +47,7 @@ pub mod fsutil;
 pub mod layer;
 pub mod oci;
 pub mod overlay;
+pub mod printable;
 pub mod progress;
 pub mod pull;
 pub mod reference;

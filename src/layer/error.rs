@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::digest::Digest;
+use crate::printable;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -122,16 +123,7 @@ impl LayerError {
     }
 }
 
-/// A path for people: control characters and bytes that are no UTF-8 escaped.
+/// A path for people: bytes that are not UTF-8 replaced, and escaped for a terminal.
 pub(super) fn show(path: &[u8]) -> String {
-    String::from_utf8_lossy(path)
-        .chars()
-        .flat_map(|c| {
-            let plain = !c.is_control();
-            plain
-                .then_some(c)
-                .into_iter()
-                .chain((!plain).then(|| c.escape_default()).into_iter().flatten())
-        })
-        .collect()
+    printable::escape(&String::from_utf8_lossy(path)).into_owned()
 }

@@ -12,12 +12,16 @@ use reqwest::{Method, Response, StatusCode, Url};
 use super::Registry;
 use super::error::{self, RegistryError};
 use super::host::{Endpoint, authority};
+use crate::printable;
 use crate::reference::Repository;
 
 const MOST_REDIRECTS: usize = 10;
 
 /// The most of a refusal's body that is read.
 const LONGEST_REFUSAL: usize = 64 << 10;
+
+/// The most bytes of a refusal's message that are kept: it goes into one line.
+const LONGEST_MESSAGE: usize = 512;
 
 /// A request below a repository.
 #[derive(Debug, Clone)]
@@ -157,8 +161,13 @@ pub async fn bounded(mut response: Response, most: usize) -> Result<Bytes, Strin
     Ok(body.into())
 }
 
-/// What an error's body says: the messages of the OCI envelope, or the text itself.
+/// What an error's body says: the messages of the OCI envelope, or the text itself; at most
+/// [`LONGEST_MESSAGE`] bytes of it.
 pub fn message(body: &[u8]) -> String {
+    printable::shorten(&whole_message(body), LONGEST_MESSAGE).into_owned()
+}
+
+fn whole_message(body: &[u8]) -> String {
     if let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) {
         let said = envelope.errors.iter().map(|error| {
             let code = serde_json::to_value(&error.code).ok();
@@ -183,7 +192,7 @@ pub fn message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let line = text.trim().lines().next().unwrap_or_default();
     // A proxy's error page says nothing in its first line.
-    if line.starts_with('<') { String::new() } else { line.chars().take(200).collect() }
+    if line.starts_with('<') { String::new() } else { line.to_owned() }
 }
 
 async fn refusal(
@@ -252,6 +261,20 @@ mod tests {
         );
         assert_eq!(message(b"Too Many Requests\nmore"), "Too Many Requests");
         assert_eq!(message(b"<html><body>502</body></html>"), "");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_in_every_form() {
+        let long = "x".repeat(60 << 10);
+        let bodies = [
+            format!(r#"{{"errors":[{{"code":"DENIED","message":"{long}"}}]}}"#),
+            format!(r#"{{"details":"{long}"}}"#),
+            long.clone(),
+        ];
+        for body in bodies {
+            let said = message(body.as_bytes());
+            assert!(said.len() <= LONGEST_MESSAGE && said.contains(" more bytes) …"), "{said}");
+        }
     }
 
     #[test]
