@@ -8,7 +8,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args = match cli::parse() {
         Ok(args) => args,
-        Err(error) => return cli::usage(&error),
+        Err(error) => return cli::usage(error),
     };
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
@@ -9,6 +10,8 @@ use crate::commands;
 /// Pull container images into Docker's own on-disk layout, without a daemon.
 #[derive(Debug, Parser)]
 #[command(name = "rpull", version = env!("RPULL_VERSION"), max_term_width = 100, arg_required_else_help = true)]
+// Output escapes control characters, and cannot tell the parser's colours from others.
+#[command(styles = Styles::plain())]
 #[command(override_usage = "rpull [OPTIONS] IMAGE...\n       rpull [OPTIONS] COMMAND")]
 pub struct Cli {
     /// Flags of all commands.

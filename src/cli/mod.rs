@@ -7,9 +7,15 @@ pub mod render;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use flags::Cli;
+use rpull::printable;
+
+/// The most bytes of a word of the command line that a usage error repeats.
+const LONGEST_WORD: usize = 400;
 
 /// Reads the command line. `rpull IMAGE...` is `rpull pull IMAGE...`: a first word that is
 /// no command's name is an image. A command's name wins over an image of that name.
@@ -21,10 +27,40 @@ pub fn parse() -> Result<Cli, clap::Error> {
 }
 
 /// Says what is wrong with the command line.
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub fn usage(error: clap::Error) -> ExitCode {
     // `--help` and `--version` are errors to clap, and print to stdout.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    let wrong = error.use_stderr();
+    let text = in_lines(error).render().ansi().to_string();
+    match output::usage(&text, wrong) {
+        Err(failure) => output::fail(&failure),
+        Ok(()) if wrong => ExitCode::from(2),
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}
+
+/// Makes each word of the user's in `error` one short line: in the rendered text, its
+/// newlines could not be told from the parser's.
+fn in_lines(mut error: clap::Error) -> clap::Error {
+    let line = |text: &str| printable::one_line(text, LONGEST_WORD);
+    let styled = |text: &StyledStr| StyledStr::from(line(&text.ansi().to_string()));
+    let words: Vec<(ContextKind, ContextValue)> =
+        error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in words {
+        let value = match value {
+            _ if kind == ContextKind::Usage => continue,
+            ContextValue::String(text) => ContextValue::String(line(&text)),
+            ContextValue::Strings(all) => {
+                ContextValue::Strings(all.iter().map(|text| line(text)).collect())
+            }
+            ContextValue::StyledStr(text) => ContextValue::StyledStr(styled(&text)),
+            ContextValue::StyledStrs(all) => {
+                ContextValue::StyledStrs(all.iter().map(styled).collect())
+            }
+            _ => continue,
+        };
+        error.insert(kind, value);
+    }
+    error
 }
 
 fn with_verb(args: Vec<OsString>) -> Vec<OsString> {

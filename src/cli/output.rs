@@ -1,19 +1,82 @@
-//! Printing that survives a closed pipe; tables; JSON; the last words of a failure.
+//! Printing: the only module that writes to standard output and standard error.
+//!
+//! Registries, images, files and arguments bring most of the text that is printed, so all of
+//! it is escaped here by [`rpull::printable`]. `clippy.toml` forbids the standard streams
+//! elsewhere, and `tests/it/layering.rs` checks it.
+//!
+//! Results (lines, tables, JSON) are printed whole. Errors, hints and notices take one line
+//! each and have a limited length.
 
-use std::io::{self, Write};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use rpull::error::Error;
+use rpull::printable;
 
-/// Prints text as it is. A reader that went away is no error: it has seen enough.
-///
-/// # Errors
-/// Any other failure to write.
-pub fn print(text: &str) -> Result<(), Error> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+/// The most bytes of an error's line.
+pub const LONGEST_ERROR: usize = 1536;
+
+/// The most bytes of a warning, a retry or a hint. One error may come with several of them.
+const LONGEST_NOTICE: usize = 400;
+
+/// An output that takes nothing but whole lines, and escapes them.
+pub struct Lines<W>(W);
+
+impl<W: Write> Lines<W> {
+    /// Writes to `out`.
+    pub fn to(out: W) -> Self {
+        Self(out)
+    }
+
+    /// Writes one line of text.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn text(&mut self, text: impl Display) -> io::Result<()> {
+        self.write(&printable::escape(&text.to_string()))
+    }
+
+    /// Writes a value as one line of JSON.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.write(&printable::escape_json(&serde_json::to_string(value)?))
+    }
+
+    /// Writes a line in one piece, so that those of other threads and processes stay apart.
+    fn write(&mut self, safe: &str) -> io::Result<()> {
+        self.0.write_all(format!("{safe}\n").as_bytes())?;
+        self.0.flush()
+    }
+}
+
+/// Standard output.
+#[expect(clippy::disallowed_methods, reason = "the only place that opens it")]
+pub fn stdout() -> Lines<io::Stdout> {
+    Lines::to(io::stdout())
+}
+
+/// Standard error.
+#[expect(clippy::disallowed_methods, reason = "the only place that opens it")]
+fn stderr() -> Lines<io::Stderr> {
+    Lines::to(io::stderr())
+}
+
+/// Whether a person sees both outputs.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub fn on_terminal() -> bool {
+    io::stderr().is_terminal() && io::stdout().is_terminal()
+}
+
+/// The result of printing. A reader that closed the pipe is not a failure: it has read what
+/// it needs.
+fn printed(result: io::Result<()>) -> Result<(), Error> {
+    match result {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::Other(format!("cannot write to standard output: {e}")))
         }
@@ -24,39 +87,94 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Prints a line.
 ///
 /// # Errors
-/// As [`print`].
-pub fn line(text: &str) -> Result<(), Error> {
-    print(&format!("{text}\n"))
+/// Standard output cannot be written.
+pub fn line(text: impl Display) -> Result<(), Error> {
+    printed(stdout().text(text))
+}
+
+/// Prints a line that another program takes literally, like a path or a command.
+///
+/// # Errors
+/// As [`line`]; [`Error::Usage`] if the text would have to be escaped, which would change
+/// what it means. `what` names it.
+pub fn exact(what: &str, text: &str) -> Result<(), Error> {
+    if printable::is_printable(text) {
+        return line(text);
+    }
+    Err(Error::Usage(format!(
+        "{what} holds control or invisible characters and cannot be printed as it is: {text}; \
+         --format json can print it"
+    )))
+}
+
+/// The text of a path that is printed for another program.
+///
+/// # Errors
+/// [`Error::Usage`] if it is not UTF-8, which neither text nor JSON can show.
+pub fn path_text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| {
+        Error::Usage(format!("the path {} is not UTF-8 and cannot be printed", path.display()))
+    })
 }
 
 /// Prints a value as indented JSON.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`line`].
 pub fn json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::Other(e.to_string()))?;
-    line(&text)
+    printed(stdout().write(&printable::escape_json(&text)))
+}
+
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// As [`line`].
+pub fn json_line(value: &impl Serialize) -> Result<(), Error> {
+    printed(stdout().json(value))
 }
 
 /// Prints a table with its columns aligned, three spaces between them, as docker does.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`line`].
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Error> {
-    let mut widths: Vec<usize> = header.iter().map(|cell| cell.len()).collect();
-    for row in rows {
+    printed(stdout().write(&aligned(header, rows)))
+}
+
+/// The lines of a table. Widths are those of the escaped cells.
+fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
+    let escaped = |cell: &str| printable::escape(cell).into_owned();
+    let header = header.iter().map(|cell| escaped(cell)).collect();
+    let rows = rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect());
+    let all: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
+    let mut widths = vec![0; all[0].len()];
+    for row in &all {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let mut text = String::new();
-    for row in std::iter::once(&header).chain(rows) {
+    let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}   "));
-        text.push_str(cells.collect::<String>().trim_end());
-        text.push('\n');
+        cells.collect::<String>().trim_end().to_owned()
+    };
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Prints the text of the command line's parser, which has several lines: help and version
+/// on standard output, a usage error on standard error.
+///
+/// # Errors
+/// As [`line`].
+pub fn usage(text: &str, wrong: bool) -> Result<(), Error> {
+    let lines: Vec<_> = text.trim_end().split('\n').map(printable::escape).collect();
+    let safe = lines.join("\n");
+    if wrong {
+        // Standard error may be closed, and there is no other place to report it.
+        let _ = stderr().write(&safe);
+        return Ok(());
     }
-    print(&text)
+    printed(stdout().write(&safe))
 }
 
 /// A size in bytes as docker prints it: decimal units, three digits.
@@ -102,29 +220,55 @@ pub fn human_age(created: &str, now: jiff::Timestamp) -> String {
     }
 }
 
-/// Says why the command failed and what to do; its exit code.
+/// Prints why the command failed and what to do; returns its exit code.
 pub fn fail(error: &Error) -> ExitCode {
     say(error);
     ExitCode::from(error.kind() as u8)
 }
 
-/// Says why something failed, on standard error.
+/// Prints why something failed, on standard error.
 pub fn say(error: &Error) {
-    let mut err = io::stderr().lock();
-    // Nobody is left to tell if standard error is closed.
-    let _ = writeln!(err, "rpull: {}", one_line(&error.to_string()));
+    error_line("rpull: ", &error.to_string(), LONGEST_ERROR);
     if let Some(hint) = error.hint() {
-        let _ = writeln!(err, "hint: {hint}");
+        error_line("hint: ", &hint, LONGEST_NOTICE);
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+/// Prints on standard error what the user should know and what does not end the command.
+pub fn notice(text: &str) {
+    error_line("", text, LONGEST_NOTICE);
+}
+
+fn error_line(prefix: &str, text: &str, limit: usize) {
+    // Standard error may be closed, and there is no other place to report it.
+    let _ = stderr().write(&format!("{prefix}{}", printable::one_line(text, limit)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn table_of_foreign_cells_is_escaped_and_aligned() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["\x1b[2J\u{202e}", "x\n"]), row(["日本", "y  "])];
+        let lines = [
+            format!("{:20}B", "A"),
+            r"\u{1b}[2J\u{202e}   x\n".to_owned(),
+            format!("{:20}y", "日本"),
+        ];
+        assert_eq!(aligned(&["A", "B"], &rows), lines.join("\n"));
+    }
+
+    #[test]
+    fn lines_take_no_control_characters() {
+        let mut out = Vec::new();
+        let mut lines = Lines::to(&mut out);
+        lines.text("a\nb\x1b[2J\r").unwrap();
+        lines.json(&"a\nb\x1b[2J\u{9b}").unwrap();
+        let expected = "a\\nb\\u{1b}[2J\\r\n\"a\\nb\\u001b[2J\\u009b\"\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
 
     #[test]
     fn sizes_are_as_docker_prints_them() {

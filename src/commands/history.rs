@@ -3,6 +3,7 @@
 use clap::Args;
 
 use rpull::error::Error;
+use rpull::printable;
 use rpull::store::HistoryLine;
 
 use super::Context;
@@ -10,6 +11,9 @@ use crate::cli::output;
 
 /// docker shows so many characters of an instruction.
 const INSTRUCTION: usize = 45;
+
+/// So many bytes of a comment are shown; docker shows all, however long.
+const COMMENT: usize = 400;
 
 /// Show how an image was built
 #[derive(Debug, Args)]
@@ -47,12 +51,14 @@ impl History {
         if !self.no_trunc && by.chars().count() > INSTRUCTION {
             by = by.chars().take(INSTRUCTION - 1).chain(['…']).collect();
         }
+        let most = if self.no_trunc { usize::MAX } else { COMMENT };
+        let comment = printable::shorten(&line.comment, most);
         vec![
             id.unwrap_or_else(|| "<missing>".to_owned()),
             output::human_age(&line.created, now),
             by,
             output::human_size(line.size),
-            line.comment.clone(),
+            comment.into_owned(),
         ]
     }
 }

@@ -42,7 +42,7 @@ impl Images {
             return output::json(&lines);
         }
         if context.global.quiet {
-            return lines.iter().try_for_each(|line| output::line(&self.id(line)));
+            return lines.iter().try_for_each(|line| output::line(self.id(line)));
         }
         let now = jiff::Timestamp::now();
         let mut header = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];

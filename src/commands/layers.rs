@@ -33,7 +33,7 @@ impl Layers {
         if context.global.quiet {
             return lines
                 .iter()
-                .try_for_each(|line| output::line(&line.path.display().to_string()));
+                .try_for_each(|line| output::exact("the path", output::path_text(&line.path)?));
         }
         let rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line)).collect();
         output::table(

@@ -25,6 +25,7 @@ use rpull::registry::{Explicit, Registry, RegistryOptions, Secret};
 use rpull::store::{Lock, Store};
 
 use crate::cli::flags::{Cli, Command, Format, Global};
+use crate::cli::output;
 
 /// Threads that carry bytes, at most: they keep up with any line.
 const MOST_CARRIERS: usize = 4;
@@ -52,8 +53,7 @@ impl std::ops::Deref for Reading {
 
 /// Tells on standard error which lock is waited for.
 pub fn waiting(what: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "waiting for {what}");
+    output::notice(&format!("waiting for {what}"));
 }
 
 /// Runs what the command line says.

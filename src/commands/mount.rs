@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use rpull::error::Error;
-use rpull::overlay::Upper;
+use rpull::overlay::{Stack, Upper};
 
 use super::Context;
 use crate::cli::output;
@@ -43,6 +43,11 @@ impl Mount {
         let store = context.store_to_read()?;
         let mut stack = store.mount_stack(&store.find(&self.image)?)?;
         let target = self.target.clone().unwrap_or_else(|| PathBuf::from("DIR"));
+        // What cannot be printed is found before anything is made or mounted.
+        let printed = self.print || context.json();
+        if printed {
+            all_text(&stack, &target)?;
+        }
         stack.upper = match (&self.upper, &self.work) {
             (Some(upper), Some(work)) => {
                 Some(Upper { upper: absolute(upper)?, work: absolute(work)? })
@@ -56,37 +61,42 @@ impl Mount {
             }
             _ => None,
         };
+        if printed {
+            all_text(&stack, &target)?;
+        }
         if self.print {
-            return self.print(context, &stack, &target);
+            return print(context, &stack, &target);
         }
         let failed = |source| Error::Mount { target: target.display().to_string(), source };
         stack.mount(&target).map_err(failed)?;
         match (context.json(), &stack.upper) {
-            (true, upper) => output::line(
-                &json!({"target": target, "lower": stack.lower, "upper": upper.as_ref().map(|u| &u.upper)}).to_string(),
+            (true, upper) => output::json_line(
+                &json!({"target": target, "lower": stack.lower, "upper": upper.as_ref().map(|u| &u.upper)}),
             ),
             (false, Some(upper)) if !context.global.quiet => {
-                output::line(&format!("changes go to {}", upper.upper.display()))
+                output::line(format_args!("changes go to {}", upper.upper.display()))
             }
             _ => Ok(()),
         }
     }
+}
 
-    fn print(
-        &self,
-        context: &Context,
-        stack: &rpull::overlay::Stack,
-        target: &Path,
-    ) -> Result<(), Error> {
-        let line = stack.command(target);
-        if context.json() {
-            return output::line(
-                &json!({"command": line, "type": "overlay", "options": stack.options()})
-                    .to_string(),
-            );
-        }
-        output::line(&line)
+/// Prints the line of mount(8). A shell takes it literally, so nothing in it is escaped.
+fn print(context: &Context, stack: &Stack, target: &Path) -> Result<(), Error> {
+    let line = stack.command(target);
+    if context.json() {
+        return output::json_line(
+            &json!({"command": line, "type": "overlay", "options": stack.options()}),
+        );
     }
+    output::exact("the mount line", &line)
+}
+
+/// Fails if a path could be printed only as another path.
+fn all_text(stack: &Stack, target: &Path) -> Result<(), Error> {
+    let upper = stack.upper.iter().flat_map(|upper| [&upper.upper, &upper.work]);
+    let paths = stack.lower.iter().chain(upper).map(PathBuf::as_path);
+    paths.chain([target]).try_for_each(|path| output::path_text(path).map(drop))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

@@ -52,18 +52,15 @@ fn print(
     resolved: Option<&rpull::registry::Resolved>,
 ) -> Result<(), Error> {
     if context.json() {
-        return output::line(
-            &json!({
-                "name": name.index_form(),
-                "familiar": name.to_string(),
-                "digest": resolved.map(|resolved| resolved.digest),
-                "mediaType": resolved.map(|resolved| &resolved.media_type),
-            })
-            .to_string(),
-        );
+        return output::json_line(&json!({
+            "name": name.index_form(),
+            "familiar": name.to_string(),
+            "digest": resolved.map(|resolved| resolved.digest),
+            "mediaType": resolved.map(|resolved| &resolved.media_type),
+        }));
     }
     match resolved {
-        Some(resolved) => output::line(&resolved.digest.to_string()),
-        None => output::line(&name.index_form()),
+        Some(resolved) => output::line(resolved.digest),
+        None => output::line(name.index_form()),
     }
 }

@@ -31,18 +31,21 @@ impl Rm {
         let _lock = store.lock(Mode::Exclusive, &waiting)?;
         for image in &self.images {
             for removed in store.remove(image, self.force)? {
-                output::line(&shown(context, &removed))?;
+                show(context, &removed)?;
             }
         }
         Ok(())
     }
 }
 
-fn shown(context: &Context, removed: &Removed) -> String {
+fn show(context: &Context, removed: &Removed) -> Result<(), Error> {
     let (what, name) = match removed {
         Removed::Untagged(name) => ("Untagged", name.to_string()),
         Removed::Image(id) => ("Deleted", id.to_string()),
         Removed::Layer(chain) => ("Deleted", chain.to_string()),
     };
-    if context.json() { json!({ what: name }).to_string() } else { format!("{what}: {name}") }
+    match context.json() {
+        true => output::json_line(&json!({ what: name })),
+        false => output::line(format_args!("{what}: {name}")),
+    }
 }

@@ -16,7 +16,7 @@ pub struct Tag {
     source: String,
     /// The new name; `latest` if it has no tag
     #[arg(value_name = "NAME[:TAG]")]
-    target: Reference,
+    target: String,
 }
 
 impl Tag {
@@ -25,10 +25,10 @@ impl Tag {
     /// # Errors
     /// The image is not there, or the new name has a digest.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        if self.target.digest().is_some() {
+        let target: Reference = self.target.parse()?;
+        if target.digest().is_some() {
             return Err(Error::Usage(format!(
-                "'{}' has a digest; a digest cannot be given, it is computed",
-                self.target
+                "'{target}' has a digest; a digest cannot be given, it is computed"
             )));
         }
         let store = context.store();
@@ -36,7 +36,7 @@ impl Tag {
         // Held from the look-up on: the image cannot go away before it has its new name.
         let _lock = store.lock(Mode::Shared, &waiting)?;
         let id = store.find(&self.source)?;
-        let target = self.target.clone().with_default_tag().0;
+        let target = target.with_default_tag().0;
         store.names().update(|names| names.set(&target, id))?;
         Ok(store.images().set_last_updated(&id, &jiff::Timestamp::now().to_string())?)
     }

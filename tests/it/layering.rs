@@ -209,6 +209,25 @@ fn unsafe_code_is_fenced_in_one_file() {
     assert_eq!(found, [Path::new("digest/two.rs")]);
 }
 
+/// clippy.toml forbids the functions; this holds also for code that no lint is run on, and
+/// for indicatif, which writes by itself.
+#[test]
+fn output_leaves_through_one_file() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for door in ["io::stdout", "io::stderr", "println!", "print!", "dbg!", "/dev/tty"] {
+            if source.code.contains(door) && source.path != Path::new("cli/output.rs") {
+                wrong.push(format!("{} names {door}", source.path.display()));
+            }
+        }
+        let lines = source.code.matches(".println(").count();
+        if lines != usize::from(source.path == Path::new("cli/render/tty.rs")) {
+            wrong.push(format!("{} prints {lines} times by itself", source.path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_roots_path_names_stand_in_one_place() {
     let mut wrong = Vec::new();

@@ -13,5 +13,6 @@ mod protocol;
 mod pull;
 mod registry;
 mod support;
+mod terminal;
 mod unpack;
 mod verbs;

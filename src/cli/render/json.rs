@@ -1,28 +1,29 @@
 //! One JSON object a line: the stable form for programs, described in
 //! docs/progress-json.md. Keys are only ever added.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
 use rpull::progress::{Event, LayerState, Phase, Status};
 
-use super::Renderer;
+use super::{Lines, Renderer};
+use crate::cli::output::LONGEST_ERROR;
 
 /// Prints JSON lines.
-pub struct Json<W>(W);
+pub struct Json<W>(Lines<W>);
 
 impl<W: Write> Json<W> {
     /// Prints to `out`.
-    pub fn new(out: W) -> Self {
+    pub fn new(out: Lines<W>) -> Self {
         Self(out)
     }
 }
 
 impl<W: Write + Send> Renderer for Json<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        writeln!(self.0, "{}", object(event))?;
-        self.0.flush()
+        self.0.json(&object(event))
     }
 }
 
@@ -47,20 +48,25 @@ fn object(event: &Event) -> Value {
         }),
         Event::Retrying { image, layer, attempt, wait, cause } => json!({
             "event": "retrying", "image": image.canonical(), "layer": layer, "attempt": attempt,
-            "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "cause": cause,
+            "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "cause": short(cause),
         }),
-        Event::Waiting { what } => json!({"event": "waiting", "what": what}),
+        Event::Waiting { what } => json!({"event": "waiting", "what": short(what)}),
         Event::Warning { image, text } => {
-            json!({"event": "warning", "image": image.as_ref().map(|image| image.canonical()), "text": text})
+            json!({"event": "warning", "image": image.as_ref().map(|image| image.canonical()), "text": short(text)})
         }
         Event::Done { image, digest, id, status } => json!({
             "event": "done", "image": image.canonical(), "digest": digest, "id": id,
             "status": match status { Status::Downloaded => "downloaded", Status::UpToDate => "up-to-date" },
         }),
         Event::Failed { image, error } => {
-            json!({"event": "failed", "image": image.canonical(), "error": error})
+            json!({"event": "failed", "image": image.canonical(), "error": short(error)})
         }
     }
+}
+
+/// Prose can hold anything a registry sent, at any length.
+fn short(prose: &str) -> Cow<'_, str> {
+    rpull::printable::shorten(prose, LONGEST_ERROR)
 }
 
 fn state_name(state: LayerState) -> &'static str {

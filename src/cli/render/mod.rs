@@ -6,13 +6,14 @@ mod plain;
 mod quiet;
 mod tty;
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
 use rpull::progress::{Event, LayerState};
 
 use super::flags::{Global, Progress};
+use super::output::{self, Lines};
 
 /// Shows events.
 pub trait Renderer: Send {
@@ -25,14 +26,13 @@ pub trait Renderer: Send {
 
 /// Chooses the renderer that the flags ask for.
 pub fn choose(global: &Global) -> Box<dyn Renderer> {
-    let terminal = io::stderr().is_terminal() && io::stdout().is_terminal();
     match global.progress {
-        Progress::Json => Box::new(json::Json::new(io::stdout())),
-        _ if global.quiet => Box::new(quiet::Quiet::new(io::stdout())),
-        Progress::None => Box::new(quiet::Quiet::new(io::sink())),
+        Progress::Json => Box::new(json::Json::new(output::stdout())),
+        _ if global.quiet => Box::new(quiet::Quiet::new(output::stdout())),
+        Progress::None => Box::new(quiet::Quiet::new(Lines::to(io::sink()))),
         Progress::Tty => Box::new(tty::Tty::new()),
-        Progress::Auto if terminal => Box::new(tty::Tty::new()),
-        Progress::Plain | Progress::Auto => Box::new(plain::Plain::new(io::stdout())),
+        Progress::Auto if output::on_terminal() => Box::new(tty::Tty::new()),
+        Progress::Plain | Progress::Auto => Box::new(plain::Plain::new(output::stdout())),
     }
 }
 
@@ -72,7 +72,7 @@ fn warn(event: &Event) {
         }
         _ => return,
     };
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    output::notice(&text);
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::io::{self, Write};
 use rpull::progress::{Event, LayerState, Status};
 use rpull::reference::Reference;
 
-use super::{Renderer, words};
+use super::{Lines, Renderer, words};
 
 /// Prints Docker's lines.
-pub struct Plain<W>(W);
+pub struct Plain<W>(Lines<W>);
 
 impl<W: Write> Plain<W> {
     /// Prints to `out`.
-    pub fn new(out: W) -> Self {
+    pub fn new(out: Lines<W>) -> Self {
         Self(out)
     }
 }
@@ -23,34 +23,34 @@ impl<W: Write + Send> Renderer for Plain<W> {
         let out = &mut self.0;
         match event {
             Event::DefaultTag { image } => {
-                writeln!(out, "Using default tag: {}", image.tag().unwrap_or_default())?
+                out.text(format_args!("Using default tag: {}", image.tag().unwrap_or_default()))?
             }
             Event::Resolving { image } => {
-                writeln!(out, "{}: Pulling from {}", what(image), image.path())?
+                out.text(format_args!("{}: Pulling from {}", what(image), image.path()))?
             }
-            Event::Layer { layer, state, .. } => {
-                // Docker has no line for the beginning of a download.
-                if *state != LayerState::Downloading {
-                    writeln!(out, "{}: {}", layer.short(), words(*state))?;
-                }
+            // Docker has no line for the beginning of a download.
+            Event::Layer { layer, state, .. } if *state != LayerState::Downloading => {
+                out.text(format_args!("{}: {}", layer.short(), words(*state)))?;
             }
             Event::Done { image, digest, status, .. } => {
-                writeln!(out, "Digest: {digest}")?;
+                out.text(format_args!("Digest: {digest}"))?;
                 // By tag and digest, the tag was not looked at.
                 let shown = image
                     .digest()
                     .map_or_else(|| Reference::clone(image), |d| image.with_digest(d));
                 match status {
                     Status::Downloaded => {
-                        writeln!(out, "Status: Downloaded newer image for {shown}")?
+                        out.text(format_args!("Status: Downloaded newer image for {shown}"))?
                     }
-                    Status::UpToDate => writeln!(out, "Status: Image is up to date for {shown}")?,
+                    Status::UpToDate => {
+                        out.text(format_args!("Status: Image is up to date for {shown}"))?
+                    }
                 }
-                writeln!(out, "{}", image.canonical())?;
+                out.text(image.canonical())?;
             }
-            _ => return Ok(()),
+            _ => {}
         }
-        out.flush()
+        Ok(())
     }
 }
 

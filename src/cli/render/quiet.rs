@@ -4,14 +4,14 @@ use std::io::{self, Write};
 
 use rpull::progress::Event;
 
-use super::Renderer;
+use super::{Lines, Renderer};
 
 /// Prints names alone.
-pub struct Quiet<W>(W);
+pub struct Quiet<W>(Lines<W>);
 
 impl<W: Write> Quiet<W> {
     /// Prints to `out`.
-    pub fn new(out: W) -> Self {
+    pub fn new(out: Lines<W>) -> Self {
         Self(out)
     }
 }
@@ -19,7 +19,6 @@ impl<W: Write> Quiet<W> {
 impl<W: Write + Send> Renderer for Quiet<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         let Event::Done { image, .. } = event else { return Ok(()) };
-        writeln!(self.0, "{}", image.canonical())?;
-        self.0.flush()
+        self.0.text(image.canonical())
     }
 }

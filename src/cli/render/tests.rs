@@ -10,7 +10,7 @@ use rpull::digest::Digest;
 use rpull::oci::ImageId;
 use rpull::progress::{Event, Image, LayerState, Phase, Status};
 
-use super::Renderer;
+use super::{Lines, Renderer};
 
 /// A pull of three layers: one present, one that is retried, one small.
 fn script() -> Vec<Event> {
@@ -71,9 +71,9 @@ impl Write for Page {
     }
 }
 
-fn rendered<R: Renderer>(make: impl FnOnce(Page) -> R) -> String {
+fn rendered<R: Renderer>(make: impl FnOnce(Lines<Page>) -> R) -> String {
     let page = Page::default();
-    let mut renderer = make(page.clone());
+    let mut renderer = make(Lines::to(page.clone()));
     for event in script() {
         renderer.event(&event).unwrap();
     }

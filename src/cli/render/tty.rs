@@ -7,9 +7,10 @@ use std::io;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use rpull::digest::Digest;
+use rpull::printable;
 use rpull::progress::{Event, LayerState, Phase, Status};
 
-use super::{Renderer, words};
+use super::{Renderer, output, words};
 
 /// Layers over this many share the rows: only those at work have one.
 const MOST_ROWS: usize = 12;
@@ -112,6 +113,12 @@ impl Tty {
         }
     }
 
+    /// Prints a line above the bars. Other text that reaches the screen is the program's own:
+    /// states of layers and digests.
+    fn above(&self, text: &str) -> io::Result<()> {
+        self.screen.println(printable::escape(text))
+    }
+
     fn clear_total(&mut self) {
         if let Some(total) = self.total.take() {
             total.finish_and_clear();
@@ -135,10 +142,9 @@ impl Renderer for Tty {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         match event {
             Event::DefaultTag { image } => {
-                self.screen
-                    .println(format!("Using default tag: {}", image.tag().unwrap_or_default()))?;
+                self.above(&format!("Using default tag: {}", image.tag().unwrap_or_default()))?;
             }
-            Event::Resolving { image } => self.screen.println(format!("Pulling {image}"))?,
+            Event::Resolving { image } => self.above(&format!("Pulling {image}"))?,
             Event::Pulling { layers, .. } => self.begin(layers),
             Event::Layer { layer, state, .. } => self.layer(layer, *state),
             Event::Bytes { layer, phase, done, .. } => self.bytes(layer, *phase, *done),
@@ -148,10 +154,10 @@ impl Renderer for Tty {
                     Status::Downloaded => "Downloaded newer image for",
                     Status::UpToDate => "Image is up to date for",
                 };
-                self.screen.println(format!("Digest: {digest}\nStatus: {status} {image}"))?;
-                self.screen.suspend(|| {
-                    super::super::output::line(&image.canonical()).map_err(io::Error::other)
-                })?;
+                self.above(&format!("Digest: {digest}"))?;
+                self.above(&format!("Status: {status} {image}"))?;
+                self.screen
+                    .suspend(|| output::line(image.canonical()).map_err(io::Error::other))?;
             }
             Event::Failed { .. } => self.clear_total(),
             // These go to standard error for every renderer.
