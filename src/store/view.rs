@@ -77,8 +77,7 @@ impl Store {
         let config = ImageConfig::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
         let json = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         let layers = self.layers().stack(config.diff_ids())?;
-        let layers =
-            layers.ok_or_else(|| damaged("a layer of it is missing; pull it again".to_owned()))?;
+        let layers = layers.ok_or_else(|| damaged("a layer of it is missing".to_owned()))?;
         Ok(Whole { config, json, layers })
     }
 
