@@ -17,6 +17,7 @@ use super::chunks::Piece;
 use super::make::Spot;
 use super::meta::{self, FileMeta, Owners};
 use super::names::{self, CleanName, Mark};
+use super::omissions::Omissions;
 use super::spool::Spool;
 use super::tar_reader::{Entry, Kind};
 use crate::overlay::{self, DiffDir, DirHandle};
@@ -30,7 +31,7 @@ pub struct Extractor<'a> {
     pub(super) size: u64,
     pub(super) dirs: Vec<DirMeta>,
     pub(super) spool: Spool,
-    pub(super) warnings: Vec<String>,
+    pub(super) omissions: Omissions,
 }
 
 /// What is set on a directory after all entries are there.
@@ -81,8 +82,8 @@ pub struct Extracted {
 impl<'a> Extractor<'a> {
     /// An extractor into the empty directory `diff`; small files are written `behind`.
     pub fn new(diff: &'a mut DiffDir, owners: Owners, behind: Behind) -> Self {
-        let spool = Spool::default();
-        Self { diff, behind, owners, size: 0, dirs: Vec::new(), spool, warnings: Vec::new() }
+        let (spool, omissions) = (Spool::default(), Omissions::default());
+        Self { diff, behind, owners, size: 0, dirs: Vec::new(), spool, omissions }
     }
 
     /// Makes what `entry` names. `position` is where its line will stand in the record.
@@ -137,9 +138,9 @@ impl<'a> Extractor<'a> {
     pub fn finish(&mut self, open: OpenFile, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
         self.size += entry.sparse.as_ref().map_or(entry.data, |map| map.size);
         let (file, meta) = (&open.file, self.file_meta(&open, entry));
-        let warnings = &mut self.warnings;
+        let omissions = &mut self.omissions;
         meta.set(file, path, || {
-            meta::set_xattrs(entry, warnings, |name, value| {
+            meta::set_xattrs(entry, omissions, |name, value| {
                 fs::fsetxattr(file, name, value, fs::XattrFlags::empty())
             })
         })
@@ -194,7 +195,8 @@ impl<'a> Extractor<'a> {
                 self.diff.forget();
             }
         }
-        Ok(Extracted { size: self.size, spool: self.spool, warnings: self.warnings })
+        let warnings = self.omissions.into_warnings();
+        Ok(Extracted { size: self.size, spool: self.spool, warnings })
     }
 
     fn with_dir(

@@ -136,8 +136,7 @@ impl Extractor<'_> {
     fn node(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
         let (kind, device) = meta::device(spot.entry)?;
         if self.owners.ignored() && kind != FileType::Fifo {
-            let shown = super::error::show(spot.path);
-            self.warnings.push(format!("device '{shown}' is left out: making devices needs root"));
+            self.omissions.device(spot.path);
             return Ok(());
         }
         let mode = Mode::from_raw_mode(spot.entry.mode);
@@ -196,7 +195,7 @@ impl Extractor<'_> {
             return Ok(());
         }
         let path = overlay::proc_path(spot.dir, spot.last);
-        meta::set_xattrs(spot.entry, &mut self.warnings, |name, value| {
+        meta::set_xattrs(spot.entry, &mut self.omissions, |name, value| {
             fs::lsetxattr(path.as_slice(), name, value, fs::XattrFlags::empty())
         })
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::LayerError;
 use super::header::Time;
+use super::omissions::Omissions;
 use super::tar_reader::{Entry, Kind};
 use crate::overlay::DirHandle;
 
@@ -190,24 +191,26 @@ fn spec(time: Time) -> Timespec {
     Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() }
 }
 
-/// Sets the entry's attributes through `set`. One that this process or the file cannot have
-/// (`user.*` on a symlink) is warned of, as dockerd does.
+/// Sets the entry's attributes through `set`. One that this process may not set, or that the
+/// file system or the type of file cannot have, is left out with a warning, as dockerd does.
 ///
 /// # Errors
-/// [`LayerError::Write`] if the file system has no attributes, or is full.
+/// [`LayerError::Refused`] for a name or value that no file system takes;
+/// [`LayerError::Write`] for every other failure.
 pub fn set_xattrs(
     entry: &Entry,
-    warnings: &mut Vec<String>,
+    omissions: &mut Omissions,
     mut set: impl FnMut(&[u8], &[u8]) -> Result<(), Errno>,
 ) -> Result<(), LayerError> {
     for (name, value) in &entry.xattrs {
         match set(name, value) {
             Ok(()) => {}
-            Err(Errno::PERM) => warnings.push(format!(
-                "attribute {} of '{}' is left out: not permitted",
-                super::error::show(name),
-                super::error::show(&entry.name)
-            )),
+            Err(e @ (Errno::PERM | Errno::NOTSUP)) => omissions.attribute(name, &entry.name, e),
+            Err(e @ (Errno::INVAL | Errno::RANGE | Errno::TOOBIG)) => {
+                let name = super::error::show(name);
+                let why = format!("its attribute '{name}' cannot be set: {}", io::Error::from(e));
+                return Err(LayerError::refused(&entry.name, why));
+            }
             Err(e) => return Err(LayerError::write("set an attribute of", &entry.name, e)),
         }
     }

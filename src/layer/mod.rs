@@ -14,6 +14,7 @@ mod limits;
 mod make;
 mod meta;
 mod names;
+mod omissions;
 mod pax;
 mod reassemble;
 mod record_file;

@@ -218,6 +218,8 @@ fn tidy(place: &Place) {
         .iter()
         .map(|chain| fs::read_to_string(layerdb.join(chain).join("cache-id")).unwrap())
         .collect();
+    // An empty directory of dockerd's that a pull which has all it needs does not make.
+    fs::create_dir_all(place.root().join("image/overlay2/layerdb/tmp")).unwrap();
     for name in names(&place.root().join("overlay2")) {
         if name != "l" && !known.contains(&name) {
             fs::remove_dir_all(place.root().join("overlay2").join(&name)).unwrap();

@@ -5,6 +5,8 @@
 //! real dockerd, saves it with the exact diff ids. *Refuse*: an error, nothing left, and
 //! a canary outside the root that nobody touched.
 
+mod attributes;
+mod direct;
 mod follow;
 mod hold;
 mod refuse;

@@ -15,6 +15,12 @@ pub fn dir() -> TempDir {
     builder().tempdir_in(base()).expect("a scratch directory")
 }
 
+/// The same on tmpfs where there is one, for tests that make many small trees.
+pub fn in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { builder().tempdir_in(memory).expect("a scratch directory") } else { dir() }
+}
+
 /// A directory that lasts as long as this process.
 pub fn lasting() -> PathBuf {
     dir().keep()

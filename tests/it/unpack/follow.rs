@@ -11,7 +11,7 @@ use crate::support::tar::{Entry, Long, Tar, noise};
 
 /// Both pull `image`; both roots must hold the same layers, ours also for our own judge.
 #[track_caller]
-fn both(stem: &str, image: &Image) {
+pub fn both(stem: &str, image: &Image) {
     let hub = Hub::shared();
     let pushed = image.push(&hub.host, &format!("{}:latest", hub.repository(stem)));
     let docker = Dockerd::shared();
@@ -24,7 +24,7 @@ fn both(stem: &str, image: &Image) {
     judge::judge_root(&root);
 }
 
-fn one(tar: Vec<u8>) -> Image {
+pub fn one(tar: Vec<u8>) -> Image {
     Image::new().layer(tar)
 }
 
