@@ -20,6 +20,7 @@ use super::names::{self, CleanName, Mark};
 use super::omissions::Omissions;
 use super::spool::Spool;
 use super::tar_reader::{Entry, Kind};
+use super::whiteouts::Whiteouts;
 use crate::overlay::{self, DiffDir, DirHandle};
 
 /// Makes the files of one layer.
@@ -31,11 +32,13 @@ pub struct Extractor<'a> {
     pub(super) size: u64,
     pub(super) dirs: Vec<DirMeta>,
     pub(super) spool: Spool,
+    pub(super) whiteouts: Whiteouts,
     pub(super) omissions: Omissions,
 }
 
 /// What is set on a directory after all entries are there.
 pub struct DirMeta {
+    /// Its path, symlinks resolved: a symlink on the way to it may be replaced later.
     pub(super) path: Vec<u8>,
     pub(super) mode: u32,
     pub(super) times: fs::Timestamps,
@@ -82,8 +85,16 @@ pub struct Extracted {
 impl<'a> Extractor<'a> {
     /// An extractor into the empty directory `diff`; small files are written `behind`.
     pub fn new(diff: &'a mut DiffDir, owners: Owners, behind: Behind) -> Self {
-        let (spool, omissions) = (Spool::default(), Omissions::default());
-        Self { diff, behind, owners, size: 0, dirs: Vec::new(), spool, omissions }
+        Self {
+            diff,
+            behind,
+            owners,
+            size: 0,
+            dirs: Vec::new(),
+            spool: Spool::default(),
+            whiteouts: Whiteouts::default(),
+            omissions: Omissions::default(),
+        }
     }
 
     /// Makes what `entry` names. `position` is where its line will stand in the record.
@@ -112,9 +123,7 @@ impl<'a> Extractor<'a> {
         }
         match names::mark(&name.path)? {
             Mark::Opaque => {
-                let (parent, _) = overlay::split(&name.path);
-                let dir = self.dir(parent)?;
-                self.io("mark opaque", parent, |s| s.diff.set_opaque(&dir))?;
+                self.opaque(overlay::split(&name.path).0)?;
                 return Ok(Placed { file: None, held: held || has_data });
             }
             Mark::Whiteout(hidden) => {
@@ -177,6 +186,7 @@ impl<'a> Extractor<'a> {
     /// [`LayerError::Write`].
     pub fn close(mut self) -> Result<Extracted, LayerError> {
         self.behind.settle()?;
+        self.hide_lower_layers()?;
         let dirs = std::mem::take(&mut self.dirs);
         for dir in &dirs {
             self.with_dir(dir, |parent, last| {
@@ -206,31 +216,14 @@ impl<'a> Extractor<'a> {
     ) -> Result<(), LayerError> {
         let (parent, last) = overlay::split(&dir.path);
         let last: &[u8] = if dir.path.is_empty() { b"." } else { last };
-        // A later entry may have put something else in its place.
-        let Ok(parent) = self.diff.dir(parent) else { return Ok(()) };
+        // A later entry may have put something else in its place, or in that of a parent,
+        // which must not come back.
+        let Ok(Some(parent)) = self.diff.real_dir(parent) else { return Ok(()) };
         match overlay::stat(&parent, last) {
             Ok(Some(stat)) if file_type(&stat) == FileType::Directory => {}
             _ => return Ok(()),
         }
         act(&parent, last).map_err(|e| LayerError::write("set the times of", &dir.path, e))
-    }
-
-    /// A whiteout hides what *lower* layers have (OCI image-spec layer.md "Whiteouts"): what
-    /// this layer has there stays, and a directory of this layer becomes opaque.
-    fn whiteout(&mut self, entry: &Entry, hidden: &[u8]) -> Result<(), LayerError> {
-        let (parent, last) = overlay::split(hidden);
-        let dir = self.dir(parent)?;
-        match self.io("look at", hidden, |_| overlay::stat(&dir, last))? {
-            Some(stat) if file_type(&stat) == FileType::Directory => self.opaque(hidden),
-            Some(_) => Ok(()),
-            None => {
-                meta::check(entry)?;
-                self.io("make whiteout", hidden, |_| overlay::make_whiteout(&dir, last))?;
-                self.io("set the owner of", hidden, |s| {
-                    s.owners.own(&dir, last, entry, false, dir.gid)
-                })
-            }
-        }
     }
 
     /// An entry named `/`: dockerd sets the root's metadata, and can make nothing else of it.
@@ -241,20 +234,35 @@ impl<'a> Extractor<'a> {
         meta::check(entry)?;
         let dir = self.dir(b"")?;
         self.io("set the owner of", b"/", |s| s.owners.own(&dir, b".", entry, true, dir.gid))?;
-        let mode = Mode::from_raw_mode(entry.mode);
+        let late = if self.owners.late_modes() { 0o700 } else { 0 };
+        let mode = Mode::from_raw_mode(entry.mode | late);
         self.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
         self.diff.forget();
         self.dirs.push(DirMeta { path: Vec::new(), mode: entry.mode, times: meta::times(entry) });
         Ok(())
     }
 
-    fn dir(&mut self, path: &[u8]) -> Result<Arc<DirHandle>, LayerError> {
+    pub(super) fn dir(&mut self, path: &[u8]) -> Result<Arc<DirHandle>, LayerError> {
         self.io("open directory", path, |s| s.diff.dir(path))
     }
 
-    pub(super) fn opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
-        let dir = self.dir(path)?;
-        self.io("mark opaque", path, |s| s.diff.set_opaque(&dir))
+    /// Where `last` in `dir` is below the layer's root, symlinks resolved; `path` is what
+    /// the archive calls it.
+    pub(super) fn real_path_in(
+        &mut self,
+        dir: &DirHandle,
+        last: &[u8],
+        path: &[u8],
+    ) -> Result<Vec<u8>, LayerError> {
+        if !dir.through_symlink {
+            return Ok(path.to_vec());
+        }
+        let mut real = self.io("look at", path, |s| s.diff.real_path(dir))?;
+        if !real.is_empty() && !last.is_empty() {
+            real.push(b'/');
+        }
+        real.extend_from_slice(last);
+        Ok(real)
     }
 
     pub(super) fn io<T>(

@@ -70,10 +70,6 @@ impl Extractor<'_> {
             self.remove(spot)?;
             make().map_err(cannot)?;
         }
-        if found.as_ref().is_some_and(overlay::is_whiteout) {
-            // The layer deleted the directory and made it anew: what was in it stays gone.
-            self.opaque(spot.path)?;
-        }
         self.own(spot, merge)?;
         self.xattrs(spot)?;
         // chown(2) takes setuid and setgid off; mkdir(2) hands setgid down.
@@ -84,7 +80,7 @@ impl Extractor<'_> {
             // The cached descriptor knows the old group.
             self.diff.forget();
         }
-        let (path, times) = (spot.path.to_vec(), meta::times(entry));
+        let (path, times) = (self.real_path(spot)?, meta::times(entry));
         self.dirs.push(DirMeta { path, mode: entry.mode, times });
         Ok(())
     }
@@ -171,18 +167,17 @@ impl Extractor<'_> {
         let Some(stat) = self.io("look at", path, |_| overlay::stat(dir, last))? else {
             return Ok(());
         };
-        let mut real = path.to_vec();
-        if dir.through_symlink {
-            real = self.io("look at", path, |s| s.diff.real_path(dir))?;
-            let slash: &[u8] = if real.is_empty() { b"" } else { b"/" };
-            real.extend([slash, last].concat());
-        }
+        let real = self.real_path(spot)?;
         let freed = self.spool.remove(self.diff, dir, last, &real, position, &stat)?;
         self.size -= freed;
         if file_type(&stat) == FileType::Directory {
             self.diff.forget();
         }
         Ok(())
+    }
+
+    fn real_path(&mut self, spot: &Spot<'_>) -> Result<Vec<u8>, LayerError> {
+        self.real_path_in(spot.dir, spot.last, spot.path)
     }
 
     fn own(&mut self, spot: &Spot<'_>, old: bool) -> Result<(), LayerError> {

@@ -110,7 +110,8 @@ pub fn same_owner(stat: &Stat, entry: &Entry) -> bool {
     i64::from(stat.st_uid) == entry.uid && i64::from(stat.st_gid) == entry.gid
 }
 
-fn ids(entry: &Entry) -> (Uid, Gid) {
+/// The owner that `entry` wants.
+pub fn ids(entry: &Entry) -> (Uid, Gid) {
     // `check` has seen that they fit.
     let id = |value: i64| u32::try_from(value).unwrap_or(0);
     (Uid::from_raw(id(entry.uid)), Gid::from_raw(id(entry.gid)))

@@ -24,6 +24,7 @@ mod tar_reader;
 mod tar_split;
 mod unpack;
 mod verify;
+mod whiteouts;
 
 pub use chunks::Pool;
 pub use compression::{DECODER_ROOM, Decoder};

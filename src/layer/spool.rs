@@ -104,7 +104,11 @@ impl Spool {
     }
 }
 
-fn entries(dir: &DirHandle) -> io::Result<Vec<Vec<u8>>> {
+/// The names in `dir`.
+///
+/// # Errors
+/// What getdents(2) says.
+pub fn entries(dir: &DirHandle) -> io::Result<Vec<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = fs::openat(dir, ".", flags, Mode::empty())?;
     let mut names = Vec::new();

@@ -72,7 +72,8 @@ impl AsFd for DirHandle {
     }
 }
 
-/// The `diff` directory of one layer, and a cache of the directories below it.
+/// The `diff` directory of one layer, and a cache of the directories below it: most entries
+/// of an archive stand in the directory of the entry before, or in a recent one.
 #[derive(Debug)]
 pub struct DiffDir {
     root: OwnedFd,
@@ -104,24 +105,51 @@ impl DiffDir {
     /// # Errors
     /// `NotADirectory` where a file stands in the way, and what the kernel says.
     pub fn dir(&mut self, path: &[u8]) -> io::Result<Arc<DirHandle>> {
+        if let Some(handle) = self.cached(path) {
+            return Ok(handle);
+        }
+        let made = self.open_or_make(path)?;
+        Ok(self.keep(path, made))
+    }
+
+    /// The directory at `path` if one stands there and no part of the path is a symlink;
+    /// never made.
+    ///
+    /// # Errors
+    /// What openat2(2) says, except that the path leads to no such directory.
+    pub fn real_dir(&mut self, path: &[u8]) -> io::Result<Option<Arc<DirHandle>>> {
+        if let Some(handle) = self.cached(path) {
+            return Ok(Some(handle).filter(|handle| !handle.through_symlink));
+        }
+        match self.resolve(path, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+            Ok(fd) => {
+                let opened = handle(fd, false)?;
+                Ok(Some(self.keep(path, opened)))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn cached(&mut self, path: &[u8]) -> Option<Arc<DirHandle>> {
         if let Some((last, handle)) = &self.last
             && last == path
         {
-            return Ok(handle.clone());
+            return Some(handle.clone());
         }
-        let handle = match self.cache.get(path) {
-            Some(handle) => handle.clone(),
-            None => {
-                let handle = Arc::new(self.open_or_make(path)?);
-                if self.cache.len() >= CACHED_DIRS {
-                    self.cache.clear();
-                }
-                self.cache.insert(path.to_vec(), handle.clone());
-                handle
-            }
-        };
+        let handle = self.cache.get(path)?.clone();
         self.last = Some((path.to_vec(), handle.clone()));
-        Ok(handle)
+        Some(handle)
+    }
+
+    fn keep(&mut self, path: &[u8], opened: DirHandle) -> Arc<DirHandle> {
+        let handle = Arc::new(opened);
+        if self.cache.len() >= CACHED_DIRS {
+            self.cache.clear();
+        }
+        self.cache.insert(path.to_vec(), handle.clone());
+        self.last = Some((path.to_vec(), handle.clone()));
+        handle
     }
 
     /// The directory at `path` if it is there and a directory; never made.
@@ -161,6 +189,20 @@ impl DiffDir {
         Ok(fs::fsetxattr(&fd, self.space.opaque(), b"y", XattrFlags::empty())?)
     }
 
+    /// Marks the whiteout `name` opaque, which hides no more than the whiteout does, but is
+    /// what dockerd does. Without the privilege for it, this does nothing.
+    ///
+    /// # Errors
+    /// What setxattr(2) says.
+    pub fn set_whiteout_opaque(&self, dir: &DirHandle, name: &[u8]) -> io::Result<()> {
+        if self.space == XattrSpace::User {
+            // No device can have an attribute of that name space.
+            return Ok(());
+        }
+        let path = proc_path(dir, name);
+        Ok(fs::lsetxattr(path, self.space.opaque(), b"y", XattrFlags::empty())?)
+    }
+
     /// An unnamed file beside the layer's content; it is gone when it is closed.
     ///
     /// # Errors
@@ -184,7 +226,10 @@ impl DiffDir {
         Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
     }
 
-    /// Forgets the cached descriptors: a directory was removed or replaced.
+    /// Closes the cached directories. This must follow the removal of a directory or of a
+    /// symlink, since any cached path may lead through it, and a change of a directory's
+    /// group or setgid bit. Creating a name changes no cached path: before that, a path
+    /// through the name led nowhere.
     pub fn forget(&mut self) {
         self.cache.clear();
         self.last = None;
@@ -208,14 +253,13 @@ impl DiffDir {
         }
         let (parent, name) = split(path);
         let parent = self.dir(parent)?;
-        let hidden = match stat(&parent, name)? {
-            None => false,
+        match stat(&parent, name)? {
+            None => {}
             Some(stat) if is_whiteout(&stat) => {
                 fs::unlinkat(&*parent, name, AtFlags::empty())?;
-                true
             }
             Some(_) => return Err(error),
-        };
+        }
         make_dir(&*parent, name, 0o755, self.umask)?;
         if parent.gid != 0 && rustix::process::geteuid().is_root() {
             // It may have inherited the group; dockerd gives implied parents to root.
@@ -223,13 +267,7 @@ impl DiffDir {
             fs::chownat(&*parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made =
-            handle(fs::openat(&*parent, name, flags, Mode::empty())?, parent.through_symlink)?;
-        if hidden {
-            // The whiteout hid what lower layers have there; so must what replaces it.
-            self.set_opaque(&made)?;
-        }
-        Ok(made)
+        handle(fs::openat(&*parent, name, flags, Mode::empty())?, parent.through_symlink)
     }
 }
 

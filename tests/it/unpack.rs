@@ -10,3 +10,4 @@ mod direct;
 mod follow;
 mod hold;
 mod refuse;
+mod whiteout;

@@ -160,7 +160,9 @@ fn as_nobody(home: &std::path::Path, line: &str) -> Done {
 
 #[test]
 fn without_root_all_works_but_owners_and_devices() {
-    let tar = Tar::new().add(Entry::dir("closed").mode(0o500).owner(1234, 1234));
+    let tar = Tar::new()
+        .add(Entry::dir("/").mode(0o555))
+        .add(Entry::dir("closed").mode(0o500).owner(1234, 1234));
     let image = two_layers("rootless")
         .layer(tar.file("closed/f", "f").add(Entry::char_device("null", 1, 3)).end());
     let pushed = push(&image, "rootless");
