@@ -170,7 +170,8 @@ impl Extractor<'_> {
         let real = self.real_path(spot)?;
         let freed = self.spool.remove(self.diff, dir, last, &real, position, &stat)?;
         self.size -= freed;
-        if file_type(&stat) == FileType::Directory {
+        if matches!(file_type(&stat), FileType::Directory | FileType::Symlink) {
+            // A cached path may lead through it.
             self.diff.forget();
         }
         Ok(())

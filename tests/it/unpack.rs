@@ -9,5 +9,8 @@ mod attributes;
 mod direct;
 mod follow;
 mod hold;
+mod model;
+mod random;
 mod refuse;
+mod replace;
 mod whiteout;
