@@ -5,12 +5,13 @@
 //! in any order, and goes on from the contiguous front. What waits for its turn is bounded
 //! by the lanes: a part each.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::obtain::Want;
 use crate::registry::RegistryError;
@@ -105,4 +106,63 @@ async fn parts<'a>(
     let rest =
         rest.buffered(LANES).map_ok(|part| stream::iter(part.into_iter().map(Ok))).try_flatten();
     Ok(Some(first.chain(rest).boxed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::oci::Descriptor;
+    use crate::registry::{Registry, RegistryOptions};
+
+    const CHUNK: usize = 64 << 10;
+
+    /// A blob of a registry that cannot be reached: asking it for segments is an error.
+    fn want() -> Want {
+        let options =
+            RegistryOptions { certs_dirs: Vec::new(), retries: 0, ..RegistryOptions::default() };
+        let blob: Descriptor = serde_json::from_value(serde_json::json!({
+            "digest": Digest::of(b"blob"), "size": 1000 * CHUNK,
+        }))
+        .unwrap();
+        let image = Arc::new("127.0.0.1:1/x/y:z".parse().unwrap());
+        Want { image, registry: Registry::new(options), blob, diff_id: None }
+    }
+
+    /// Reads 100 chunks that each take the connection and the reader some time.
+    async fn read(
+        want: &Want,
+        connection: Duration,
+        reader: Duration,
+    ) -> Result<(), RegistryError> {
+        let lanes = Semaphore::new(LANES);
+        let chunks = stream::repeat(()).take(100).then(move |()| async move {
+            sleep(connection).await;
+            Ok(Bytes::from_static(&[0; CHUNK]))
+        });
+        let mut stream = std::pin::pin!(probing(want, &lanes, chunks.boxed()));
+        while stream.try_next().await?.is_some() {
+            sleep(reader).await;
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_connection_is_replaced_by_segments() {
+        let want = want();
+        let asked = read(&want, Duration::from_millis(100), Duration::ZERO).await;
+        assert!(matches!(asked, Err(RegistryError::Network { .. })), "{asked:?}");
+        assert_eq!(want.registry.requests(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_reader_does_not_make_a_connection_slow() {
+        let want = want();
+        read(&want, Duration::ZERO, Duration::from_secs(1)).await.unwrap();
+        assert_eq!(want.registry.requests(), 0);
+    }
 }

@@ -30,7 +30,25 @@ type Rule = dyn Fn(&str, &str) -> Fault + Send + Sync;
 pub struct Proxy {
     /// `127.0.0.1:PORT`.
     pub host: String,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Default)]
+struct Log {
+    requests: Vec<Seen>,
+    /// The paths of answers under way.
+    open: Vec<String>,
+}
+
+/// A request that passed.
+#[derive(Clone)]
+struct Seen {
+    /// `METHOD path`.
+    line: String,
+    /// The `Range` header.
+    range: Option<String>,
+    /// Requests for the same path that were being answered when it came, itself included.
+    at_once: usize,
 }
 
 impl Proxy {
@@ -42,7 +60,7 @@ impl Proxy {
     pub fn new(rule: impl Fn(&str, &str) -> Fault + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let host = listener.local_addr().expect("a port").to_string();
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Mutex::new(Log::default()));
         let (seen, rule): (_, Arc<Rule>) = (log.clone(), Arc::new(rule));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -75,7 +93,22 @@ impl Proxy {
 
     /// `METHOD path` of every request so far.
     pub fn requests(&self) -> Vec<String> {
-        self.log.lock().expect("the log").clone()
+        self.seen("").into_iter().map(|seen| seen.line).collect()
+    }
+
+    /// The `Range` headers of all requests that hold `text`, in order.
+    pub fn ranges(&self, text: &str) -> Vec<Option<String>> {
+        self.seen(text).into_iter().map(|seen| seen.range).collect()
+    }
+
+    /// How many answers to one path that holds `text` were under way at once, at most.
+    pub fn most_at_once(&self, text: &str) -> usize {
+        self.seen(text).iter().map(|seen| seen.at_once).max().unwrap_or(0)
+    }
+
+    fn seen(&self, text: &str) -> Vec<Seen> {
+        let log = self.log.lock().expect("the log");
+        log.requests.iter().filter(|seen| seen.line.contains(text)).cloned().collect()
     }
 
     /// How many requests hold `text`.
@@ -84,12 +117,12 @@ impl Proxy {
     }
 
     pub fn forget(&self) {
-        self.log.lock().expect("the log").clear();
+        self.log.lock().expect("the log").requests.clear();
     }
 }
 
 /// One connection: requests without bodies, one after the other.
-fn serve(client: TcpStream, log: &Mutex<Vec<String>>, rule: &Rule) -> std::io::Result<()> {
+fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule) -> std::io::Result<()> {
     let mut requests = BufReader::new(client.try_clone()?);
     let mut client = client;
     loop {
@@ -101,7 +134,7 @@ fn serve(client: TcpStream, log: &Mutex<Vec<String>>, rule: &Rule) -> std::io::R
         }
         let mut words = head.split(' ');
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        log.lock().expect("the log").push(format!("{method} {path}"));
+        let _open = Open::note(log, method, path, &head);
         let fault = rule(method, path);
         if let Fault::Instead(status, headers, body) = &fault {
             let length = body.len();
@@ -133,6 +166,33 @@ fn serve(client: TcpStream, log: &Mutex<Vec<String>>, rule: &Rule) -> std::io::R
                 }
             }
             _ => client.write_all(&body)?,
+        }
+    }
+}
+
+/// An answer under way.
+struct Open<'a>(&'a Mutex<Log>, String);
+
+impl<'a> Open<'a> {
+    fn note(log: &'a Mutex<Log>, method: &str, path: &str, head: &str) -> Self {
+        let range = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("range").then(|| value.to_owned())
+        };
+        let mut state = log.lock().expect("the log");
+        state.open.push(path.to_owned());
+        let at_once = state.open.iter().filter(|open| *open == path).count();
+        let range = head.lines().find_map(range);
+        state.requests.push(Seen { line: format!("{method} {path}"), range, at_once });
+        Self(log, path.to_owned())
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock().expect("the log");
+        if let Some(at) = state.open.iter().position(|open| *open == self.1) {
+            state.open.swap_remove(at);
         }
     }
 }
