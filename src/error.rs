@@ -204,14 +204,15 @@ fn of_registry(error: &RegistryError) -> Kind {
         | RegistryError::Tls { .. }
         | RegistryError::Status { .. } => Kind::Network,
         RegistryError::Protocol { .. } => Kind::Network,
-        RegistryError::Token { status: 0 | 500.., .. } => Kind::Network,
+        RegistryError::InsecureRedirect { .. } => Kind::Network,
+        RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => Kind::Network,
         RegistryError::Token { status: 429, .. } | RegistryError::RateLimited { .. } => {
             Kind::RateLimited
         }
         RegistryError::Token { .. }
         | RegistryError::Denied { .. }
         | RegistryError::Unauthorized { .. } => Kind::Auth,
-        RegistryError::Credentials { .. } => Kind::Auth,
+        RegistryError::Credentials { .. } | RegistryError::InsecureRealm { .. } => Kind::Auth,
         RegistryError::Digest { .. }
         | RegistryError::Size { .. }
         | RegistryError::TooLarge { .. } => Kind::Integrity,
@@ -265,6 +266,18 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
         }
         RegistryError::Unauthorized { source_of: Some(from), .. } => format!("the credentials from {from} were not accepted"),
         RegistryError::Token { status: 401 | 403, .. } => "the credentials were not accepted there; log in again".to_owned(),
+        RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => {
+            "check that the token server is running and that no proxy interferes, then retry".to_owned()
+        }
+        RegistryError::InsecureRealm { https: true, .. } => {
+            "the registry's administrator must set an https:// realm; a public image can be pulled without credentials".to_owned()
+        }
+        RegistryError::InsecureRealm { https: false, .. } => {
+            "give --plain-http if the network between here and there can be trusted".to_owned()
+        }
+        RegistryError::InsecureRedirect { .. } => {
+            "the registry's administrator must redirect to https://; --plain-http uses plain HTTP for everything, if the network can be trusted".to_owned()
+        }
         RegistryError::Tls { .. } => {
             "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt, or, if it speaks only HTTP, use --plain-http".to_owned()
         }

@@ -98,6 +98,17 @@ pub struct Global {
         help_heading = "Registry"
     )]
     pub retries: u32,
+    /// Seconds without an answer or a byte after which a request is given up
+    #[arg(
+        long,
+        global = true,
+        env = "RPULL_STALL_TIMEOUT",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        value_name = "SECONDS",
+        help_heading = "Registry"
+    )]
+    pub stall_timeout: u64,
     /// Print only what a script needs
     #[arg(long, short, global = true, help_heading = "Output")]
     pub quiet: bool,

@@ -15,6 +15,7 @@ use std::io::Read;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use directories::ProjectDirs;
 use tokio::runtime::Runtime;
@@ -130,6 +131,7 @@ impl Context {
             sources,
             certs_dirs,
             retries: self.global.retries,
+            stall_timeout: Duration::from_secs(self.global.stall_timeout),
             ..defaults
         }))
     }

@@ -130,7 +130,7 @@ mod tests {
         }))
         .unwrap();
         let image = Arc::new("127.0.0.1:1/x/y:z".parse().unwrap());
-        Want { image, registry: Registry::new(options), blob, diff_id: None }
+        Want { image, registry: Registry::new(options), blob, place: None, broken: None }
     }
 
     /// Reads 100 chunks that each take the connection and the reader some time.

@@ -1,29 +1,22 @@
-//! Authorisation: what a registry's challenge asks for (distribution spec, auth/token and
-//! auth/oauth; RFC 7617).
+//! Authorisation: what a registry's challenge asks for (distribution spec, auth/token;
+//! RFC 7617).
 //!
 //! Nothing is sent until a registry asks. A token is kept for its scope until nine tenths
 //! of its life are over, and thrown away when a registry no longer takes it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use data_encoding::BASE64;
-use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
-use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::credentials::{self, Credential, CredentialSource, Found, Secret};
-use super::error::{self, RegistryError};
-use super::host::Clients;
+use super::error::RegistryError;
+use super::host::{Clients, Endpoint};
+use super::token::TokenRequest;
 use crate::reference::Repository;
-
-/// A token without a stated life lives so long (distribution spec, auth/token).
-const DEFAULT_LIFE: u64 = 60;
-
-/// The most that a token server's answer may have.
-const LONGEST_ANSWER: usize = 1 << 20;
 
 /// What a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +75,8 @@ struct Known {
     challenge: Option<Challenge>,
     credential: Option<Option<Found>>,
     granted: Option<Granted>,
+    /// The last failure, and when it came: it counts for those who waited meanwhile.
+    failed: Option<(Instant, RegistryError)>,
 }
 
 /// Where a repository lives: the host contacted and its path there.
@@ -94,15 +89,6 @@ pub struct Authenticator {
     known: std::sync::Mutex<HashMap<Key, Arc<Mutex<Known>>>>,
 }
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
-    expires_in: Option<u64>,
-}
-
 impl Authenticator {
     /// Asks `chain` for credentials when a registry asks for them.
     pub fn new(chain: Vec<Box<dyn CredentialSource>>) -> Self {
@@ -112,21 +98,24 @@ impl Authenticator {
     /// The `Authorization` for a request, if a challenge was met before.
     ///
     /// # Errors
-    /// [`RegistryError::Token`], [`RegistryError::Credentials`].
+    /// [`RegistryError::Token`], [`RegistryError::InsecureRealm`],
+    /// [`RegistryError::Credentials`].
     pub async fn header(
         &self,
         clients: &Clients,
-        host: &str,
+        endpoint: &Endpoint,
         repository: &Repository,
     ) -> Result<Option<Secret>, RegistryError> {
-        let known = self.known(host, repository);
-        let mut known = known.lock().await;
+        let known = self.known(&endpoint.host, repository);
+        let mut known = lock(&known).await?;
         let fresh = |granted: &Granted| granted.until.is_none_or(|until| Instant::now() < until);
         if let Some(granted) = known.granted.as_ref().filter(|granted| fresh(granted)) {
             return Ok(Some(granted.header.clone()));
         }
         match known.challenge.clone() {
-            Some(challenge) => self.grant(clients, repository, &mut known, challenge).await,
+            Some(challenge) => {
+                self.grant(clients, endpoint, repository, &mut known, challenge).await
+            }
             None => Ok(None),
         }
     }
@@ -135,18 +124,19 @@ impl Authenticator {
     /// ask again, with what [`header`](Self::header) then gives.
     ///
     /// # Errors
-    /// [`RegistryError::Token`], [`RegistryError::Credentials`].
+    /// [`RegistryError::Token`], [`RegistryError::InsecureRealm`],
+    /// [`RegistryError::Credentials`].
     pub async fn refused(
         &self,
         clients: &Clients,
-        host: &str,
+        endpoint: &Endpoint,
         repository: &Repository,
         sent: Option<&Secret>,
         headers: &HeaderMap,
     ) -> Result<bool, RegistryError> {
         let Some(challenge) = Challenge::of(headers) else { return Ok(false) };
-        let known = self.known(host, repository);
-        let mut known = known.lock().await;
+        let known = self.known(&endpoint.host, repository);
+        let mut known = lock(&known).await?;
         let current = known.granted.as_ref().map(|granted| &granted.header);
         if current.is_some() && current != sent {
             // Another request has got a new one meanwhile.
@@ -154,7 +144,7 @@ impl Authenticator {
         }
         known.challenge = Some(challenge.clone());
         known.granted = None;
-        let granted = self.grant(clients, repository, &mut known, challenge).await?;
+        let granted = self.grant(clients, endpoint, repository, &mut known, challenge).await?;
         Ok(granted.is_some() && granted.as_ref() != sent)
     }
 
@@ -173,16 +163,38 @@ impl Authenticator {
     async fn grant(
         &self,
         clients: &Clients,
+        endpoint: &Endpoint,
         repository: &Repository,
         known: &mut Known,
         challenge: Challenge,
     ) -> Result<Option<Secret>, RegistryError> {
+        let granted = self.try_grant(clients, endpoint, repository, known, challenge).await;
+        match granted {
+            Ok(granted) => {
+                (known.granted, known.failed) = (granted, None);
+                Ok(known.granted.as_ref().map(|granted| granted.header.clone()))
+            }
+            Err(e) => {
+                known.failed = Some((Instant::now(), e.clone()));
+                Err(e)
+            }
+        }
+    }
+
+    async fn try_grant(
+        &self,
+        clients: &Clients,
+        endpoint: &Endpoint,
+        repository: &Repository,
+        known: &mut Known,
+        challenge: Challenge,
+    ) -> Result<Option<Granted>, RegistryError> {
         let found = match &known.credential {
             Some(found) => found.clone(),
             None => known.credential.insert(self.look_up(repository).await?).clone(),
         };
         let credential = found.map(|found| found.credential);
-        known.granted = match (challenge, credential) {
+        Ok(match (challenge, credential) {
             (_, Some(Credential::Bearer(token))) => {
                 Some(Granted { header: bearer(token.reveal()), until: None })
             }
@@ -193,11 +205,12 @@ impl Authenticator {
             (Challenge::Bearer { realm, service, scope }, credential) => {
                 let scope =
                     scope.unwrap_or_else(|| format!("repository:{}:pull", repository.path()));
-                let request = TokenRequest { realm, service, scope };
-                Some(request.exchange(clients, credential).await?)
+                let request = TokenRequest::new(endpoint, &realm, service, scope)?;
+                let token = request.exchange(clients, endpoint, credential).await?;
+                let until = Instant::now().checked_add(token.life.mul_f64(0.9));
+                Some(Granted { header: bearer(&token.token), until })
             }
-        };
-        Ok(known.granted.as_ref().map(|granted| granted.header.clone()))
+        })
     }
 
     async fn look_up(&self, repository: &Repository) -> Result<Option<Found>, RegistryError> {
@@ -213,80 +226,14 @@ impl Authenticator {
     }
 }
 
-struct TokenRequest {
-    realm: String,
-    service: Option<String>,
-    scope: String,
-}
-
-impl TokenRequest {
-    async fn exchange(
-        &self,
-        clients: &Clients,
-        credential: Option<Credential>,
-    ) -> Result<Granted, RegistryError> {
-        let realm = Url::parse(&self.realm).map_err(|e| {
-            self.failed(0, format!("the registry names an invalid token server: {e}"))
-        })?;
-        let client = clients.client(&realm)?;
-        if let Some(Credential::Identity(token)) = &credential {
-            let response =
-                self.send(client.post(realm.clone()).form(&self.refresh_form(token))).await?;
-            // Some servers know no POST (distribution spec, auth/oauth).
-            if !matches!(response.status().as_u16(), 404 | 405) {
-                return self.read(response).await;
-            }
-        }
-        let mut query = vec![("scope", self.scope.as_str())];
-        query.extend(self.service.as_deref().map(|service| ("service", service)));
-        let mut request = client.get(realm);
-        if let Some(Credential::Basic { username, password }) = &credential {
-            query.push(("account", username));
-            request = request.basic_auth(username, Some(password.reveal()));
-        }
-        self.read(self.send(request.query(&query)).await?).await
-    }
-
-    fn refresh_form<'a>(&'a self, token: &'a Secret) -> Vec<(&'static str, &'a str)> {
-        let mut form = vec![
-            ("grant_type", "refresh_token"),
-            ("refresh_token", token.reveal()),
-            ("client_id", "rpull"),
-            ("scope", &self.scope),
-        ];
-        form.extend(self.service.as_deref().map(|service| ("service", service)));
-        form
-    }
-
-    async fn send(
-        &self,
-        request: reqwest::RequestBuilder,
-    ) -> Result<reqwest::Response, RegistryError> {
-        request.send().await.map_err(|e| self.failed(0, error::causes(e)))
-    }
-
-    async fn read(&self, response: reqwest::Response) -> Result<Granted, RegistryError> {
-        let status = response.status();
-        let body =
-            super::http::bounded(response, LONGEST_ANSWER).await.map_err(|e| self.failed(0, e))?;
-        if !status.is_success() {
-            let said = super::http::message(&body);
-            let said =
-                if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
-            return Err(self.failed(status.as_u16(), said));
-        }
-        let answer: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|e| self.failed(status.as_u16(), format!("its answer is no token: {e}")))?;
-        let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
-        if token.is_empty() {
-            return Err(self.failed(status.as_u16(), "its answer holds no token".to_owned()));
-        }
-        let life = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE).max(DEFAULT_LIFE));
-        Ok(Granted { header: bearer(&token), until: Instant::now().checked_add(life.mul_f64(0.9)) })
-    }
-
-    fn failed(&self, status: u16, message: String) -> RegistryError {
-        RegistryError::Token { realm: self.realm.clone(), message, status }
+/// Waits for the requests of others for the same repository. A failure that they met
+/// meanwhile is ours too: each trying in turn would add up their waiting.
+async fn lock(known: &Mutex<Known>) -> Result<MutexGuard<'_, Known>, RegistryError> {
+    let began = Instant::now();
+    let known = known.lock().await;
+    match &known.failed {
+        Some((at, error)) if *at >= began => Err(error.clone()),
+        _ => Ok(known),
     }
 }
 

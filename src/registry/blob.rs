@@ -11,7 +11,8 @@ use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response, StatusCode};
 
 use super::Registry;
-use super::error::{self, RegistryError};
+use super::body::Body;
+use super::error::RegistryError;
 use super::http::Request;
 use super::retry::Budget;
 use crate::oci::Descriptor;
@@ -71,7 +72,9 @@ struct Reader {
     end: u64,
     /// Bytes that a server sends before our offset, because it knows no ranges.
     skip: u64,
-    response: Option<Response>,
+    body: Option<Body>,
+    /// The host that sends it, which a redirect may have named.
+    host: String,
     budget: Budget,
     /// Whether the answer is a part, as asked for, or the whole blob all the same.
     partial: bool,
@@ -95,7 +98,8 @@ impl Reader {
             end,
             skip: 0,
             partial: false,
-            response: None,
+            body: None,
+            host: repository.domain().to_owned(),
             budget: registry.budget(),
             short: None,
         }
@@ -124,7 +128,7 @@ impl Reader {
             if self.offset >= self.end {
                 return self.at_end().await;
             }
-            if self.response.is_none() {
+            if self.body.is_none() {
                 self.connect().await?;
             }
             match self.chunk().await {
@@ -134,13 +138,13 @@ impl Reader {
                     }
                 }
                 Ok(None) => {
-                    self.response = None;
+                    self.body = None;
                     let cause = "the connection ended before the blob did".to_owned();
                     self.short = Some(self.offset);
                     self.pause(self.lost(cause)).await?;
                 }
                 Err(e) => {
-                    self.response = None;
+                    self.body = None;
                     self.short = None;
                     self.pause(e).await?;
                 }
@@ -156,14 +160,14 @@ impl Reader {
         if bytes.is_empty() {
             return Ok(None);
         }
-        self.budget.progress();
+        self.budget.progress(bytes.len());
         self.short = None;
         let next = self.offset + bytes.len() as u64;
         if next > self.end && !self.partial && self.end < self.descriptor.size {
             // The whole blob comes where a part was asked for: the rest is not wanted.
             let wanted = usize::try_from(self.end - self.offset).unwrap_or(bytes.len());
             self.offset = self.end;
-            self.response = None;
+            self.body = None;
             return Ok(Some(bytes.slice(..wanted)));
         }
         if next > self.end {
@@ -176,25 +180,20 @@ impl Reader {
     /// All bytes are here: a server that has more to say lied about the size.
     async fn at_end(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let whole = self.end == self.descriptor.size;
-        if self.response.is_some()
+        if self.body.is_some()
             && whole
             && let Ok(Some(more)) = self.chunk().await
             && !more.is_empty()
         {
             return Err(self.size_lie(self.offset + more.len() as u64));
         }
-        self.response = None;
+        self.body = None;
         Ok(None)
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        let Some(response) = &mut self.response else { return Ok(None) };
-        let stall = self.registry.shared.options.stall_timeout;
-        match tokio::time::timeout(stall, response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(e)) => Err(self.lost(error::causes(e))),
-            Err(_) => Err(self.lost(format!("no bytes for {} seconds", stall.as_secs_f64()))),
-        }
+        let Some(body) = &mut self.body else { return Ok(None) };
+        body.chunk().await.map_err(|failure| failure.of_body(&self.host))
     }
 
     /// Opens the blob at our offset, as often as the budget allows.
@@ -202,7 +201,8 @@ impl Reader {
         loop {
             match self.open().await {
                 Ok(response) => {
-                    self.response = Some(response);
+                    self.host = super::host::authority(response.url());
+                    self.body = Some(Body::new(response, self.registry.limits()));
                     return Ok(());
                 }
                 Err(e) => self.pause(e).await?,
@@ -300,7 +300,6 @@ impl Reader {
     }
 
     fn lost(&self, cause: String) -> RegistryError {
-        let host = self.repository.domain().to_owned();
-        RegistryError::Network { host, cause, down: false }
+        RegistryError::Network { host: self.host.clone(), cause, down: false }
     }
 }

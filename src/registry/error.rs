@@ -58,12 +58,32 @@ pub enum RegistryError {
     /// The token server did not give a token.
     #[error("cannot get a token from {realm}: {message}")]
     Token {
-        /// The token server.
+        /// The token server, without user, password and query.
         realm: String,
         /// Its word.
         message: String,
         /// Its status, 0 if it did not answer.
         status: u16,
+    },
+    /// Credentials would have gone to a token server over plain HTTP. They were not sent.
+    #[error(
+        "{host} names the token server {realm}, which uses plain HTTP: credentials are not sent there"
+    )]
+    InsecureRealm {
+        /// The registry's host and port.
+        host: String,
+        /// The token server, without user, password and query.
+        realm: String,
+        /// Whether the registry itself was contacted over HTTPS.
+        https: bool,
+    },
+    /// A redirect would have left HTTPS. It was not followed.
+    #[error("{host} redirects to {target}, from HTTPS to plain HTTP: the redirect is not followed")]
+    InsecureRedirect {
+        /// The host and port that sent the redirect.
+        host: String,
+        /// Scheme, host and port that it leads to.
+        target: String,
     },
     /// Credentials could not be looked up.
     #[error("cannot read credentials from {from}: {cause}")]

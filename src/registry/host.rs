@@ -67,10 +67,25 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether credentials for this registry may be sent to `url`. They go over plain HTTP
+    /// only if the registry itself is contacted so, and without `plain_http` not to another
+    /// machine.
+    pub fn may_send_credentials_to(&self, url: &Url, plain_http: bool) -> bool {
+        let local = url.host_str().is_some_and(is_loopback);
+        url.scheme() == "https" || self.scheme == "http" && (plain_http || local)
+    }
+}
+
 impl Clients {
     /// No client yet: the first request to a host makes one.
     pub fn new(options: RegistryOptions) -> Self {
         Self { options, made: Mutex::new(HashMap::new()) }
+    }
+
+    /// The options that the clients are built by.
+    pub fn options(&self) -> &RegistryOptions {
+        &self.options
     }
 
     /// The client for `url`.
@@ -139,6 +154,18 @@ pub fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// Takes user and password out of a URL, which reqwest would send.
+pub fn strip_user(url: &mut Url) {
+    // It fails for URLs that cannot have any.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+}
+
+/// `scheme://host[:port]` of a URL: what may be shown of one that a server names. The rest
+/// can hold passwords and signatures.
+pub fn origin(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), authority(url))
+}
+
 /// Whether `host[:port]` is this machine.
 pub fn is_loopback(host: &str) -> bool {
     let name = match host.rfind(']') {
@@ -173,6 +200,29 @@ mod tests {
         assert_eq!(Endpoint::of("docker.io", &options).host, HUB_HOST);
         let plain = RegistryOptions { plain_http: true, ..options };
         assert_eq!(Endpoint::of("quay.io", &plain).scheme, "http");
+    }
+
+    #[test]
+    fn credentials_go_over_plain_http_only_where_the_registry_does() {
+        let may = |scheme, realm: &str, plain_http| {
+            let endpoint = Endpoint { scheme, host: "registry.example".to_owned() };
+            endpoint.may_send_credentials_to(&Url::parse(realm).unwrap(), plain_http)
+        };
+        assert!(may("https", "https://auth.example/token", false));
+        for plain in ["http://auth.example/token", "http://127.0.0.1/token", "http://localhost"] {
+            assert!(!may("https", plain, false), "{plain}");
+            assert!(!may("https", plain, true), "{plain}");
+            assert!(may("http", plain, true), "{plain}");
+        }
+        assert!(may("http", "http://127.0.0.1:5001/token", false));
+        assert!(!may("http", "http://auth.example/token", false));
+        assert!(may("http", "https://auth.example/token", false));
+    }
+
+    #[test]
+    fn origin_shows_neither_password_nor_query() {
+        let url = Url::parse("http://user:secret@host:81/path?signature=x#y").unwrap();
+        assert_eq!(origin(&url), "http://host:81");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use oci_client::errors::OciEnvelope;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
@@ -10,15 +9,16 @@ use reqwest::header::{
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::Registry;
-use super::error::{self, RegistryError};
-use super::host::{Endpoint, authority};
+use super::body::{self, Body};
+use super::error::RegistryError;
+use super::host::{self, Endpoint, authority};
 use crate::printable;
 use crate::reference::Repository;
 
 const MOST_REDIRECTS: usize = 10;
 
 /// The most of a refusal's body that is read.
-const LONGEST_REFUSAL: usize = 64 << 10;
+pub const LONGEST_REFUSAL: u64 = 64 << 10;
 
 /// The most bytes of a refusal's message that are kept: it goes into one line.
 const LONGEST_MESSAGE: usize = 512;
@@ -50,33 +50,26 @@ impl Registry {
         let mut asked_again = false;
         loop {
             let auth = &self.shared.auth;
-            let header =
-                auth.header(&self.shared.clients, &endpoint.host, request.repository).await?;
+            let header = auth.header(&self.shared.clients, &endpoint, request.repository).await?;
             let response = self.follow(request, &endpoint, header.as_ref()).await?;
             let status = response.status();
             if status.is_success() {
                 return Ok(response);
             }
-            // Only the registry itself can ask for credentials: who it sends us to cannot.
-            let own = authority(response.url()) == authority(&endpoint.url("")?);
+            // Only the registry itself can ask for credentials, not the target of a redirect.
+            let own = response.url().origin() == endpoint.url("")?.origin();
             if status == StatusCode::UNAUTHORIZED && own && !asked_again {
                 asked_again = true;
                 let (clients, repository) = (&self.shared.clients, request.repository);
                 if auth
-                    .refused(
-                        clients,
-                        &endpoint.host,
-                        repository,
-                        header.as_ref(),
-                        response.headers(),
-                    )
+                    .refused(clients, &endpoint, repository, header.as_ref(), response.headers())
                     .await?
                 {
                     continue;
                 }
             }
             let source = auth.source_of(&endpoint.host, request.repository).await;
-            return Err(refusal(request, response, source).await);
+            return Err(self.refusal(request, response, source).await);
         }
     }
 
@@ -94,15 +87,7 @@ impl Registry {
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             match location {
                 Some(to) if response.status().is_redirection() => {
-                    url = url.join(to).map_err(|e| {
-                        protocol(&url, format!("it redirects to an invalid URL: {e}"))
-                    })?;
-                    if !matches!(url.scheme(), "http" | "https") {
-                        return Err(protocol(
-                            &start,
-                            format!("it redirects to the scheme '{}'", url.scheme()),
-                        ));
-                    }
+                    url = target(&url, to, self.shared.options.plain_http)?;
                 }
                 _ => return Ok(response),
             }
@@ -117,7 +102,11 @@ impl Registry {
         header: Option<&super::credentials::Secret>,
     ) -> Result<Response, RegistryError> {
         let client = self.shared.clients.client(url)?;
-        let mut builder = client.request(request.method.clone(), url.clone());
+        let mut asked = url.clone();
+        if header.is_some() {
+            host::strip_user(&mut asked);
+        }
+        let mut builder = client.request(request.method.clone(), asked);
         if let Some(accept) = &request.accept {
             builder = builder.header(ACCEPT, accept);
         }
@@ -134,31 +123,56 @@ impl Registry {
         }
         self.shared.count();
         let host = authority(url);
-        let sending = tokio::time::timeout(self.shared.options.stall_timeout, builder.send());
-        match sending.await {
-            Ok(result) => result.map_err(|e| error::of_request(&host, e)),
-            Err(_) => Err(RegistryError::Network {
-                host,
-                cause: "no answer in time".to_owned(),
-                down: false,
-            }),
+        body::send(builder, self.limits()).await.map_err(|e| e.of_request(&host))
+    }
+
+    async fn refusal(
+        &self,
+        request: &Request<'_>,
+        response: Response,
+        source_of: Option<String>,
+    ) -> RegistryError {
+        let (status, host) = (response.status(), authority(response.url()));
+        let retry_after = retry_after(response.headers());
+        let limits = limits(response.headers());
+        let head = request.method == Method::HEAD;
+        // The status alone says enough if the body does not arrive.
+        let body = Body::new(response, self.limits()).read(LONGEST_REFUSAL).await;
+        let said = message(&body.unwrap_or_default());
+        let message = match (said.is_empty(), status.canonical_reason()) {
+            (true, Some(reason)) => reason.to_ascii_lowercase(),
+            _ => said,
+        };
+        let repository = request.repository.to_string();
+        match status.as_u16() {
+            401 if source_of.is_none() && !head && message.contains("denied") => {
+                RegistryError::Denied { repository, message }
+            }
+            401 => RegistryError::Unauthorized { host, message, source_of },
+            403 => RegistryError::Denied { repository, message },
+            404 => RegistryError::NotFound { what: request.what.clone(), message },
+            429 => RegistryError::RateLimited { host, message: message + &limits, retry_after },
+            status => RegistryError::Status { host, status, message, retry_after },
         }
     }
 }
 
-/// Reads a body of at most `most` bytes.
+/// Where a redirect from `url` leads.
 ///
 /// # Errors
-/// A text on what went wrong.
-pub async fn bounded(mut response: Response, most: usize) -> Result<Bytes, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(error::causes)? {
-        if body.len() + chunk.len() > most {
-            return Err(format!("its answer has over {most} bytes"));
+/// [`RegistryError::Protocol`] or [`RegistryError::InsecureRedirect`].
+fn target(url: &Url, location: &str, plain_http: bool) -> Result<Url, RegistryError> {
+    let to = url
+        .join(location)
+        .map_err(|e| protocol(url, format!("it redirects to an invalid URL: {e}")))?;
+    match to.scheme() {
+        // What is fetched by tag is not verified, and what is fetched by digest is seen.
+        "http" if url.scheme() == "https" && !plain_http => {
+            Err(RegistryError::InsecureRedirect { host: authority(url), target: host::origin(&to) })
         }
-        body.extend_from_slice(&chunk);
+        "http" | "https" => Ok(to),
+        scheme => Err(protocol(url, format!("it redirects to the scheme '{scheme}'"))),
     }
-    Ok(body.into())
 }
 
 /// What an error's body says: the messages of the OCI envelope, or the text itself; at most
@@ -193,34 +207,6 @@ fn whole_message(body: &[u8]) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     // A proxy's error page says nothing in its first line.
     if line.starts_with('<') { String::new() } else { line.to_owned() }
-}
-
-async fn refusal(
-    request: &Request<'_>,
-    response: Response,
-    source_of: Option<String>,
-) -> RegistryError {
-    let (status, host) = (response.status(), authority(response.url()));
-    let retry_after = retry_after(response.headers());
-    let limits = limits(response.headers());
-    let head = request.method == Method::HEAD;
-    let body = bounded(response, LONGEST_REFUSAL).await.unwrap_or_default();
-    let said = message(&body);
-    let message = match (said.is_empty(), status.canonical_reason()) {
-        (true, Some(reason)) => reason.to_ascii_lowercase(),
-        _ => said,
-    };
-    let repository = request.repository.to_string();
-    match status.as_u16() {
-        401 if source_of.is_none() && !head && message.contains("denied") => {
-            RegistryError::Denied { repository, message }
-        }
-        401 => RegistryError::Unauthorized { host, message, source_of },
-        403 => RegistryError::Denied { repository, message },
-        404 => RegistryError::NotFound { what: request.what.clone(), message },
-        429 => RegistryError::RateLimited { host, message: message + &limits, retry_after },
-        status => RegistryError::Status { host, status, message, retry_after },
-    }
 }
 
 /// `Retry-After` in seconds; its form as a date is not used by registries.

@@ -5,6 +5,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response};
 
 use super::Registry;
+use super::body::{Body, BodyError};
 use super::error::RegistryError;
 use super::http::Request;
 use crate::digest::Digest;
@@ -52,13 +53,13 @@ impl Registry {
                 None => self.resolve_by_get(repository, reference).await,
             },
             // The body of a HEAD's refusal cannot be read; GET says what is wrong.
-            Err(RegistryError::Network { host, cause, down }) => {
-                Err(RegistryError::Network { host, cause, down })
-            }
-            Err(RegistryError::RateLimited { host, message, retry_after }) => {
-                Err(RegistryError::RateLimited { host, message, retry_after })
-            }
-            Err(_) => self.resolve_by_get(repository, reference).await,
+            Err(
+                RegistryError::Status { .. }
+                | RegistryError::NotFound { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Unauthorized { .. },
+            ) => self.resolve_by_get(repository, reference).await,
+            Err(e) => Err(e),
         }
     }
 
@@ -139,26 +140,15 @@ impl Registry {
 
     async fn body(
         &self,
-        mut response: Response,
+        response: Response,
         what: &str,
         most: u64,
     ) -> Result<Bytes, RegistryError> {
         let host = super::host::authority(response.url());
-        let mut body = Vec::new();
-        loop {
-            let chunk =
-                tokio::time::timeout(self.shared.options.stall_timeout, response.chunk()).await;
-            let lost =
-                |cause: String| RegistryError::Network { host: host.clone(), cause, down: false };
-            let chunk = chunk.map_err(|_| lost("no bytes in time".to_owned()))?;
-            match chunk.map_err(|e| lost(super::error::causes(e)))? {
-                None => return Ok(body.into()),
-                Some(chunk) => body.extend_from_slice(&chunk),
-            }
-            if body.len() as u64 > most {
-                return Err(RegistryError::TooLarge { what: what.to_owned(), limit: most });
-            }
-        }
+        Body::new(response, self.limits()).read(most).await.map_err(|e| match e {
+            BodyError::Failure(failure) => failure.of_body(&host),
+            BodyError::TooLarge => RegistryError::TooLarge { what: what.to_owned(), limit: most },
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod auth;
 mod blob;
+mod body;
 mod certs;
 mod credentials;
 mod error;
@@ -15,6 +16,8 @@ mod http;
 mod manifest;
 mod options;
 mod retry;
+mod token;
+mod wait;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +36,7 @@ pub use retry::is_transient;
 use auth::Authenticator;
 use host::Clients;
 use retry::Budget;
+use wait::Limits;
 
 /// Registries, as this program speaks to them. Cheap to make and to clone: connections,
 /// roots and credentials are fetched when a host first needs them.
@@ -58,7 +62,7 @@ impl Shared {
 impl Registry {
     /// Registries spoken to by `options`.
     pub fn new(options: RegistryOptions) -> Self {
-        let auth = Authenticator::new(credentials::chain(&options.explicit, &options.sources));
+        let auth = Authenticator::new(credentials::chain(&options));
         let clients = Clients::new(options.clone());
         let shared = Shared { options, clients, auth, requests: AtomicU64::new(0) };
         Self { shared: Arc::new(shared), events: None }
@@ -72,6 +76,10 @@ impl Registry {
     /// How many requests were sent to registries, redirects included, tokens not.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::of(&self.shared.options)
     }
 
     fn budget(&self) -> Budget {

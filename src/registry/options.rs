@@ -18,10 +18,18 @@ pub struct RegistryOptions {
     /// Directories with `<host[:port]>/{*.crt,*.cert,*.key}`; the first that has the host
     /// is used.
     pub certs_dirs: Vec<PathBuf>,
-    /// For a connection to be made.
+    /// Limit on setting up a connection.
     pub connect_timeout: Duration,
-    /// Without a byte for so long, a connection is given up.
+    /// Limit on waiting for an answer (with the connection that it needs), and on each wait
+    /// for the next bytes of its body.
     pub stall_timeout: Duration,
+    /// Bytes per second that the body of an answer must reach, averaged over
+    /// `speed_window`. Only time spent waiting for the network counts. 0 sets no limit.
+    pub min_speed: u64,
+    /// The waiting time over which `min_speed` is averaged; at least twice `stall_timeout`.
+    pub speed_window: Duration,
+    /// Limit on the answer of a credential helper. Helpers may ask the user something.
+    pub helper_timeout: Duration,
     /// Failures in a row before giving up.
     pub retries: u32,
     /// The wait after the first failure; it doubles.
@@ -45,6 +53,9 @@ impl Default for RegistryOptions {
             certs_dirs: certs.into_iter().flatten().collect(),
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
+            min_speed: 1024,
+            speed_window: Duration::from_secs(60),
+            helper_timeout: Duration::from_secs(60),
             retries: 5,
             backoff: Duration::from_millis(500),
         }

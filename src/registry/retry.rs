@@ -11,6 +11,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// for a moment without DNS, and not half a minute for a typing error.
 const TRIES_WHEN_DOWN: u32 = 3;
 
+/// A failure is forgotten when this many bytes arrived after it. A server that sends a few
+/// bytes per connection must not get endless retries.
+const FORGOTTEN_AFTER: u64 = 16 << 10;
+
 /// Whether the same request may succeed a little later.
 pub fn is_transient(error: &RegistryError) -> bool {
     match error {
@@ -28,11 +32,13 @@ fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 500 | 502 | 503 | 504 | 520..=524)
 }
 
-/// Counts failures since something last went well.
+/// Counts failures without progress between them.
 #[derive(Debug, Clone)]
 pub struct Budget {
     allowed: u32,
     failed: u32,
+    /// Bytes since the first of these failures.
+    progress: u64,
     base: Duration,
 }
 
@@ -40,12 +46,15 @@ impl Budget {
     /// Allows `allowed` failures in a row; waits `base` after the first, twice that after
     /// the second, and so on.
     pub fn new(allowed: u32, base: Duration) -> Self {
-        Self { allowed, failed: 0, base }
+        Self { allowed, failed: 0, progress: 0, base }
     }
 
-    /// Something went well.
-    pub fn progress(&mut self) {
-        self.failed = 0;
+    /// Counts bytes that arrived.
+    pub fn progress(&mut self, bytes: usize) {
+        self.progress += bytes as u64;
+        if self.progress >= FORGOTTEN_AFTER {
+            (self.failed, self.progress) = (0, 0);
+        }
     }
 
     /// Which try comes next, from 2 on.
@@ -63,6 +72,9 @@ impl Budget {
         if spent || !is_transient(&error) {
             return Err(error);
         }
+        if self.failed == 0 {
+            self.progress = 0;
+        }
         self.failed += 1;
         let asked = match &error {
             RegistryError::RateLimited { retry_after, .. }
@@ -74,7 +86,8 @@ impl Budget {
         if asked.is_some_and(|asked| asked > LONGEST_WAIT) {
             return Err(error);
         }
-        let backoff = self.base * 2_u32.saturating_pow(self.failed - 1);
+        let doubled = self.base.saturating_mul(2_u32.saturating_pow(self.failed - 1));
+        let backoff = doubled.min(LONGEST_WAIT);
         Ok(asked.unwrap_or_default().max(jitter(backoff)))
     }
 }
@@ -107,14 +120,42 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_spent_by_failures_in_a_row() {
+    fn budget_is_spent_by_failures_without_progress() {
         let mut budget = Budget::new(2, Duration::from_millis(10));
         assert!(budget.wait_after(status(500)).is_ok());
         assert!(budget.wait_after(status(500)).is_ok());
         assert!(budget.wait_after(status(500)).is_err());
-        budget.progress();
+        budget.progress(16 << 10);
         assert!(budget.wait_after(status(503)).is_ok());
         assert!(budget.wait_after(status(404)).is_err());
+    }
+
+    #[test]
+    fn budget_is_spent_by_a_server_that_sends_a_byte_per_connection() {
+        let mut budget = Budget::new(2, Duration::from_millis(10));
+        budget.progress(1 << 30);
+        for _ in 0..2 {
+            assert!(budget.wait_after(status(500)).is_ok());
+            budget.progress(1);
+        }
+        assert!(budget.wait_after(status(500)).is_err());
+    }
+
+    #[test]
+    fn budget_survives_connections_that_each_bring_some_kilobytes() {
+        let mut budget = Budget::new(2, Duration::from_millis(10));
+        for _ in 0..100 {
+            assert!(budget.wait_after(status(500)).is_ok());
+            budget.progress(10 << 10);
+        }
+    }
+
+    #[test]
+    fn backoff_after_many_failures_stays_below_a_minute() {
+        let mut budget = Budget::new(100, Duration::from_millis(500));
+        for _ in 0..100 {
+            assert!(budget.wait_after(status(500)).unwrap() <= LONGEST_WAIT);
+        }
     }
 
     #[test]

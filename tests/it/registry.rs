@@ -1,7 +1,10 @@
 //! Real registries behind TLS, passwords and tokens; redirects and lines that break.
 
+mod plain_http;
 mod redirects;
 mod segments;
+mod server;
+mod stalls;
 
 use std::fs;
 use std::io::Write;

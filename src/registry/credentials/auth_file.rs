@@ -71,7 +71,8 @@ mod tests {
         let path = dir.path().join("auth.json");
         let json = r#"{"auths":{"h":{"auth":"aDp4"},"h/ns":{"auth":"bnM6eA=="},"h/ns/repo":{"auth":"cmVwbzp4"}}}"#;
         std::fs::write(&path, json).unwrap();
-        let file = AuthFile::new(path, true, Helpers::new(None));
+        let file =
+            AuthFile::new(path, true, Helpers::new(None, std::time::Duration::from_secs(60)));
         let user = |repository: &str| match file.find("h", repository).unwrap().unwrap().credential
         {
             Credential::Basic { username, .. } => username,
@@ -82,7 +83,11 @@ mod tests {
         assert_eq!(user("ns/repository"), "ns");
         assert_eq!(user("x"), "h");
         assert_eq!(file.find("g", "x").unwrap(), None);
-        let missing = AuthFile::new(dir.path().join("none"), true, Helpers::new(None));
+        let missing = AuthFile::new(
+            dir.path().join("none"),
+            true,
+            Helpers::new(None, std::time::Duration::from_secs(60)),
+        );
         assert!(missing.find("h", "x").is_err());
     }
 }

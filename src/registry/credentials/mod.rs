@@ -12,7 +12,7 @@ mod helper;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::RegistryError;
+use super::{RegistryError, RegistryOptions};
 
 pub use explicit::Explicit;
 
@@ -111,8 +111,9 @@ impl Sources {
 }
 
 /// The chain of all sources, in order.
-pub fn chain(explicit: &Explicit, sources: &Sources) -> Vec<Box<dyn CredentialSource>> {
-    let helpers = helper::Helpers::new(sources.helper_dir.clone());
+pub fn chain(options: &RegistryOptions) -> Vec<Box<dyn CredentialSource>> {
+    let (explicit, sources) = (&options.explicit, &options.sources);
+    let helpers = helper::Helpers::new(sources.helper_dir.clone(), options.helper_timeout);
     let auth_file = |path: &PathBuf, required| {
         auth_file::AuthFile::new(path.clone(), required, helpers.clone())
     };

@@ -29,6 +29,9 @@ pub struct Tls {
     /// Wants a client certificate.
     pub mutual: String,
     pub ca: String,
+    /// The certificate of 127.0.0.1 and its key, for a server that a test makes.
+    pub server_cert: String,
+    pub server_key: String,
     pub client_cert: String,
     pub client_key: String,
 }
@@ -53,6 +56,7 @@ impl Tls {
             fs::write(&path, text).unwrap();
             path.display().to_string()
         };
+        let (server_cert, server_key) = (cert.clone(), key.clone());
         let (cert, key, ca_file) = (put("cert", &cert), put("key", &key), put("ca", &ca.pem()));
         let tls = |more: &str| format!(", tls: {{certificate: {cert}, key: {key}{more}}}");
         let hub = Hub::shared();
@@ -60,6 +64,8 @@ impl Tls {
             host: hub.guarded(&tls(""), ""),
             mutual: hub.guarded(&tls(&format!(", clientcas: [{ca_file}]")), ""),
             ca: ca.pem(),
+            server_cert,
+            server_key,
             client_cert,
             client_key,
         }

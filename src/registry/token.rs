@@ -1,0 +1,172 @@
+//! Tokens from a token server (distribution spec, auth/token and auth/oauth).
+
+use std::time::Duration;
+
+use reqwest::header::LOCATION;
+use reqwest::{RequestBuilder, Response, Url};
+use serde::Deserialize;
+
+use super::body::{self, Body, BodyError};
+use super::credentials::{Credential, Secret};
+use super::error::RegistryError;
+use super::host::{self, Clients, Endpoint};
+use super::http::{LONGEST_REFUSAL, message};
+use super::wait::Limits;
+
+/// A token without a stated life lives so long (distribution spec, auth/token).
+const DEFAULT_LIFE: u64 = 60;
+
+/// The most that a token server's answer may have.
+const LONGEST_ANSWER: u64 = 1 << 20;
+
+/// A token and how long it is valid.
+pub struct Token {
+    /// The token.
+    pub token: String,
+    /// How long.
+    pub life: Duration,
+}
+
+/// A request for a token.
+pub struct TokenRequest {
+    /// Without user and password.
+    realm: Url,
+    service: Option<String>,
+    scope: String,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+impl TokenRequest {
+    /// A request to the token server that the registry at `endpoint` names.
+    ///
+    /// # Errors
+    /// [`RegistryError::Protocol`] if `realm` is not the URL of a web server.
+    pub fn new(
+        endpoint: &Endpoint,
+        realm: &str,
+        service: Option<String>,
+        scope: String,
+    ) -> Result<Self, RegistryError> {
+        let wrong = |what: String| RegistryError::Protocol { host: endpoint.host.clone(), what };
+        let mut realm = Url::parse(realm)
+            .map_err(|e| wrong(format!("it names an invalid token server: {e}")))?;
+        if !matches!(realm.scheme(), "http" | "https") {
+            let scheme = realm.scheme();
+            return Err(wrong(format!("it names a token server with the scheme '{scheme}'")));
+        }
+        // Only our own credentials go there, and no password is shown in messages.
+        host::strip_user(&mut realm);
+        Ok(Self { realm, service, scope })
+    }
+
+    /// Gets a token for `credential`, or for anyone.
+    ///
+    /// # Errors
+    /// [`RegistryError::InsecureRealm`] before anything is sent, or [`RegistryError::Token`].
+    pub async fn exchange(
+        &self,
+        clients: &Clients,
+        endpoint: &Endpoint,
+        credential: Option<Credential>,
+    ) -> Result<Token, RegistryError> {
+        let plain_http = clients.options().plain_http;
+        if credential.is_some() && !endpoint.may_send_credentials_to(&self.realm, plain_http) {
+            return Err(RegistryError::InsecureRealm {
+                host: endpoint.host.clone(),
+                realm: self.shown(),
+                https: endpoint.scheme == "https",
+            });
+        }
+        let limits = Limits::of(clients.options());
+        let client = clients.client(&self.realm)?;
+        if let Some(Credential::Identity(token)) = &credential {
+            let request = client.post(self.realm.clone()).form(&self.refresh_form(token));
+            let response = self.send(request, limits).await?;
+            // Some servers know no POST (distribution spec, auth/oauth).
+            if !matches!(response.status().as_u16(), 404 | 405) {
+                return self.read(response, limits).await;
+            }
+        }
+        let mut query = vec![("scope", self.scope.as_str())];
+        query.extend(self.service.as_deref().map(|service| ("service", service)));
+        let mut request = client.get(self.realm.clone());
+        if let Some(Credential::Basic { username, password }) = &credential {
+            query.push(("account", username));
+            request = request.basic_auth(username, Some(password.reveal()));
+        }
+        self.read(self.send(request.query(&query), limits).await?, limits).await
+    }
+
+    fn refresh_form<'a>(&'a self, token: &'a Secret) -> Vec<(&'static str, &'a str)> {
+        let mut form = vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token.reveal()),
+            ("client_id", "rpull"),
+            ("scope", &self.scope),
+        ];
+        form.extend(self.service.as_deref().map(|service| ("service", service)));
+        form
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        limits: Limits,
+    ) -> Result<Response, RegistryError> {
+        body::send(request, limits).await.map_err(|e| self.failed(0, e.cause()))
+    }
+
+    async fn read(&self, response: Response, limits: Limits) -> Result<Token, RegistryError> {
+        let status = response.status();
+        let failed = |message: String| self.failed(status.as_u16(), message);
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+            let to = to.and_then(|to| self.realm.join(to).ok()).map(|to| host::origin(&to));
+            let to = to.unwrap_or_else(|| "nowhere".to_owned());
+            return Err(failed(format!(
+                "{status}: it redirects to {to}, and token requests follow no redirects"
+            )));
+        }
+        if !status.is_success() {
+            // The status alone says enough if the body does not arrive.
+            let body = Body::new(response, limits).read(LONGEST_REFUSAL).await.unwrap_or_default();
+            let text = message(&body);
+            return Err(failed(if text.is_empty() {
+                status.to_string()
+            } else {
+                format!("{status}: {text}")
+            }));
+        }
+        let body = match Body::new(response, limits).read(LONGEST_ANSWER).await {
+            Ok(body) => body,
+            Err(BodyError::Failure(e)) => return Err(self.failed(0, e.cause())),
+            Err(BodyError::TooLarge) => {
+                return Err(self.failed(0, format!("its answer has over {LONGEST_ANSWER} bytes")));
+            }
+        };
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|e| failed(format!("its answer is no token: {e}")))?;
+        let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
+        if token.is_empty() {
+            return Err(failed("its answer holds no token".to_owned()));
+        }
+        let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).max(DEFAULT_LIFE);
+        Ok(Token { token, life: Duration::from_secs(life) })
+    }
+
+    fn failed(&self, status: u16, message: String) -> RegistryError {
+        RegistryError::Token { realm: self.shown(), message, status }
+    }
+
+    fn shown(&self) -> String {
+        host::origin(&self.realm) + self.realm.path()
+    }
+}
