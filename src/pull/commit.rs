@@ -2,7 +2,8 @@
 
 use std::fs::File;
 
-use super::obtain::{Layers, blocking};
+use super::blocking::blocking;
+use super::obtain::Layers;
 use super::plan::{Plan, Planned, Step};
 use super::resolve::Found;
 use super::{Pulled, Session};

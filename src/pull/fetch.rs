@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 
+use super::blocking::run;
 use super::kept::{self, Keep, Kept};
-use super::obtain::{Layers, Obtained, Want, run};
+use super::obtain::{Layers, Obtained, Want};
 use super::{lanes, pipeline};
 use crate::error::Error;
 use crate::progress::{Meter, Phase};

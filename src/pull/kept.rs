@@ -12,7 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Session;
-use super::obtain::{Failure, Layers, Obtained, Want, blocking, run};
+use super::blocking::{Failure, blocking, run};
+use super::obtain::{Layers, Obtained, Want};
 use super::resolve::Found;
 use crate::digest::{Digest, Hasher};
 use crate::error::Error;

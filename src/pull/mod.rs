@@ -3,6 +3,7 @@
 //! Read from top to bottom, [`pull`] and [`one`] are the program:
 //! resolve -> plan -> stage (parallel) -> commit (in order) -> name.
 
+mod blocking;
 mod commit;
 mod fetch;
 mod kept;

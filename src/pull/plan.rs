@@ -2,7 +2,8 @@
 
 use tokio::task::JoinHandle;
 
-use super::obtain::{Obtained, Want, blocking};
+use super::blocking::blocking;
+use super::obtain::{Obtained, Want};
 use super::resolve::Found;
 use super::{Pulled, Session};
 use crate::error::Error;

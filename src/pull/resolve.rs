@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::obtain::blocking;
+use super::blocking::blocking;
 use super::{Policy, Session};
 use crate::digest::Digest;
 use crate::error::Error;

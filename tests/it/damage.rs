@@ -211,6 +211,9 @@ fn tidy(place: &Place) {
     let odd = place.root().join("rpull/journal/a directory");
     if odd.exists() {
         fs::remove_dir(odd).unwrap();
+        // The others are removed by the next command that writes.
+        place.rpull.ok(["tag", &place.sibling.name(), "odd:name"]);
+        place.rpull.ok(["rm", "odd:name"]);
     }
     // A directory that no record names any more is an orphan.
     let layerdb = place.root().join("image/overlay2/layerdb/sha256");
