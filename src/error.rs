@@ -227,6 +227,7 @@ fn of_store(error: &StoreError) -> Kind {
         StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => Kind::Integrity,
         StoreError::Ambiguous { .. } | StoreError::Reference(_) => Kind::Usage,
         StoreError::Dockerd { .. } | StoreError::InUse { .. } => Kind::Busy,
+        StoreError::Interrupted => Kind::Interrupted,
         StoreError::Random(_) => Kind::Other,
     }
 }

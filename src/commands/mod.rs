@@ -200,6 +200,8 @@ pub async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Error>
     tokio::select! {
         done = work => Ok(done),
         () = interrupted => {
+            // What is staged stays in the journal if another process holds the locks.
+            rpull::store::stop_waiting();
             tokio::spawn(async {
                 let _ = tokio::signal::ctrl_c().await;
                 #[expect(clippy::exit, reason = "the user insists; the journal names what is left")]

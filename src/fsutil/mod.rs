@@ -11,6 +11,9 @@ use data_encoding::HEXLOWER;
 /// Bytes of one of the [`runs`] at most.
 const RUN: usize = 256 << 10;
 
+/// Bytes that a small file of a store has at most; larger ones are read in several steps.
+const SMALL: usize = 4096;
+
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {op} {}: {source}", path.display())]
@@ -162,7 +165,19 @@ pub fn read_optional(path: &Path) -> Result<Option<String>, FsError> {
 /// # Errors
 /// [`FsError`].
 pub fn read_optional_bytes(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
-    match fs::read(path) {
+    // Most files of a store are tiny, and a look at an image reads hundreds: with a buffer at
+    // hand, none of them has to be asked for its size first.
+    let mut buffer = [0; SMALL];
+    let read = File::open(path).and_then(|mut file| {
+        let mut bytes = Vec::new();
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                n => bytes.extend_from_slice(&buffer[..n]),
+            }
+        }
+    });
+    match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).at("read", path),

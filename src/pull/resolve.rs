@@ -1,7 +1,5 @@
 //! A name to a manifest: what the store knows, what the registry says, which platform.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::blocking::blocking;
@@ -90,14 +88,25 @@ pub async fn resolve(session: &Session<'_>, image: &Image) -> Result<Resolved, E
     let mut digest = image.digest();
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
-        let by_digest = local(session, &Arc::new(image.with_digest(head))).await?;
-        if by_digest.whole.is_some_and(|(_, other)| other == id) {
+        if means(session, image.with_digest(head), id).await? {
             return Ok(Resolved::Present { digest: head, id });
         }
         digest = Some(head);
     }
     let found = manifest(session, image, registry, digest).await?;
     Ok(Resolved::Manifest(Box::new(found)))
+}
+
+/// Whether `name` means the image `id`, which was whole a moment ago. Names are written after
+/// all that they stand for and removed before it, so it still is, if it is named.
+async fn means(session: &Session<'_>, name: Reference, id: ImageId) -> Result<bool, Error> {
+    let lock = session.layers.lock_to_read().await?;
+    let store = session.store.clone();
+    blocking(move || {
+        let _lock = lock;
+        Ok(store.names().load()?.lookup(&name) == Some(id))
+    })
+    .await
 }
 
 /// What the store has of an image.

@@ -61,6 +61,9 @@ pub enum StoreError {
         /// Who needs it.
         why: String,
     },
+    /// The process was interrupted while it waited for a lock.
+    #[error("interrupted while waiting for another process")]
+    Interrupted,
     /// The kernel's random generator failed.
     #[error("cannot get random bytes: {0}")]
     Random(std::io::Error),

@@ -146,10 +146,10 @@ impl Layers {
             }
             parent = Some(record);
         }
-        let chains: Vec<ChainId> = stack.iter().map(|record| record.chain).collect();
-        let shared = self.with_shared_directory(&chains)?;
-        Ok(shared.first().map(|chain| {
-            format!("layer {}: another layer names the same directory", chain.short())
+        let claims = self.claims()?;
+        let shared = stack.iter().find(|record| claims.get(&record.cache_id) > Some(&1));
+        Ok(shared.map(|record| {
+            format!("layer {}: another layer names the same directory", record.chain.short())
         }))
     }
 
@@ -227,9 +227,9 @@ const SHORTEST_GZIP: u64 = 20;
 /// The most that DEFLATE compresses, bytes out of one byte.
 const LARGEST_RATIO: u64 = 1032;
 
-/// Whether a file begins like gzip and ends with a length that could be its own (RFC 1952):
-/// what can be told of a tar-split file without reading all of it. An empty file, one of
-/// zeros and nearly every one that was cut off cannot.
+/// Whether a file ends with a length that could be that of its content (RFC 1952): what can be
+/// told of a tar-split file without reading it. An empty file, one of zeros and nearly every
+/// one that was cut off do not.
 fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -240,13 +240,11 @@ fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
     if !meta.is_file() || meta.len() < SHORTEST_GZIP {
         return Ok(false);
     }
-    let (mut begin, mut end) = ([0; 3], [0; 4]);
-    let read = file.read_exact_at(&mut begin, 0);
-    read.and_then(|()| file.read_exact_at(&mut end, meta.len() - 4)).at("read", path)?;
-    // The length is kept modulo 2^32, so it says nothing of a file that could have that much.
+    let mut end = [0; 4];
+    file.read_exact_at(&mut end, meta.len() - 4).at("read", path)?;
     let (stated, most) = (u64::from(u32::from_le_bytes(end)), meta.len() * LARGEST_RATIO);
-    let possible = most > u64::from(u32::MAX) || (stated > 0 && stated <= most);
-    Ok(begin == [0x1f, 0x8b, 8] && possible)
+    // The length is kept modulo 2^32, so it tells nothing of a file that could have that much.
+    Ok(most > u64::from(u32::MAX) || (stated > 0 && stated <= most))
 }
 
 #[cfg(test)]

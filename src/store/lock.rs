@@ -33,6 +33,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::StoreError;
@@ -139,11 +140,19 @@ pub fn exclusive(path: &Path, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError
     })
 }
 
+/// Whether this process was told to stop waiting.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every wait of this process for a lock, now and later: the user interrupted it.
+pub fn stop_waiting() {
+    STOPPED.store(true, Ordering::Relaxed);
+}
+
 /// Calls `attempt` until it gives a lock. `waiting` is called once, with the description of
 /// the holder that the first attempt gave.
 ///
 /// # Errors
-/// The first error of `attempt`.
+/// The first error of `attempt`; [`StoreError::Interrupted`] after [`stop_waiting`].
 pub fn wait<T>(
     waiting: &dyn Fn(&str),
     mut attempt: impl FnMut() -> Result<Result<T, String>, StoreError>,
@@ -156,6 +165,7 @@ pub fn wait<T>(
                 waiting(&holder);
                 told = true;
             }
+            Err(_) if STOPPED.load(Ordering::Relaxed) => return Err(StoreError::Interrupted),
             Err(_) => {}
         }
         std::thread::sleep(POLL);

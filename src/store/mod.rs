@@ -34,7 +34,7 @@ pub use distribution::{Distribution, Source};
 pub use error::StoreError;
 pub use images::Images;
 pub use layers::{LayerRecord, Layers};
-pub use lock::{Entrance, Lock, Mode, POLL};
+pub use lock::{Entrance, Lock, Mode, POLL, stop_waiting};
 pub use references::{Names, References};
 pub use remove::Removed;
 pub use stage::Staged;

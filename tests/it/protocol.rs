@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
 use crate::support::judge;
@@ -343,4 +345,44 @@ fn process_whose_download_is_interrupted_leaves_the_layer_to_one_that_waits() {
     assert_eq!(proxy.count(&blob), 2, "{:?}", proxy.requests());
     rpull.ok(["rm", &name]);
     assert_empty(rpull.root());
+}
+
+#[test]
+fn interrupted_wait_for_each_lock_ends_while_the_lock_is_held() {
+    let images = Siblings::new("interrupted-wait");
+    for lock in ["queue", "store", "commit", "names"] {
+        let scratch = scratch::dir();
+        let rpull = Rpull::on(scratch.path().join("root"));
+        rpull.ok(["pull", "-q", &images.a.name()]);
+        let held = File::create(rpull.root().join("rpull/locks").join(lock)).unwrap();
+        held.lock().unwrap();
+        let proxy = Proxy::plain();
+        let mut child = start(&rpull, &["pull", "-q", &proxy.name(&images.b.name())]);
+        let top = images.b_image.layers[1].digest();
+        // What it asks for before it comes to the lock; it looks into the store first of all.
+        let before = match lock {
+            "store" => "",
+            "names" => top.as_str(),
+            _ => "/manifests/",
+        };
+        until("the pull is on its way", || before.is_empty() || proxy.count(before) > 0);
+        // Long enough to be at the lock; if it is not yet, it ends just as well.
+        std::thread::sleep(Duration::from_millis(150));
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let since = Instant::now();
+        let ended = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if since.elapsed() > Duration::from_secs(60) => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        drop(held);
+        let done = done(child);
+        assert!(ended.is_some(), "it waits for {lock} after Ctrl-C: {done}");
+        assert_eq!(done.code, Some(130), "{done}");
+        rpull.ok(["pull", "-q", &images.b.name()]);
+        assert_consistent(rpull.root());
+        assert_agreement(rpull.root());
+    }
 }

@@ -297,7 +297,8 @@ impl Dirs {
 
 /// Reads the file to its end; `None` if it is larger than `most` bytes.
 fn read(file: &File, most: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
+    // As large as most documents, so that they are read in one step.
+    let mut bytes = Vec::with_capacity(8 << 10);
     file.take(most + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
