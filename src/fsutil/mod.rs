@@ -151,7 +151,7 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
 }
 
 /// The file's text, or `None` if there is no such file. Bytes that are not UTF-8 become
-/// U+FFFD, so that damaged content is a matter for whoever parses it.
+/// U+FFFD, so that damaged content fails where it is parsed.
 ///
 /// # Errors
 /// [`FsError`].

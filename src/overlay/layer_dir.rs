@@ -103,8 +103,11 @@ impl OverlayRoot {
             return fsutil::remove(&work);
         };
         let text = self.lower_of_child(parent)?;
-        if fsutil::read_optional(&lower)?.as_ref() != Some(&text) {
-            fsutil::write_atomic(&lower, text.as_bytes(), 0o644)?;
+        match fsutil::read_optional(&lower)? {
+            Some(old) if old == text => {}
+            Some(_) => fsutil::write_atomic(&lower, text.as_bytes(), 0o644)?,
+            // Nothing to replace: the directory need not be synced for it.
+            None => fsutil::write_new(&lower, text.as_bytes(), 0o644)?,
         }
         fsutil::ensure_dir(&work, 0o700)?;
         let committed = self.committed(parent);

@@ -166,7 +166,7 @@ impl Layers {
 
     /// Obtains a layer, whatever was obtained before.
     pub async fn obtain_anew(&self, want: &Want) -> Result<Arc<Obtained>, Error> {
-        // A job is one layer at work; waiting for another process is no work.
+        // A job is one layer at work. Waiting for another process must not take one.
         let (_job, _lock) = loop {
             let job = self.job(want).await?;
             let (store, digest) = (self.0.store.clone(), want.blob.digest);

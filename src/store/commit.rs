@@ -97,12 +97,11 @@ impl Layers {
         let size = stage::size_in(&set)?.ok_or_else(|| damaged("it has no size"))?;
         let overlay = self.layout.overlay();
         overlay.set_parent(&cache_id, parent.map(|parent| &parent.cache_id))?;
-        match parent {
-            Some(parent) => {
-                let text = parent.chain.to_string();
-                fsutil::write_atomic(&set.join(PARENT), text.as_bytes(), 0o644)?;
-            }
-            None => fsutil::remove(&set.join(PARENT))?,
+        // A process that was killed just here may have left another parent's.
+        fsutil::remove(&set.join(PARENT))?;
+        if let Some(parent) = parent {
+            let text = parent.chain.to_string();
+            fsutil::write_new(&set.join(PARENT), text.as_bytes(), 0o644)?;
         }
         fsutil::sync_dir(&set)?;
         let place = self.layout.layer(&chain);

@@ -136,7 +136,7 @@ pub(super) fn all_complete(layout: &Layout) -> Result<Vec<Complete>, FsError> {
     Ok(fsutil::names_in(&dir)?.iter().filter_map(parse).collect())
 }
 
-/// Removes a staged layer that is not committed; whether there was one. Nobody can commit it
+/// Removes a staged layer that is not committed; whether there was one. No process can commit it
 /// once its write set has its first name again, so its files are removed without the lock.
 ///
 /// # Errors

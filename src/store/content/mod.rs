@@ -160,7 +160,7 @@ impl Content {
         locks::try_passing(&dirs.locks, format!("{BLOB_LOCK}{}", digest.hex())).map(Some)
     }
 
-    /// Whether nobody asked this before: the user is told once that the directory is read-only.
+    /// Whether this is the first call: the user is told once that the directory is read-only.
     pub fn is_first_refusal(&self) -> bool {
         !self.refused.swap(true, Ordering::Relaxed)
     }
