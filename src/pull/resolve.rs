@@ -154,7 +154,7 @@ fn look_up(
         // The image was tagged by hand; only the registry knows its digest there.
         return Ok(Local::default());
     };
-    if !store.sources_are_recorded(&digest, &id, &config, image.repository())? {
+    if !store.sources_are_recorded(&config, image.repository())? {
         return damaged("the records of where its layers come from are wrong".to_owned());
     }
     Ok(Local { whole: Some((digest, id)), damaged: None })

@@ -2,7 +2,7 @@
 //! of it happens under the `commit` lock, so processes that want the same layer get the same.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::layers::{LayerRecord, Layers};
 use super::layout::PARENT;
@@ -105,7 +105,7 @@ impl Layers {
         }
         fsutil::sync_dir(&set)?;
         let place = self.layout.layer(&chain);
-        let old = stage::cache_id_in(&place)?;
+        let old = self.own_directory(&place)?;
         let children = self.children(&chain)?;
         if old.is_some() || !children.is_empty() {
             links::inherit(&self.layout, &chain, old.as_ref(), &cache_id, &children)?;
@@ -119,6 +119,14 @@ impl Layers {
         let record = LayerRecord { chain, parent, diff_id, cache_id, size };
         self.note(&record)?;
         Ok(record)
+    }
+
+    /// The directory that the record in `place` names, unless another record names it too: then
+    /// it is that one's.
+    fn own_directory(&self, place: &Path) -> Result<Option<CacheId>, StoreError> {
+        let Some(id) = stage::cache_id_in(place)? else { return Ok(None) };
+        let shared = self.claims()?.get(&id) > Some(&1);
+        Ok((!shared).then_some(id))
     }
 
     /// Removes layers, topmost first: first their records by a rename each, so that no layer

@@ -1,8 +1,7 @@
 //! Whether an image is whole: what every answer "it is already here" rests on.
 
 use super::{Store, StoreError};
-use crate::digest::Digest;
-use crate::oci::{AnyManifest, Descriptor, ImageConfig, ImageId};
+use crate::oci::{ImageConfig, ImageId};
 use crate::reference::Repository;
 
 /// The state of an image in the store.
@@ -44,52 +43,21 @@ impl Store {
         })
     }
 
-    /// Whether `distribution/` has what a pull of the manifest or index `digest` from
-    /// `repository` writes for the image `id`. Where the manifest is not in the content store,
-    /// nothing can be said against it.
+    /// Whether it is recorded for each layer of an image that it can be had from `repository`, as
+    /// every pull from there records it.
     ///
     /// # Errors
     /// [`StoreError`] if a file cannot be read.
     pub fn sources_are_recorded(
         &self,
-        digest: &Digest,
-        id: &ImageId,
         config: &ImageConfig,
         repository: &Repository,
     ) -> Result<bool, StoreError> {
-        let Some(layers) = self.blobs_of(digest, id)? else { return Ok(true) };
-        for (blob, diff_id) in layers.iter().zip(config.diff_ids()) {
-            if !self.distribution().has(&blob.digest, diff_id, repository)? {
+        for diff_id in config.diff_ids() {
+            if !self.distribution().has_source(diff_id, repository)? {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    /// The layers' blobs of the image `id` by the manifest or index `digest`, base first.
-    fn blobs_of(
-        &self,
-        digest: &Digest,
-        id: &ImageId,
-    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
-        let mut next = vec![*digest];
-        // An index may name indexes, which no image nests deeper than this.
-        for _ in 0..3 {
-            let mut below = Vec::new();
-            for digest in &next {
-                let Some(bytes) = self.content().get(digest)? else { continue };
-                match AnyManifest::parse(bytes, *digest, "") {
-                    Ok(AnyManifest::Image(image)) if image.parsed.config.digest == id.digest() => {
-                        return Ok(Some(image.parsed.layers));
-                    }
-                    Ok(AnyManifest::Index(index)) => {
-                        below.extend(index.parsed.manifests.iter().map(|entry| entry.digest));
-                    }
-                    _ => {}
-                }
-            }
-            next = below;
-        }
-        Ok(None)
     }
 }

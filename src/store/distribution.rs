@@ -10,7 +10,7 @@ use crate::fsutil;
 use crate::oci::DiffId;
 use crate::reference::Repository;
 
-/// dockerd keeps so many sources a layer.
+/// The most sources that dockerd keeps per layer.
 const MOST_SOURCES: usize = 50;
 
 /// One place a layer can be had.
@@ -31,11 +31,6 @@ impl Source {
     fn pulled(digest: &Digest, repository: &Repository) -> Self {
         let source_repository = repository.canonical();
         Self { digest: *digest, source_repository, hmac: String::new() }
-    }
-
-    /// Whether `other` is the same blob in the same repository.
-    fn is_same_place(&self, other: &Self) -> bool {
-        (self.digest, &self.source_repository) == (other.digest, &other.source_repository)
     }
 }
 
@@ -68,19 +63,27 @@ impl Distribution {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
     }
 
-    /// Whether it is recorded that the blob `digest` of `repository` unpacks to `diff_id`.
+    /// Whether a blob of `repository` is recorded that unpacks to `diff_id`. Where the list of
+    /// sources is full, one may have been dropped from it, so nothing is missing there.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
-    pub fn has(
+    pub fn has_source(
         &self,
-        digest: &Digest,
         diff_id: &DiffId,
         repository: &Repository,
     ) -> Result<bool, StoreError> {
-        let source = Source::pulled(digest, repository);
-        Ok(self.diff_id(digest)? == Some(*diff_id)
-            && self.sources(diff_id)?.iter().any(|known| known.is_same_place(&source)))
+        let (sources, canonical) = (self.sources(diff_id)?, repository.canonical());
+        if sources.len() >= MOST_SOURCES {
+            return Ok(true);
+        }
+        // The newest stand last.
+        for source in sources.iter().rev().filter(|source| source.source_repository == canonical) {
+            if self.diff_id(&source.digest)? == Some(*diff_id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Notes that the blob `digest` of `repository` unpacks to `diff_id`.

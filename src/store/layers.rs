@@ -88,12 +88,13 @@ impl Layers {
             Some(Ok(parent)) => Some(parent),
             Some(Err(_)) => return Ok(None),
         };
-        let (Ok(diff_id), Ok(size), Ok(cache_id)) = (diff.parse(), size.parse(), cache.parse())
+        let (Ok(diff_id), Ok(bytes), Ok(cache_id)) = (diff.parse(), size.parse(), cache.parse())
         else {
             return Ok(None);
         };
-        let right = ChainId::above(parent, diff_id) == *chain;
-        Ok(right.then_some(LayerRecord { chain: *chain, parent, diff_id, cache_id, size }))
+        let as_written = |bytes: u64| bytes.to_string() == size;
+        let right = ChainId::above(parent, diff_id) == *chain && as_written(bytes);
+        Ok(right.then_some(LayerRecord { chain: *chain, parent, diff_id, cache_id, size: bytes }))
     }
 
     /// The records of a whole stack, base first; `None` if one is missing.

@@ -179,6 +179,7 @@ const DAMAGES: &[Damage] = &[
     ("record of the middle gone", |p| remove(&p.record(1))),
     ("record of the top gone", |p| remove(&p.record(2))),
     ("size garbage", |p| fs::write(p.record(2).join("size"), "many").unwrap()),
+    ("size with zeros before it", |p| fs::write(p.record(1).join("size"), "000007").unwrap()),
     ("diff of another layer", |p| {
         fs::copy(p.record(0).join("diff"), p.record(1).join("diff")).unwrap();
     }),
@@ -280,6 +281,21 @@ fn damaged_image_is_not_called_present() {
         assert!(matches!(done.code, Some(3 | 6)), "{name}: {done}");
         assert!(!done.stderr.contains("registry"), "{name}: {done}");
     }
+}
+
+#[test]
+fn layer_that_another_record_took_for_its_own_stays_as_it_is() {
+    let place = Place::new();
+    let before = place.sibling_dir();
+    let link = fs::read_to_string(before.join("link")).unwrap();
+    let id = before.file_name().unwrap().to_owned();
+    fs::write(place.record(2).join("cache-id"), id.as_bytes()).unwrap();
+    place.rpull.ok(["pull", "-q", &place.pushed.name()]);
+    assert_eq!(place.sibling_dir(), before);
+    assert_eq!(fs::read_to_string(before.join("link")).unwrap(), link);
+    tidy(&place);
+    assert_consistent(place.root());
+    assert_agreement(place.root());
 }
 
 #[test]
