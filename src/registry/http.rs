@@ -175,8 +175,8 @@ fn target(url: &Url, location: &str, plain_http: bool) -> Result<Url, RegistryEr
     }
 }
 
-/// What an error's body says: the messages of the OCI envelope, or the text itself; at most
-/// [`LONGEST_MESSAGE`] bytes of it.
+/// Returns the message of an error's body: the codes and messages of the OCI envelope, each once,
+/// or the text itself; at most [`LONGEST_MESSAGE`] bytes.
 pub fn message(body: &[u8]) -> String {
     printable::shorten(&whole_message(body), LONGEST_MESSAGE).into_owned()
 }
@@ -187,7 +187,11 @@ fn whole_message(body: &[u8]) -> String {
             let code = serde_json::to_value(&error.code).ok();
             let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
             let code = code.to_ascii_lowercase().replace('_', " ");
-            if error.message.is_empty() { code } else { format!("{code}: {}", error.message) }
+            match error.message.trim() {
+                "" => code,
+                said if said.trim_end_matches('.').eq_ignore_ascii_case(&code) => said.to_owned(),
+                said => format!("{code}: {said}"),
+            }
         });
         return said.collect::<Vec<_>>().join("; ");
     }
@@ -238,7 +242,7 @@ mod tests {
     #[test]
     fn refusals_are_read_in_all_their_forms() {
         let envelope = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
-        assert_eq!(message(envelope), "manifest unknown: manifest unknown");
+        assert_eq!(message(envelope), "manifest unknown");
         let unknown_code = br#"{"errors":[{"code":"X_ODD","message":"odd"}]}"#;
         assert_eq!(message(unknown_code), "x odd: odd");
         assert_eq!(
@@ -247,6 +251,20 @@ mod tests {
         );
         assert_eq!(message(b"Too Many Requests\nmore"), "Too Many Requests");
         assert_eq!(message(b"<html><body>502</body></html>"), "");
+    }
+
+    #[test]
+    fn code_and_message_that_are_the_same_words_are_shown_once() {
+        let of = |code: &str, said: &str| {
+            message(format!(r#"{{"errors":[{{"code":"{code}","message":"{said}"}}]}}"#).as_bytes())
+        };
+        assert_eq!(of("MANIFEST_UNKNOWN", "Manifest unknown."), "Manifest unknown.");
+        assert_eq!(of("NAME_UNKNOWN", "  "), "name unknown");
+        assert_eq!(
+            of("MANIFEST_UNKNOWN", "manifest unknown to registry"),
+            "manifest unknown: manifest unknown to registry"
+        );
+        assert_eq!(of("DENIED", "access to the resource"), "denied: access to the resource");
     }
 
     #[test]
