@@ -74,6 +74,9 @@ pub enum Error {
     /// The command was given something that makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// A part of rpull panicked: a bug in rpull.
+    #[error("internal error: {0}")]
+    Internal(String),
     /// Something that does not fit elsewhere.
     #[error("{0}")]
     Other(String),
@@ -126,13 +129,16 @@ impl Error {
             Self::DiffId { .. } | Self::Damaged { .. } => Kind::Integrity,
             Self::Interrupted => Kind::Interrupted,
             Self::Mount { source, .. } => of_io(source),
-            Self::Other(_) => Kind::Other,
+            Self::Internal(_) | Self::Other(_) => Kind::Other,
         }
     }
 
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Internal(_) | Self::Registry(RegistryError::Internal(_)) => {
+                Some("this is a bug in rpull: report it with this message, the command and `rpull --version`".to_owned())
+            }
             Self::Registry(error) => hint_registry(error),
             Self::Store(StoreError::Dockerd { .. }) => {
                 Some("stop dockerd, pull, and start it again; or pull into another --root".to_owned())
@@ -217,6 +223,7 @@ fn of_registry(error: &RegistryError) -> Kind {
         | RegistryError::Size { .. }
         | RegistryError::TooLarge { .. } => Kind::Integrity,
         RegistryError::Certificates { .. } => Kind::Usage,
+        RegistryError::Internal(_) => Kind::Other,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::task::JoinHandle;
 
-use super::blocking::blocking;
+use super::blocking::{blocking, ended};
 use super::obtain::{Obtained, Want};
 use super::resolve::Found;
 use super::{Pulled, Session};
@@ -19,7 +19,7 @@ impl Obtaining {
     pub async fn done(mut self) -> Result<Arc<Obtained>, Error> {
         match (&mut self.0).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Interrupted),
+            Err(error) => Err(ended(&error)),
         }
     }
 }

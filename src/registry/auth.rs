@@ -219,10 +219,7 @@ impl Authenticator {
         let look = tokio::task::spawn_blocking(move || {
             credentials::find(&chain, repository.domain(), repository.path())
         });
-        look.await.map_err(|e| RegistryError::Credentials {
-            from: "the credential sources".to_owned(),
-            cause: e.to_string(),
-        })?
+        look.await.map_err(|e| RegistryError::Internal(e.to_string()))?
     }
 }
 

@@ -159,6 +159,9 @@ pub enum RegistryError {
         /// What is wrong.
         cause: String,
     },
+    /// A task of the registry client panicked: a bug in rpull.
+    #[error("internal error: {0}")]
+    Internal(String),
 }
 
 /// All causes of an error in one line, without URLs.
