@@ -1,4 +1,4 @@
-//! The error that a command ends with: its kind (which is its exit code) and what to do.
+//! The error that a command ends with: its kind (the exit code) and a hint for the user.
 
 use std::io;
 
@@ -14,19 +14,19 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A name is no name.
+    /// Invalid image reference.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// A platform is no platform.
+    /// Invalid platform.
     #[error(transparent)]
     Platform(#[from] PlatformError),
     /// A manifest or config cannot be used.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A registry did not give what was asked for.
+    /// A request to a registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The store could not take or give something.
+    /// A store operation failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A layer could not be unpacked.
@@ -37,9 +37,9 @@ pub enum Error {
         /// Why.
         source: LayerError,
     },
-    /// A layer unpacked to something else than its config says.
+    /// The layer's diff id differs from the one in the image's config.
     #[error(
-        "filesystem layer verification failed for {layer}: it unpacks to {actual}, the image's config says {expected}"
+        "filesystem layer verification failed for {layer}: the diff id is {actual}, the image's config says {expected}"
     )]
     DiffId {
         /// The blob.
@@ -50,10 +50,10 @@ pub enum Error {
         actual: DiffId,
     },
     /// `--policy never`, and the image is not there.
-    #[error("{0} is not in the store, and the policy is never to pull")]
+    #[error("{0} is not in the store, and --policy never forbids a pull")]
     NotPresent(String),
     /// `--policy never`, and the image that is there is damaged.
-    #[error("{image} is damaged in the store ({why}), and the policy is never to pull")]
+    #[error("{image} is damaged in the store ({why}), and --policy never forbids a repair")]
     Damaged {
         /// The image as it was named.
         image: String,
@@ -71,7 +71,7 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The command was given something that makes no sense.
+    /// The arguments are invalid.
     #[error("{0}")]
     Usage(String),
     /// A part of rpull panicked: a bug in rpull.
@@ -88,13 +88,13 @@ impl From<FsError> for Error {
     }
 }
 
-/// What kind of end it is; the number is the exit code.
+/// The category of an error; the number is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// None of the others.
     Other = 1,
-    /// The command was given something wrong.
+    /// Invalid arguments.
     Usage = 2,
     /// It does not exist.
     NotFound = 3,
@@ -106,7 +106,7 @@ pub enum Kind {
     Integrity = 6,
     /// The disk is full, or files cannot be written.
     Storage = 7,
-    /// Someone else is using it.
+    /// Another process uses it.
     Busy = 8,
     /// Too many requests.
     RateLimited = 9,
@@ -115,7 +115,7 @@ pub enum Kind {
 }
 
 impl Error {
-    /// The kind.
+    /// Returns the category, which decides the exit code.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Reference(_) | Self::Platform(_) | Self::Usage(_) => Kind::Usage,
@@ -133,73 +133,30 @@ impl Error {
         }
     }
 
-    /// What the user can do about it.
+    /// Returns what the user can do about it, in the imperative.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Internal(_) | Self::Registry(RegistryError::Internal(_)) => {
                 Some("this is a bug in rpull: report it with this message, the command and `rpull --version`".to_owned())
             }
             Self::Registry(error) => hint_registry(error),
-            Self::Store(StoreError::Dockerd { .. }) => {
-                Some("stop dockerd, pull, and start it again; or pull into another --root".to_owned())
-            }
-            Self::Store(StoreError::NoStore(_)) => {
-                Some("pull an image first, or name the store with --root or RPULL_ROOT".to_owned())
-            }
-            Self::Store(StoreError::NoSuchImage(_)) => Some("`rpull images` lists what is there".to_owned()),
-            Self::Store(StoreError::Ambiguous { .. }) => Some("give more digits of the id".to_owned()),
-            Self::Store(StoreError::InUse { .. }) => Some("remove or unmount what uses it first".to_owned()),
-            Self::Manifest(ManifestError::NoPlatform { .. }) => {
-                Some("choose one of the offered platforms with --platform".to_owned())
-            }
-            Self::Layer { source: LayerError::Limit { flag, .. }, .. } => {
-                Some(format!("if the image is trusted, raise the limit with {flag}"))
-            }
+            Self::Store(error) => hint_store(error),
+            Self::Manifest(error) => Some(hint_manifest(error).to_owned()),
+            Self::Layer { source, .. } => hint_layer(source),
+            Self::DiffId { .. } => Some(INVALID_IMAGE.to_owned()),
             Self::NotPresent(_) => Some("pull it without --policy never".to_owned()),
             Self::Damaged { .. } => {
-                Some("pull it without --policy never: that repairs it".to_owned())
+                Some("pull it without --policy never, which repairs the store".to_owned())
             }
-            Self::Store(StoreError::DamagedNames { .. }) => {
-                Some("restore this file from a backup, or move it away and pull the images again".to_owned())
-            }
-            Self::Store(StoreError::Damaged { .. }) => {
-                Some("pull the image again: that repairs what is damaged in the store".to_owned())
-            }
-            Self::Reference(_) => {
-                Some("names look like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned())
-            }
-            Self::Platform(_) => Some("platforms look like linux/arm64 or linux/arm/v7".to_owned()),
+            Self::Reference(_) => Some(
+                "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned(),
+            ),
+            Self::Platform(_) => Some("use a platform like linux/arm64 or linux/arm/v7".to_owned()),
             Self::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("mounting needs root; `rpull mount --print` shows the line for another tool".to_owned())
+                Some("run as root, or let another tool mount what `rpull mount --print` shows".to_owned())
             }
-            _ if self.kind() == Kind::Integrity => {
-                Some("the registry, or something on the way, altered or lost content; nothing of it was kept".to_owned())
-            }
-            _ if self.kind() == Kind::Storage => self.hint_storage(),
             _ => None,
         }
-    }
-
-    fn hint_storage(&self) -> Option<String> {
-        let source = match self {
-            Self::Store(StoreError::Fs(error)) => &error.source,
-            Self::Layer {
-                source: LayerError::Write { source, .. } | LayerError::TarSplit(source),
-                ..
-            } => source,
-            _ => return None,
-        };
-        Some(match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free some space, or choose another --root; the layers that were complete are kept"
-                    .to_owned()
-            }
-            io::ErrorKind::PermissionDenied => {
-                "run as the user who owns the root, or choose another with --root".to_owned()
-            }
-            io::ErrorKind::ReadOnlyFilesystem => "choose a --root that can be written".to_owned(),
-            _ => return None,
-        })
     }
 }
 
@@ -263,41 +220,140 @@ fn of_io(error: &io::Error) -> Kind {
     }
 }
 
-fn hint_registry(error: &RegistryError) -> Option<String> {
+/// For content whose digest is right, so that neither the registry nor the network altered it.
+const INVALID_IMAGE: &str =
+    "the image itself is invalid; ask its publisher to build and push it again";
+
+/// For content that is not what its digest or size promises.
+const ALTERED: &str = "check that no proxy alters content, then retry; nothing was kept";
+
+fn hint_store(error: &StoreError) -> Option<String> {
+    Some(
+        match error {
+            StoreError::Fs(error) => return hint_storage(&error.source),
+            StoreError::Dockerd { .. } => {
+                "stop dockerd, run the command, and start dockerd again; or choose another --root"
+            }
+            StoreError::NoStore(_) => {
+                "pull an image first, or choose a store with --root or RPULL_ROOT"
+            }
+            StoreError::NoSuchImage(_) => "run `rpull images` to list the images of the store",
+            StoreError::Ambiguous { .. } => "give more digits of the id",
+            StoreError::InUse { .. } => "remove or unmount what uses it first",
+            StoreError::DamagedNames { .. } => {
+                "restore this file from a backup, or move it away and pull the images again"
+            }
+            StoreError::Damaged { .. } => "pull the image again, which repairs the store",
+            StoreError::Reference(_) => {
+                "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>"
+            }
+            StoreError::Interrupted | StoreError::Random(_) => return None,
+        }
+        .to_owned(),
+    )
+}
+
+fn hint_manifest(error: &ManifestError) -> &'static str {
+    match error {
+        ManifestError::NoPlatform { .. } => "choose one of the offered platforms with --platform",
+        ManifestError::Schema1 => "ask its publisher to push the image again with a current tool",
+        ManifestError::NotAnImage { .. } | ManifestError::MediaType(_) => {
+            "check the name and tag: rpull pulls container images only"
+        }
+        ManifestError::Layer { .. } => {
+            "ask the publisher for an image whose layers are tar archives (plain, gzip or zstd)"
+        }
+        ManifestError::TooManyLayers(_) => "ask the publisher for an image with fewer layers",
+        _ => INVALID_IMAGE,
+    }
+}
+
+fn hint_layer(error: &LayerError) -> Option<String> {
     Some(match error {
-        RegistryError::NotFound { .. } => "check the name and the tag".to_owned(),
-        RegistryError::Denied { .. } => {
-            "check the name; if the repository is private, log in (docker login, podman login) or give --username and --password-stdin".to_owned()
+        LayerError::Limit { flag, .. } => {
+            format!("if you trust the image, raise the limit with {flag}")
         }
-        RegistryError::Unauthorized { source_of: None, .. } => {
-            "log in (docker login, podman login) or give --username and --password-stdin".to_owned()
+        LayerError::Digest { .. } | LayerError::Size { .. } => ALTERED.to_owned(),
+        LayerError::Damaged { .. } => "pull the image again, which repairs the store".to_owned(),
+        LayerError::Compression(_) => {
+            "ask the publisher for an image with gzip or zstd layers".to_owned()
         }
-        RegistryError::Unauthorized { source_of: Some(from), .. } => format!("the credentials from {from} were not accepted"),
-        RegistryError::Token { status: 401 | 403, .. } => "the credentials were not accepted there; log in again".to_owned(),
-        RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => {
-            "check that the token server is running and that no proxy interferes, then retry".to_owned()
+        LayerError::Write { source, .. } if is_of_paths(source.kind()) => INVALID_IMAGE.to_owned(),
+        LayerError::Write { source, .. } | LayerError::TarSplit(source) => {
+            return hint_storage(source);
         }
-        RegistryError::InsecureRealm { https: true, .. } => {
-            "the registry's administrator must set an https:// realm; a public image can be pulled without credentials".to_owned()
-        }
-        RegistryError::InsecureRealm { https: false, .. } => {
-            "give --plain-http if the network between here and there can be trusted".to_owned()
-        }
-        RegistryError::InsecureRedirect { .. } => {
-            "the registry's administrator must redirect to https://; --plain-http uses plain HTTP for everything, if the network can be trusted".to_owned()
-        }
-        RegistryError::Tls { .. } => {
-            "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt, or, if it speaks only HTTP, use --plain-http".to_owned()
-        }
-        RegistryError::Network { down: true, .. } => "is the registry's name right, and is it running?".to_owned(),
-        RegistryError::RateLimited { .. } => "log in for a higher limit, or wait; what is pulled stays".to_owned(),
-        RegistryError::Size { .. } | RegistryError::Digest { .. } => {
-            "the registry, or something on the way, altered or lost content; nothing of it was kept".to_owned()
-        }
-        RegistryError::TooLarge { .. } => "no image needs one so large; is this a registry?".to_owned(),
-        RegistryError::Network { .. } | RegistryError::Status { .. } | RegistryError::Protocol { .. } => {
-            "is this a registry, and is something between it and you? if so, try again later".to_owned()
-        }
-        _ => return None,
+        LayerError::Source(_) | LayerError::Cancelled => return None,
+        _ => INVALID_IMAGE.to_owned(),
     })
 }
+
+fn hint_storage(source: &io::Error) -> Option<String> {
+    Some(
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some space or choose another --root, then retry; complete layers are kept"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "run as the owner of the root, or choose another with --root"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => "choose a writable directory with --root",
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+fn hint_registry(error: &RegistryError) -> Option<String> {
+    Some(
+        match error {
+            RegistryError::NotFound { .. } => "check the name and tag",
+            RegistryError::Denied { .. } => {
+                "check the name; for a private repository, log in (docker login, podman login) or give --username and --password-stdin"
+            }
+            RegistryError::Unauthorized { source_of: None, .. } => {
+                "log in (docker login, podman login) or give --username and --password-stdin"
+            }
+            RegistryError::Unauthorized { source_of: Some(from), .. } => {
+                return Some(format!(
+                    "the registry rejected the credentials from {from}: correct them or log in again"
+                ));
+            }
+            RegistryError::Token { status: 401 | 403, .. } => {
+                "the token server rejected the credentials: log in again"
+            }
+            RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => {
+                "check that the token server is running and that no proxy interferes, then retry"
+            }
+            RegistryError::InsecureRealm { https: true, .. } => {
+                "ask the registry's administrator for an https:// realm; pull public images without credentials"
+            }
+            RegistryError::InsecureRealm { https: false, .. } => {
+                "if you trust the network, give --plain-http"
+            }
+            RegistryError::InsecureRedirect { .. } => {
+                "ask the registry's administrator to redirect to https://; if you trust the network, --plain-http uses plain HTTP for everything"
+            }
+            RegistryError::Tls { .. } => {
+                "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt; if the registry only serves plain HTTP, use --plain-http"
+            }
+            RegistryError::Network { down: true, .. } => {
+                "check the registry's name and port, and that it is running"
+            }
+            RegistryError::RateLimited { .. } => {
+                "log in for a higher limit, or retry later; complete layers are kept"
+            }
+            RegistryError::Size { .. } | RegistryError::Digest { .. } => ALTERED,
+            RegistryError::TooLarge { .. } => "check that the host is a registry",
+            RegistryError::Network { .. }
+            | RegistryError::Status { .. }
+            | RegistryError::Protocol { .. } => {
+                "check that the host is a registry and that no proxy interferes, then retry"
+            }
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests;

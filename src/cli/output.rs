@@ -102,8 +102,8 @@ pub fn exact(what: &str, text: &str) -> Result<(), Error> {
         return line(text);
     }
     Err(Error::Usage(format!(
-        "{what} holds control or invisible characters and cannot be printed as it is: {text}; \
-         --format json can print it"
+        "{what} contains control or invisible characters and cannot be printed unchanged: {text}; \
+         use --format json"
     )))
 }
 

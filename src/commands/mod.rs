@@ -85,7 +85,7 @@ fn root(global: &Global) -> Result<PathBuf, Error> {
         None => ProjectDirs::from("", "", "rpull")
             .map(|dirs| dirs.data_dir().to_owned())
             .ok_or_else(|| {
-                Error::Other("there is no home directory; name the store with --root".to_owned())
+                Error::Other("there is no home directory: choose a store with --root".to_owned())
             })?,
     };
     std::path::absolute(&root).map_err(|e| Error::Other(format!("--root {}: {e}", root.display())))
@@ -149,7 +149,7 @@ impl Context {
         };
         let none = || {
             Error::Other(
-                "a user was given but no password: add --password-stdin, or set RPULL_PASSWORD"
+                "--username needs a password: add --password-stdin or set RPULL_PASSWORD"
                     .to_owned(),
             )
         };
@@ -176,7 +176,7 @@ pub fn runtime() -> Result<Runtime, Error> {
         .worker_threads((cores / 2).clamp(1, MOST_CARRIERS))
         .enable_all()
         .build()
-        .map_err(|e| Error::Other(format!("cannot start: {e}")))
+        .map_err(|e| Error::Other(format!("cannot start the async runtime: {e}")))
 }
 
 /// Runs `work` until it is done or the user presses Ctrl-C. Then it is dropped, which gives

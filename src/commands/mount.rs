@@ -74,7 +74,7 @@ impl Mount {
                 &json!({"target": target, "lower": stack.lower, "upper": upper.as_ref().map(|u| &u.upper)}),
             ),
             (false, Some(upper)) if !context.global.quiet => {
-                output::line(format_args!("changes go to {}", upper.upper.display()))
+                output::line(format_args!("changes are written to {}", upper.upper.display()))
             }
             _ => Ok(()),
         }

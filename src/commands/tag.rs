@@ -28,7 +28,7 @@ impl Tag {
         let target: Reference = self.target.parse()?;
         if target.digest().is_some() {
             return Err(Error::Usage(format!(
-                "'{target}' has a digest; a digest cannot be given, it is computed"
+                "'{target}' has a digest: give the new reference a tag only"
             )));
         }
         let store = context.store();

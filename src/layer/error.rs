@@ -17,7 +17,7 @@ pub enum LayerError {
         actual: Digest,
     },
     /// There are fewer or more bytes than the descriptor says.
-    #[error("size mismatch: the blob has {actual} bytes{}, the manifest says {expected}", if *.more { " or more" } else { "" })]
+    #[error("size mismatch: the blob has {actual} bytes{}, expected {expected}", if *.more { " or more" } else { "" })]
     Size {
         /// Bytes the manifest promised.
         expected: u64,
@@ -27,7 +27,7 @@ pub enum LayerError {
         more: bool,
     },
     /// The source of the compressed bytes failed.
-    #[error("the layer's bytes ended early: {0}")]
+    #[error("cannot read the layer's compressed bytes: {0}")]
     Source(#[source] io::Error),
     /// The compressed stream is broken.
     #[error("cannot decompress the layer ({kind}): {source}")]
@@ -38,7 +38,7 @@ pub enum LayerError {
         source: io::Error,
     },
     /// A compression that is recognised and not taken.
-    #[error("the layer is compressed with {0}; rpull reads gzip, zstd and uncompressed layers")]
+    #[error("the layer is compressed with {0}; rpull supports gzip, zstd and uncompressed layers")]
     Compression(&'static str),
     /// The tar's structure is broken.
     #[error("invalid tar at byte {offset}: {what}")]
@@ -65,7 +65,7 @@ pub enum LayerError {
         why: String,
     },
     /// A limit that guards against bombs was passed.
-    #[error("the layer passes a limit: {what} is over {limit}")]
+    #[error("the layer exceeds a limit: {what} is over {limit}")]
     Limit {
         /// Which.
         what: &'static str,
@@ -85,7 +85,7 @@ pub enum LayerError {
         source: io::Error,
     },
     /// `tar-split.json.gz` could not be written or read.
-    #[error("tar-split record: {0}")]
+    #[error("cannot read or write the tar-split metadata: {0}")]
     TarSplit(#[source] io::Error),
     /// The tar-split record and the directory do not give the layer's tar again.
     #[error("the stored layer is damaged at '{path}': {why}")]

@@ -43,9 +43,7 @@ impl ImageConfig {
         let wrong = |what: String| ManifestError::Config(what);
         let config: Self = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
         if config.rootfs.is_none() {
-            return Err(wrong(
-                "it has no rootfs; an image's config lists its layers there".to_owned(),
-            ));
+            return Err(wrong("rootfs, which lists the layers, is missing".to_owned()));
         }
         let layered =
             |history: &Vec<History>| history.iter().filter(|entry| !entry.empty_layer).count();
@@ -53,7 +51,7 @@ impl ImageConfig {
         // dockerd refuses such an image when it reads its store again.
         if said > layers {
             return Err(wrong(format!(
-                "too many non-empty layers in its history: {said}, it has {layers} layers"
+                "too many non-empty layers in its history: {said}, for {layers} layers"
             )));
         }
         Ok(config)

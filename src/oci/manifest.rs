@@ -43,11 +43,11 @@ pub enum AnyManifest {
 #[non_exhaustive]
 pub enum ManifestError {
     /// It is no JSON of the right shape.
-    #[error("the manifest cannot be read: {0}")]
+    #[error("invalid manifest: {0}")]
     Malformed(String),
     /// Schema 1, which no registry should serve any more.
     #[error(
-        "the image is in Docker's manifest schema 1, which is no longer supported; its author has to push it again"
+        "the image is in Docker's manifest schema 1, which is no longer supported; it must be pushed again as schema 2 or OCI"
     )]
     Schema1,
     /// It is something else than an image.
@@ -70,10 +70,10 @@ pub enum ManifestError {
         media_type: String,
     },
     /// More layers than Docker's store can stack.
-    #[error("the image has {0} layers; Docker's store takes {MAX_LAYERS}")]
+    #[error("the image has {0} layers; Docker's store supports at most {MAX_LAYERS}")]
     TooManyLayers(usize),
     /// No entry runs on the platform.
-    #[error("no matching manifest for {wanted} in the manifest list entries; it offers {}", offered.join(", "))]
+    #[error("no matching manifest for {wanted} in the manifest list entries; available: {}", offered.join(", "))]
     NoPlatform {
         /// What was asked for.
         wanted: Platform,
@@ -84,7 +84,7 @@ pub enum ManifestError {
     #[error("the index is nested too deeply")]
     Nested,
     /// The config is no JSON of the right shape.
-    #[error("the image's config cannot be read: {0}")]
+    #[error("invalid image config: {0}")]
     Config(String),
     /// Config and manifest disagree.
     #[error(

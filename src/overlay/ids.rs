@@ -19,7 +19,7 @@ pub struct LinkId(String);
 
 /// A text that is no such id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no {what}")]
+#[error("invalid {what} '{text}'")]
 pub struct IdError {
     what: &'static str,
     text: String,

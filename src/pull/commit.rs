@@ -51,7 +51,7 @@ async fn one(
     let chain = ChainId::above(parent.as_ref().map(|parent| parent.chain), diff_id);
     let _turn = layers.turn(chain).await;
     let mut suspect =
-        suspects.contains(&chain).then(|| "another layer names its directory".to_owned());
+        suspects.contains(&chain).then(|| "another layer uses its directory".to_owned());
     for _ in 0..ROUNDS {
         // What this process unpacked has its true diff id; the config promised another one.
         if let Some(actual) =
@@ -82,17 +82,15 @@ async fn one(
                     blocking(move || store.layers().repair(&record, below.as_ref())).await?;
                     continue;
                 }
-                let text = format!(
-                    "layer {} is damaged ({why}); it is replaced",
-                    want.blob.digest.short()
-                );
+                let text =
+                    format!("layer {} is damaged ({why}); replacing it", want.blob.digest.short());
                 layers.events().send(Event::Warning { image: Some(want.image.clone()), text });
                 want.broken = Some(record.cache_id);
             }
         }
     }
     Err(Error::Other(format!(
-        "layer {} could not be committed: it was removed each time it was there; is another program writing to this root?",
+        "cannot commit layer {}: it was removed repeatedly; check that no other program writes to this root",
         want.blob.digest
     )))
 }

@@ -61,7 +61,8 @@ fn open(layers: &Layers, want: &Want, damaged: Option<(u64, u64)>) -> Result<Opt
 
 /// Tells one file from another.
 fn identity(file: &File) -> Result<(u64, u64), Error> {
-    let meta = file.metadata().map_err(|e| Error::Other(format!("cannot look at a blob: {e}")))?;
+    let meta =
+        file.metadata().map_err(|e| Error::Other(format!("cannot read a kept blob: {e}")))?;
     Ok((meta.dev(), meta.ino()))
 }
 
@@ -79,7 +80,7 @@ async fn unpack(layers: &Layers, want: &Want, file: File) -> Result<Option<Obtai
     });
     let unpacked = unpacked.await?;
     if unpacked.is_none() {
-        let text = format!("the kept blob {} is damaged; it is fetched again", digest.short());
+        let text = format!("the kept blob {} is damaged; fetching it again", digest.short());
         layers.events().send(Event::Warning { image: Some(want.image.clone()), text });
     }
     Ok(unpacked)
@@ -127,7 +128,7 @@ async fn lock(
                 let content = layers.store().content();
                 if layers.options().keep_blobs && content.is_first_refusal() {
                     let text =
-                        format!("no blobs are kept: {} is read-only", content.path().display());
+                        format!("cannot keep blobs: {} is read-only", content.path().display());
                     layers.events().send(Event::Warning { image: Some(image.clone()), text });
                 }
                 return Ok(None);

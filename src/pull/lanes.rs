@@ -98,7 +98,8 @@ async fn parts<'a>(
         let Some(part) =
             want.registry.blob_range(repository, &want.blob, start, ends(start)).await?
         else {
-            let what = "it served a part of a blob and then would not".to_owned();
+            let what =
+                "it served one range of a blob and ignored the next range request".to_owned();
             return Err(RegistryError::Protocol { host: repository.domain().to_owned(), what });
         };
         part.try_collect::<Vec<Bytes>>().await

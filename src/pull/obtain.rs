@@ -112,7 +112,8 @@ impl Layers {
         let lock = || async {
             if Owners::of_this_process() == Owners::Single {
                 let text =
-                    "not root: all files become this user's, and devices are left out".to_owned();
+                    "not running as root: this user owns all files, and devices are left out"
+                        .to_owned();
                 self.0.events.send(Event::Warning { image: None, text });
             }
             let store = self.0.store.clone();
@@ -250,7 +251,7 @@ impl Layers {
                     ..
                 }) => {
                     let text = format!(
-                        "the stored copy of layer {} is damaged; it is fetched again",
+                        "the stored copy of layer {} is damaged; fetching it again",
                         diff_id.short()
                     );
                     self.0.events.send(Event::Warning { image: Some(want.image.clone()), text });

@@ -80,7 +80,7 @@ pub async fn resolve(session: &Session<'_>, image: &Image) -> Result<Resolved, E
         });
     }
     if let Some(why) = known.damaged {
-        let text = format!("the stored image is damaged ({why}); it is repaired");
+        let text = format!("the stored image is damaged ({why}); repairing it");
         session.events.send(Event::Warning { image: Some(image.clone()), text });
     }
     let registry = session.registry.with_events(session.events.clone(), image.clone());
@@ -155,7 +155,7 @@ fn look_up(
         return Ok(Local::default());
     };
     if !store.sources_are_recorded(&config, image.repository())? {
-        return damaged("the records of where its layers come from are wrong".to_owned());
+        return damaged("the records of its layers' origin are wrong".to_owned());
     }
     Ok(Local { whole: Some((digest, id)), damaged: None })
 }

@@ -98,7 +98,7 @@ pub enum Reason {
     #[error("'scratch' is a reserved name: the empty image has no layers to pull")]
     Scratch,
     /// `sha256:tag` would read as a digest.
-    #[error("a repository named 'sha256' cannot be told from a digest")]
+    #[error("the repository name 'sha256' would be ambiguous with a digest")]
     AlgorithmName,
 }
 

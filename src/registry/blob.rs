@@ -253,7 +253,7 @@ impl Reader {
         let Some((start, last, total)) = parts else {
             return Err(RegistryError::Protocol {
                 host,
-                what: format!("a part without a range ('{header}')"),
+                what: format!("a partial response without a valid Content-Range ('{header}')"),
             });
         };
         match (total, total.parse::<u64>()) {
@@ -263,13 +263,13 @@ impl Reader {
             (_, Err(_)) => {
                 return Err(RegistryError::Protocol {
                     host,
-                    what: format!("a part of a blob of '{total}' bytes"),
+                    what: format!("a Content-Range with the invalid total '{total}'"),
                 });
             }
         }
         if start != self.offset || last >= self.end {
             let what = format!(
-                "asked for bytes {}-{}, it sends {start}-{last}",
+                "requested bytes {}-{}, received {start}-{last}",
                 self.offset,
                 self.end - 1
             );

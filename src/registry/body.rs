@@ -72,11 +72,7 @@ pub async fn send(request: RequestBuilder, limits: Limits) -> Result<Response, F
 }
 
 fn given_up(error: &JoinError) -> &'static str {
-    if error.is_panic() {
-        "the request failed inside the program"
-    } else {
-        "the request was given up"
-    }
+    if error.is_panic() { "internal error in the request" } else { "the request was cancelled" }
 }
 
 /// A task that ends when its owner does.

@@ -1,11 +1,10 @@
-//! What can go wrong on the wire.
+//! Errors of requests to registries.
 
 use std::time::Duration;
 
 use crate::digest::Digest;
 
-/// Why a registry did not give what was asked for. URLs in it are without their queries,
-/// which can hold signatures.
+/// The error of a request to a registry. URLs in it have no query, which can contain signatures.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
@@ -16,10 +15,10 @@ pub enum RegistryError {
         host: String,
         /// All causes in a row.
         cause: String,
-        /// Whether nobody listens or the name does not resolve.
+        /// Whether the host is unreachable: connection refused or DNS failure.
         down: bool,
     },
-    /// The host's certificate is not trusted, or ours not accepted.
+    /// The host's certificate is not trusted, or it rejected the client certificate.
     #[error("no trusted TLS connection to {host}: {cause}")]
     Tls {
         /// The host and port.
@@ -35,7 +34,7 @@ pub enum RegistryError {
         /// The registry's word.
         message: String,
     },
-    /// Whoever we are may not have it.
+    /// The registry denies access with these credentials, or without any.
     #[error(
         "pull access denied for {repository}, repository does not exist or may require a login: {message}"
     )]
@@ -104,7 +103,7 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// Any other status.
-    #[error("{host} answered {status}: {message}")]
+    #[error("{host} returned status {status}: {message}")]
     Status {
         /// The host.
         host: String,
@@ -116,7 +115,7 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// The bytes are not those of the digest.
-    #[error("digest mismatch: {what} is {actual}, expected {expected}")]
+    #[error("digest mismatch: {what} has {actual}, expected {expected}")]
     Digest {
         /// The manifest or config.
         what: String,
@@ -126,7 +125,7 @@ pub enum RegistryError {
         actual: Digest,
     },
     /// There are more or fewer bytes than promised.
-    #[error("size mismatch: {what} has {actual} bytes, the manifest says {expected}")]
+    #[error("size mismatch: {what} has {actual} bytes, expected {expected}")]
     Size {
         /// The blob.
         what: String,
@@ -136,7 +135,7 @@ pub enum RegistryError {
         actual: u64,
     },
     /// A document that no honest image has.
-    #[error("{what} has over {limit} bytes")]
+    #[error("{what} is larger than {limit} bytes")]
     TooLarge {
         /// The document.
         what: String,
@@ -144,7 +143,7 @@ pub enum RegistryError {
         limit: u64,
     },
     /// An answer that breaks the protocol.
-    #[error("{host} breaks the protocol: {what}")]
+    #[error("invalid response from {host}: {what}")]
     Protocol {
         /// The host.
         host: String,
@@ -152,7 +151,7 @@ pub enum RegistryError {
         what: String,
     },
     /// A certificate directory that cannot be used.
-    #[error("certificates in {dir}: {cause}")]
+    #[error("cannot use the certificates in {dir}: {cause}")]
     Certificates {
         /// The directory.
         dir: String,

@@ -92,7 +92,7 @@ impl Registry {
                 _ => return Ok(response),
             }
         }
-        Err(protocol(&start, format!("over {MOST_REDIRECTS} redirects")))
+        Err(protocol(&start, format!("more than {MOST_REDIRECTS} redirects")))
     }
 
     async fn once(
@@ -116,7 +116,7 @@ impl Registry {
         }
         if let Some(header) = header {
             let mut value = HeaderValue::from_str(header.reveal()).map_err(|_| {
-                protocol(url, "the credentials hold characters that no header can".to_owned())
+                protocol(url, "the credentials contain characters that a header cannot".to_owned())
             })?;
             value.set_sensitive(true);
             builder = builder.header(AUTHORIZATION, value);

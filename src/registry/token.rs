@@ -132,7 +132,7 @@ impl TokenRequest {
             let to = to.and_then(|to| self.realm.join(to).ok()).map(|to| host::origin(&to));
             let to = to.unwrap_or_else(|| "nowhere".to_owned());
             return Err(failed(format!(
-                "{status}: it redirects to {to}, and token requests follow no redirects"
+                "{status}: it redirects to {to}, and token requests do not follow redirects"
             )));
         }
         if !status.is_success() {
@@ -149,14 +149,16 @@ impl TokenRequest {
             Ok(body) => body,
             Err(BodyError::Failure(e)) => return Err(self.failed(0, e.cause())),
             Err(BodyError::TooLarge) => {
-                return Err(self.failed(0, format!("its answer has over {LONGEST_ANSWER} bytes")));
+                return Err(
+                    self.failed(0, format!("its response is larger than {LONGEST_ANSWER} bytes"))
+                );
             }
         };
         let answer: Answer = serde_json::from_slice(&body)
-            .map_err(|e| failed(format!("its answer is no token: {e}")))?;
+            .map_err(|e| failed(format!("its response is not a token: {e}")))?;
         let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
         if token.is_empty() {
-            return Err(failed("its answer holds no token".to_owned()));
+            return Err(failed("its response contains no token".to_owned()));
         }
         let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).max(DEFAULT_LIFE);
         Ok(Token { token, life: Duration::from_secs(life) })

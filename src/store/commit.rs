@@ -93,8 +93,9 @@ impl Layers {
     ) -> Result<LayerRecord, StoreError> {
         let damaged = |why: &str| StoreError::Damaged { path: set.clone(), why: why.to_owned() };
         let chain = ChainId::above(parent.map(|parent| parent.chain), diff_id);
-        let cache_id = stage::cache_id_in(&set)?.ok_or_else(|| damaged("it names no directory"))?;
-        let size = stage::size_in(&set)?.ok_or_else(|| damaged("it has no size"))?;
+        let cache_id =
+            stage::cache_id_in(&set)?.ok_or_else(|| damaged("its cache-id is missing"))?;
+        let size = stage::size_in(&set)?.ok_or_else(|| damaged("its size is missing"))?;
         let overlay = self.layout.overlay();
         overlay.set_parent(&cache_id, parent.map(|parent| &parent.cache_id))?;
         // A process that was killed just here may have left another parent's.

@@ -1,11 +1,11 @@
-//! What can go wrong with a store.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
 use crate::fsutil::FsError;
 use crate::reference::ReferenceError;
 
-/// Why the store could not do what was asked.
+/// The error of an operation on the store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -42,11 +42,11 @@ pub enum StoreError {
         /// Short ids that begin so.
         matches: Vec<String>,
     },
-    /// The text is no name.
+    /// Invalid image reference.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// A dockerd lives on the root.
-    #[error("{} belongs to a running dockerd ({who}), which keeps its image list in memory and would lose what is written", root.display())]
+    /// A running dockerd uses the root.
+    #[error("{} is in use by a running dockerd ({who}), which keeps its image list in memory and would lose the changes", root.display())]
     Dockerd {
         /// The root.
         root: PathBuf,
@@ -58,7 +58,7 @@ pub enum StoreError {
     InUse {
         /// The image as it was named.
         image: String,
-        /// Who needs it.
+        /// What uses it.
         why: String,
     },
     /// The process was interrupted while it waited for a lock.

@@ -32,7 +32,10 @@ impl Images {
             Err(e) => return Err(e).at("read", &path)?,
         };
         if Digest::of(&bytes) != id.digest() {
-            return Err(StoreError::Damaged { path, why: "its sha256 is not its name".to_owned() });
+            return Err(StoreError::Damaged {
+                path,
+                why: "its SHA-256 does not match its name".to_owned(),
+            });
         }
         Ok(Some(bytes))
     }

@@ -150,7 +150,7 @@ impl Layers {
         let claims = self.claims()?;
         let shared = stack.iter().find(|record| claims.get(&record.cache_id) > Some(&1));
         Ok(shared.map(|record| {
-            format!("layer {}: another layer names the same directory", record.chain.short())
+            format!("layer {}: another layer uses the same directory", record.chain.short())
         }))
     }
 

@@ -25,11 +25,11 @@ pub fn fault(
         return Ok(Some("its link is missing or malformed".to_owned()));
     };
     if !overlay.leads_to(&link, id) {
-        return Ok(Some(format!("l/{link} does not lead to it")));
+        return Ok(Some(format!("l/{link} does not point to it")));
     }
     let parent_id = parent.map(|parent| &parent.cache_id);
     if overlay.lower(id)? != overlay.expected_lower(parent_id)? {
-        return Ok(Some("its lower does not name its parents".to_owned()));
+        return Ok(Some("its lower file does not list its parents".to_owned()));
     }
     Ok(match parent_id {
         Some(_) if !overlay.work(id).is_dir() => Some("its work directory is missing".to_owned()),
@@ -146,16 +146,16 @@ pub fn mounted_by_dockerd(
     let below = overlay.lower_links(&top.cache_id).map_err(|e| damaged(e.to_string()))?;
     let mut links = std::iter::once(own).chain(below);
     for layer in stack.iter().rev() {
-        let link = links
-            .next()
-            .ok_or_else(|| damaged("its lower names fewer layers than the image has".to_owned()))?;
+        let link = links.next().ok_or_else(|| {
+            damaged("its lower file lists fewer layers than the image has".to_owned())
+        })?;
         if !overlay.leads_to(&link, &layer.cache_id) {
             let chain = layer.chain.short();
-            return Err(damaged(format!("l/{link} does not lead to the layer {chain} below it")));
+            return Err(damaged(format!("l/{link} does not point to the layer {chain} below it")));
         }
     }
     if links.next().is_some() {
-        return Err(damaged("its lower names more layers than the image has".to_owned()));
+        return Err(damaged("its lower file lists more layers than the image has".to_owned()));
     }
     Ok(stack.iter().rev().map(|layer| overlay.diff(&layer.cache_id)).collect())
 }

@@ -298,7 +298,7 @@ fn pull_interrupted_while_the_registry_stalls_exits_130_and_leaves_nothing() {
         assert_eq!(done.code, Some(130), "{done}");
         // It did not wait for the registry: the stall limit would have led to a second try.
         assert_eq!(proxy.count(&blob), 1, "{:?}", proxy.requests());
-        assert!(!done.stderr.contains("try 2"), "{done}");
+        assert!(!done.stderr.contains("attempt 2"), "{done}");
         assert_consistent(place.root());
         let images = place.root().join("image/overlay2/imagedb/content/sha256");
         assert!(snapshot::names(&images).is_empty());

@@ -171,7 +171,7 @@ fn a_password_from_standard_input() {
 fn a_wrong_password_says_where_it_came_from() {
     let (image, puller) = (at(htpasswd(), &pushed("test/wrong")), Puller::new());
     puller.docker_config(json!({"auths": {htpasswd(): {"auth": BASE64.encode(b"alice:wrong")}}}));
-    puller.fails(4, &[&image], "config.json were not accepted");
+    puller.fails(4, &[&image], "config.json: correct them");
     puller.docker_config(json!({"auths": {htpasswd(): {"auth": "!"}}}));
     puller.fails(4, &[&image], "base64");
 }
@@ -292,7 +292,7 @@ fn a_line_that_breaks_is_mended_where_it_broke() {
     let puller = Puller::new();
     let done = puller.run(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
     assert_eq!(done.code, Some(0), "{done}");
-    assert!(done.stderr.contains("try 2 in"), "{done}");
+    assert!(done.stderr.contains("attempt 2 in"), "{done}");
 }
 
 #[test]

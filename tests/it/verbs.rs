@@ -173,7 +173,7 @@ fn without_root_all_works_but_owners_and_devices() {
 
     let done = as_nobody(home.path(), &format!("rpull {}", pushed.name()));
     assert_eq!(done.code, Some(0), "{done}");
-    assert!(done.stderr.contains("not root: all files become this user's"), "{done}");
+    assert!(done.stderr.contains("not running as root: this user owns all files"), "{done}");
     assert!(done.stderr.contains("device 'null' is left out"), "{done}");
     let root = home.path().join(".local/share/rpull");
     assert_consistent(&root);

@@ -68,7 +68,7 @@ fn warn(event: &Event) {
         Event::Warning { image: None, text } => format!("warning: {text}"),
         Event::Waiting { what } => format!("waiting for {what}"),
         Event::Retrying { attempt, wait, cause, .. } => {
-            format!("{cause}; try {attempt} in {:.1} s", wait.as_secs_f64())
+            format!("{cause}; attempt {attempt} in {:.1} s", wait.as_secs_f64())
         }
         _ => return,
     };

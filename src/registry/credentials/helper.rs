@@ -57,8 +57,8 @@ impl Helpers {
         if !status.success() {
             return if said.contains(NOT_FOUND) { Ok(None) } else { Err(wrong(said)) };
         }
-        let answer: Answer =
-            serde_json::from_str(&said).map_err(|e| wrong(format!("its answer: {e}")))?;
+        let answer: Answer = serde_json::from_str(&said)
+            .map_err(|e| wrong(format!("its output is not valid: {e}")))?;
         if answer.username.is_empty() && answer.secret.is_empty() {
             return Ok(None);
         }
@@ -122,7 +122,7 @@ impl Running {
             }
             if answer.len() > LONGEST_ANSWER {
                 return Err(io::Error::other(format!(
-                    "its answer has over {LONGEST_ANSWER} bytes"
+                    "its output is larger than {LONGEST_ANSWER} bytes"
                 )));
             }
         }
@@ -186,6 +186,6 @@ mod tests {
     #[test]
     fn endless_answer_is_refused() {
         let error = get("exec yes", LONG).1.unwrap_err();
-        assert!(error.contains("over 1048576 bytes"), "{error}");
+        assert!(error.contains("larger than 1048576 bytes"), "{error}");
     }
 }

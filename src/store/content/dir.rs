@@ -216,7 +216,7 @@ impl Dir {
     }
 }
 
-const LINK: &str = "it is a symbolic link; rpull follows none inside a content directory";
+const LINK: &str = "it is a symbolic link, which rpull does not follow inside a content directory";
 
 /// Whether `stat` is of this type.
 pub fn is(stat: &Stat, kind: FileType) -> bool {

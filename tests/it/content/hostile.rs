@@ -98,7 +98,7 @@ fn kept_blob_that_is_damaged_is_replaced() {
         let name = proxy.name(&pushed.name());
         let done = cache.root(&format!("root-{n}")).run(cache.keeping(&name));
         assert_eq!(done.code, Some(0), "{n}: {done}");
-        assert!(done.stderr.contains("is damaged; it is fetched again"), "{n}: {done}");
+        assert!(done.stderr.contains("is damaged; fetching it again"), "{n}: {done}");
         assert_eq!(proxy.count(&digest), 1, "{n}: {:?}", proxy.requests());
         assert_eq!(fs::read(cache.blob(&digest)).unwrap(), whole);
     }

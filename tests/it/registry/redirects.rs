@@ -73,7 +73,7 @@ fn redirects_that_lead_nowhere() {
         Proxy::every("/blobs/", Fault::Instead("307 Temporary Redirect", location, ""))
     };
     let around = to("Location: /v2/test/redirect-loop/blobs/again\r\n");
-    Puller::new().fails(5, &[&around.name(&pushed.name())], "over 10 redirects");
+    Puller::new().fails(5, &[&around.name(&pushed.name())], "more than 10 redirects");
     let file = to("Location: file:///etc/passwd\r\n");
     Puller::new().fails(5, &[&file.name(&pushed.name())], "scheme 'file'");
 }

@@ -113,7 +113,7 @@ fn retries_of_a_registry_that_floods_stay_short() {
     ]);
     let output = command.output().unwrap();
     assert_clean(&output, "retries");
-    assert_eq!(text(&output.stderr).matches("; try ").count(), 3);
+    assert_eq!(text(&output.stderr).matches("; attempt ").count(), 3);
     let events = events(&output.stdout);
     for (event, key) in [("retrying", "cause"), ("failed", "error")] {
         let event = events.iter().find(|line| line["event"] == event).expect(event);
@@ -134,8 +134,8 @@ fn token_server_is_escaped() {
         ("403 Forbidden", json!({"details": PAYLOAD}).to_string(), 4, SHOWN),
         ("401 Unauthorized", PAYLOAD.repeat(900), 4, r"\u{1b}]0;pwn"),
         ("503 Service Unavailable", envelope(PAYLOAD), 5, SHOWN),
-        ("200 OK", json!({"token": "t", "expires_in": PAYLOAD}).to_string(), 4, "is no token"),
-        ("200 OK", PAYLOAD.to_owned(), 4, "is no token"),
+        ("200 OK", json!({"token": "t", "expires_in": PAYLOAD}).to_string(), 4, "is not a token"),
+        ("200 OK", PAYLOAD.to_owned(), 4, "is not a token"),
     ] {
         let server = Proxy::every("/token", Fault::Instead(status, JSON, leaked(body)));
         fails(&guarded_by(&format!("http://{}/token", server.host)), code, shown);
