@@ -1,4 +1,6 @@
-//! All flags. Those of `Global` go with every command, before or after its name.
+//! All flags. Those of `Global` are accepted by every command, before or after its name.
+//!
+//! The doc comments are the help texts: they speak to the user in the imperative.
 
 use std::path::PathBuf;
 
@@ -7,12 +9,22 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
 
+const EXAMPLES: &str = "\
+Examples:
+  rpull nginx
+  rpull --root /var/lib/docker nginx:1.27 quay.io/org/image@sha256:...
+  rpull images
+  rpull mount nginx /mnt
+
+Run `rpull COMMAND --help` for the options and examples of a command.";
+
 /// Pull container images into Docker's own on-disk layout, without a daemon.
 #[derive(Debug, Parser)]
 #[command(name = "rpull", version = env!("RPULL_VERSION"), max_term_width = 100, arg_required_else_help = true)]
 // Output escapes control characters, and cannot tell the parser's colours from others.
 #[command(styles = Styles::plain())]
 #[command(override_usage = "rpull [OPTIONS] IMAGE...\n       rpull [OPTIONS] COMMAND")]
+#[command(after_help = EXAMPLES)]
 pub struct Cli {
     /// Flags of all commands.
     #[command(flatten)]
@@ -22,46 +34,47 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands, a file each.
+/// The commands, one file each in `commands`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pull images (the default: `rpull IMAGE...`)
+    /// Pull images into the store (the default: `rpull IMAGE...`)
     Pull(commands::pull::Pull),
-    /// Print the digest that a registry answers for a name
+    /// Print the digest that a reference currently resolves to
     Resolve(commands::resolve::Resolve),
-    /// List the images of the store
+    /// List the images in the store
     Images(commands::images::Images),
-    /// Show all about images, as `docker inspect` does
+    /// Show details of images in the form of `docker inspect`
     Inspect(commands::inspect::Inspect),
-    /// List the layers of an image with all their ids
+    /// List the layers of an image with their IDs and directories
     Layers(commands::layers::Layers),
-    /// Show how an image was built
+    /// Show the build history of an image
     History(commands::history::History),
-    /// Mount an image's file system
+    /// Mount the file system of an image
     Mount(commands::mount::Mount),
-    /// Unmount what `mount` mounted
+    /// Unmount images
     #[command(alias = "unmount")]
     Umount(commands::umount::Umount),
-    /// Remove images
+    /// Remove images from the store
     #[command(alias = "rmi")]
     Rm(commands::rm::Rm),
-    /// Give an image another name
+    /// Add a tag to an image
     Tag(commands::tag::Tag),
 }
 
 /// Flags of all commands.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// The store: a Docker data root, like /var/lib/docker
+    /// Use the store in DIR: a Docker data root, such as /var/lib/docker [default: your data
+    /// directory]
     #[arg(long, global = true, env = "RPULL_ROOT", value_name = "DIR", help_heading = "Store")]
     pub root: Option<PathBuf>,
-    /// Keep manifests, configs and kept blobs in DIR instead of the root
+    /// Store manifests, configs and blobs of --keep-blobs in DIR, which several roots can share
     #[arg(long, global = true, env = "RPULL_CONTENT", value_name = "DIR", help_heading = "Store")]
     pub content: Option<PathBuf>,
-    /// Speak HTTP to registries (loopback ones are spoken to so anyway)
+    /// Use plain HTTP (always used for loopback registries)
     #[arg(long, global = true, help_heading = "Registry")]
     pub plain_http: bool,
-    /// The platform to pull, like linux/arm64 [default: this machine's]
+    /// Select the platform of a multi-platform image, such as linux/arm64 [default: this machine's]
     #[arg(
         long,
         global = true,
@@ -70,7 +83,7 @@ pub struct Global {
         help_heading = "Registry"
     )]
     pub platform: Option<String>,
-    /// The user for all registries of this command
+    /// Log in as NAME; needs --password-stdin or RPULL_PASSWORD
     #[arg(
         long,
         global = true,
@@ -79,16 +92,16 @@ pub struct Global {
         help_heading = "Registry"
     )]
     pub username: Option<String>,
-    /// Read the password from standard input (or set RPULL_PASSWORD)
+    /// Read the password from standard input
     #[arg(long, global = true, requires = "username", help_heading = "Registry")]
     pub password_stdin: bool,
-    /// Read credentials from this auth.json [env: REGISTRY_AUTH_FILE]
+    /// Read credentials from FILE, in the format of auth.json [env: REGISTRY_AUTH_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Registry")]
     pub auth_file: Option<PathBuf>,
-    /// Look for <host>/*.crt, *.cert, *.key here first (may be repeated)
+    /// Search DIR first for HOST[:PORT]/*.crt, *.cert and *.key (can be repeated)
     #[arg(long, global = true, value_name = "DIR", help_heading = "Registry")]
     pub certs_dir: Vec<PathBuf>,
-    /// Failures in a row before giving up
+    /// Retry a failed request up to N times in a row
     #[arg(
         long,
         global = true,
@@ -98,7 +111,7 @@ pub struct Global {
         help_heading = "Registry"
     )]
     pub retries: u32,
-    /// Seconds without an answer or a byte after which a request is given up
+    /// Abandon a request that receives nothing for this long
     #[arg(
         long,
         global = true,
@@ -109,10 +122,10 @@ pub struct Global {
         help_heading = "Registry"
     )]
     pub stall_timeout: u64,
-    /// Print only what a script needs
+    /// Print only what a script needs: names, IDs or paths
     #[arg(long, short, global = true, help_heading = "Output")]
     pub quiet: bool,
-    /// How a pull shows what it does
+    /// Choose how a pull shows its progress
     #[arg(
         long,
         global = true,
@@ -122,7 +135,7 @@ pub struct Global {
         help_heading = "Output"
     )]
     pub progress: Progress,
-    /// How results are printed
+    /// Choose the format of results
     #[arg(
         long,
         global = true,
@@ -134,28 +147,28 @@ pub struct Global {
     pub format: Format,
 }
 
-/// How a pull shows what it does.
+/// The display of a pull's progress.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Progress {
-    /// Bars on a terminal, else lines
+    /// Progress bars on a terminal, otherwise plain
     #[default]
     Auto,
-    /// Bars, on standard error
+    /// Progress bars, on standard error
     Tty,
-    /// A line a change, in Docker's words, on standard output
+    /// One line per change, as `docker pull` prints them, on standard output
     Plain,
-    /// A JSON object a line, on standard output
+    /// One JSON object per line, on standard output
     Json,
-    /// Nothing
+    /// No progress
     None,
 }
 
-/// How results are printed.
+/// The format of results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Tables and lines for people
     #[default]
     Text,
-    /// For programs
+    /// JSON for programs
     Json,
 }

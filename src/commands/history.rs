@@ -1,4 +1,4 @@
-//! `rpull history`: how an image was built.
+//! `rpull history`: the build history of an image.
 
 use clap::Args;
 
@@ -9,25 +9,31 @@ use rpull::store::HistoryLine;
 use super::Context;
 use crate::cli::output;
 
-/// docker shows so many characters of an instruction.
+/// The characters of an instruction that docker shows.
 const INSTRUCTION: usize = 45;
 
-/// So many bytes of a comment are shown; docker shows all, however long.
+/// The bytes of a comment that are shown; docker shows all, however long.
 const COMMENT: usize = 400;
 
-/// Show how an image was built
+const EXAMPLES: &str = "\
+Examples:
+  rpull history nginx
+  rpull history --no-trunc nginx";
+
+/// Show the build history of an image
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct History {
-    /// The image: a name or an id
+    /// The image: a reference or an ID
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// Do not shorten anything
+    /// Show IDs, instructions and comments in full
     #[arg(long)]
     no_trunc: bool,
 }
 
 impl History {
-    /// Prints a line an instruction, newest first.
+    /// Prints one line per instruction, newest first.
     ///
     /// # Errors
     /// The image is not there.

@@ -1,4 +1,4 @@
-//! `rpull images`: what is in the store.
+//! `rpull images`: the images in the store.
 
 use clap::Args;
 
@@ -8,22 +8,29 @@ use rpull::store::ImageLine;
 use super::Context;
 use crate::cli::output;
 
-/// List the images of the store
+const EXAMPLES: &str = "\
+Examples:
+  rpull images
+  rpull images --digests nginx
+  rpull images -q";
+
+/// List the images in the store
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Images {
-    /// Only images of this repository, or of this name
+    /// List only images of this repository, or with this tag
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Show digests
+    /// Add a column with the digests
     #[arg(long)]
     digests: bool,
-    /// Do not shorten ids
+    /// Show IDs in full
     #[arg(long)]
     no_trunc: bool,
 }
 
 impl Images {
-    /// Prints a line a name.
+    /// Prints one line per reference.
     ///
     /// # Errors
     /// The store cannot be read.

@@ -7,10 +7,15 @@ use rpull::error::Error;
 use super::Context;
 use crate::cli::output;
 
-/// Show all about images, as `docker inspect` does
+const EXAMPLES: &str = "\
+Examples:
+  rpull inspect nginx";
+
+/// Show details of images in the form of `docker inspect`
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Inspect {
-    /// The images: names or ids
+    /// The images: references or IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

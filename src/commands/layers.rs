@@ -1,4 +1,4 @@
-//! `rpull layers`: every id a layer has, in one table.
+//! `rpull layers`: all IDs of each layer, in one table.
 
 use clap::Args;
 
@@ -8,19 +8,25 @@ use rpull::store::LayerLine;
 use super::Context;
 use crate::cli::output;
 
-/// List the layers of an image with all their ids
+const EXAMPLES: &str = "\
+Examples:
+  rpull layers nginx
+  rpull layers -q nginx        # the directories only, base layer first";
+
+/// List the layers of an image with their IDs and directories
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Layers {
-    /// The image: a name or an id
+    /// The image: a reference or an ID
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// Do not shorten ids
+    /// Show IDs in full
     #[arg(long)]
     no_trunc: bool,
 }
 
 impl Layers {
-    /// Prints a line a layer, base first.
+    /// Prints one line per layer, base first.
     ///
     /// # Errors
     /// The image is not there.

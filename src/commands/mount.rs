@@ -1,4 +1,4 @@
-//! `rpull mount`: an image's file system at a directory.
+//! `rpull mount`: mounts the file system of an image.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +11,32 @@ use rpull::overlay::{Stack, Upper};
 use super::Context;
 use crate::cli::output;
 
-/// Mount an image's file system
+const EXAMPLES: &str = "\
+Examples:
+  rpull mount nginx /mnt
+  rpull mount --rw nginx /mnt
+  rpull mount --print nginx /mnt   # only show the command, for another tool";
+
+/// Mount the file system of an image
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Mount {
-    /// The image: a name or an id
+    /// The image: a reference or an ID
     #[arg(value_name = "IMAGE")]
     image: String,
     /// The directory to mount at
     #[arg(value_name = "DIR", required_unless_present = "print")]
     target: Option<PathBuf>,
-    /// Mount writable; changes go to a directory below the root, or to --upper
+    /// Mount writable; write changes below the root, or to --upper
     #[arg(long)]
     rw: bool,
-    /// Where changes go (with --work)
+    /// Write changes to DIR (needs --work)
     #[arg(long, value_name = "DIR", requires = "work")]
     upper: Option<PathBuf>,
-    /// overlayfs's work directory, empty, on the same file system as --upper
+    /// Use DIR, an empty directory on the file system of --upper, as overlayfs's work directory
     #[arg(long, value_name = "DIR", requires = "upper")]
     work: Option<PathBuf>,
-    /// Print the mount(8) line and mount nothing
+    /// Print the mount(8) command and mount nothing
     #[arg(long)]
     print: bool,
 }
@@ -38,7 +45,7 @@ impl Mount {
     /// Mounts, or prints how to.
     ///
     /// # Errors
-    /// The image is not there; the kernel refuses.
+    /// The image is not in the store, or the kernel refuses the mount.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store_to_read()?;
         let mut stack = store.mount_stack(&store.find(&self.image)?)?;
@@ -89,7 +96,7 @@ fn print(context: &Context, stack: &Stack, target: &Path) -> Result<(), Error> {
             &json!({"command": line, "type": "overlay", "options": stack.options()}),
         );
     }
-    output::exact("the mount line", &line)
+    output::exact("the mount command", &line)
 }
 
 /// Fails if a path could be printed only as another path.

@@ -12,54 +12,62 @@ use rpull::reference::Reference;
 use super::{Context, interruptible, runtime, shared};
 use crate::cli::{output, render};
 
-/// Pull images
+const EXAMPLES: &str = "\
+Examples:
+  rpull nginx
+  rpull --root /var/lib/docker nginx@sha256:...
+  rpull --policy missing --platform linux/arm64 nginx debian:12
+  rpull --content ~/.cache/rpull --keep-blobs nginx   # cache layers in CI";
+
+/// Pull images into the store
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Pull {
-    /// The images: NAME, NAME:TAG, NAME@sha256:..., HOST[:PORT]/NAME
+    /// The images: [HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST]
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Layers fetched and unpacked at a time
+    /// Download and unpack up to N layers in parallel
     #[arg(long, short, env = "RPULL_JOBS", default_value_t = Options::default().jobs, value_name = "N")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     jobs: usize,
-    /// When to ask the registry for an image that is present
+    /// Choose when to contact the registry
     #[arg(long, value_enum, default_value_t)]
     policy: When,
-    /// Say what would be fetched, and change nothing
+    /// Show what would be downloaded, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Keep compressed layers in the content store, for a CI cache
+    /// Keep compressed layers in the content store (for CI caches)
     #[arg(long)]
     keep_blobs: bool,
-    /// Return only when all is on the disk
+    /// Flush everything to disk before exiting
     #[arg(long)]
     sync: bool,
-    /// Refuse layers that unpack to more bytes
+    /// Refuse layers that unpack to more than BYTES
     #[arg(long, default_value_t = Limits::default().bytes, value_name = "BYTES", help_heading = "Limits")]
     max_layer_size: u64,
-    /// Refuse layers over 1 GiB that unpack to more than N times their blob
+    /// Refuse layers over 1 GiB that unpack to more than N times their compressed size
     #[arg(long, default_value_t = Limits::default().ratio, value_name = "N", help_heading = "Limits")]
     max_ratio: u64,
-    /// Refuse layers with more entries
+    /// Refuse layers with more than N entries
     #[arg(long, default_value_t = Limits::default().entries, value_name = "N", help_heading = "Limits")]
     max_entries: u64,
-    /// Refuse layers with deeper paths
+    /// Refuse layers with paths of more than N components
     #[arg(long, default_value_t = Limits::default().depth, value_name = "N", help_heading = "Limits")]
     max_path_depth: usize,
-    /// Refuse layers with larger extended headers
+    /// Refuse layers with PAX headers of more than BYTES
     #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits")]
     max_pax_size: u64,
 }
 
-/// When the registry is asked.
+/// When the registry is contacted.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
 enum When {
-    /// Always for tags, which can move; never for a digest that is present
+    /// For every tag, since tags can move; not for a digest that is in the store
     #[default]
     Always,
-    /// Only if the name is not present
+    /// Only if the image is not in the store
     Missing,
-    /// Never: fail if the name is not present
+    /// Offline: fail if the image is not in the store
     Never,
 }
 
@@ -110,7 +118,7 @@ impl Pull {
     }
 }
 
-/// Says each failure but the first, which ends the command.
+/// Prints each failure but the first, which ends the command.
 fn verdict(results: Vec<Result<Pulled, Error>>) -> Result<(), Error> {
     let mut errors = results.into_iter().filter_map(Result::err);
     let first = errors.next();

@@ -1,4 +1,4 @@
-//! `rpull resolve`: what a name means, asked of the registry or of nobody.
+//! `rpull resolve`: the digest or the normalized form of a reference.
 
 use clap::Args;
 use serde_json::json;
@@ -9,22 +9,28 @@ use rpull::reference::Reference;
 use super::{Context, interruptible, runtime};
 use crate::cli::output;
 
-/// Print the digest that a registry answers for a name
+const EXAMPLES: &str = "\
+Examples:
+  rpull resolve nginx
+  rpull resolve --name-only nginx     # index.docker.io/library/nginx:latest";
+
+/// Print the digest that a reference currently resolves to
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Resolve {
-    /// The names
-    #[arg(required = true, value_name = "NAME")]
+    /// The references
+    #[arg(required = true, value_name = "IMAGE")]
     names: Vec<String>,
-    /// Ask nobody: print the normal form, like index.docker.io/library/nginx:latest
+    /// Print the normalized reference only; make no request
     #[arg(long)]
     name_only: bool,
 }
 
 impl Resolve {
-    /// Prints a line a name.
+    /// Prints one line per reference.
     ///
     /// # Errors
-    /// The first name that is wrong or unknown.
+    /// The first reference that is invalid or unknown.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let names = self.names.iter().map(|name| name.parse::<Reference>());
         let names: Vec<Reference> =

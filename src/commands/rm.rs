@@ -9,22 +9,28 @@ use rpull::store::{Mode, Removed};
 use super::{Context, waiting};
 use crate::cli::output;
 
-/// Remove images
+const EXAMPLES: &str = "\
+Examples:
+  rpull rm nginx:1.27
+  rpull rm --force 9c7a54a9a43c      # by ID, with all its tags";
+
+/// Remove images from the store
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Rm {
-    /// The images: names or ids
+    /// The images: references or IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Remove an image by its id although it has several names
+    /// Remove an image by ID even if it has several tags
     #[arg(long, short)]
     force: bool,
 }
 
 impl Rm {
-    /// Removes in turn, and says what went, in Docker's words.
+    /// Removes the images in order, and prints what was removed as `docker rmi` does.
     ///
     /// # Errors
-    /// The first image that is not there or in use; those before it are gone.
+    /// The first image that is missing or in use; those before it are removed.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store();
         store.must_exist()?;

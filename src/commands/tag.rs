@@ -1,4 +1,4 @@
-//! `rpull tag`: another name for an image.
+//! `rpull tag`: adds a tag to an image.
 
 use clap::Args;
 
@@ -8,22 +8,27 @@ use rpull::store::Mode;
 
 use super::{Context, waiting};
 
-/// Give an image another name
+const EXAMPLES: &str = "\
+Examples:
+  rpull tag nginx registry.example/nginx:pinned";
+
+/// Add a tag to an image
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Tag {
-    /// The image: a name or an id
+    /// The image: a reference or an ID
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// The new name; `latest` if it has no tag
+    /// The new reference (without TAG: latest)
     #[arg(value_name = "NAME[:TAG]")]
     target: String,
 }
 
 impl Tag {
-    /// Names the image.
+    /// Tags the image.
     ///
     /// # Errors
-    /// The image is not there, or the new name has a digest.
+    /// The image is not in the store, or the new reference has a digest.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let target: Reference = self.target.parse()?;
         if target.digest().is_some() {

@@ -1,4 +1,4 @@
-//! `rpull umount`: take a mount away.
+//! `rpull umount`: unmounts images.
 
 use std::path::PathBuf;
 
@@ -9,19 +9,24 @@ use rpull::overlay;
 
 use super::Context;
 
-/// Unmount what `mount` mounted
+const EXAMPLES: &str = "\
+Examples:
+  rpull umount /mnt";
+
+/// Unmount images
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Umount {
-    /// The directories
+    /// The directories to unmount
     #[arg(required = true, value_name = "DIR")]
     targets: Vec<PathBuf>,
 }
 
 impl Umount {
-    /// Unmounts; with them go the changes of mounts whose upper directory was ours.
+    /// Unmounts, and removes the changes of mounts whose upper directory rpull created.
     ///
     /// # Errors
-    /// Nothing is mounted there, or it is in use.
+    /// Nothing is mounted there, or the mount is in use.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store();
         for target in &self.targets {
