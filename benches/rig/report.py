@@ -14,14 +14,14 @@ STANDARD = ("nginx", "small", "big", "layers61")
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `benches/run`; do not edit. How to repeat it: `benches/README.md`.
+Written by `benches/run`; do not edit. To repeat it, see `benches/README.md`.
 
-The registry is docker-registry on loopback with its data on disk. Every run starts with an
-empty store (on disk: a fresh ext4, loop-mounted), with daemons up, the blobs in the page cache
-and `sync` done before the clock starts; free memory was touched once before; tools take turns,
-run by run. Wall and cpu are seconds, cpu that of the client and of the daemon's whole process
-tree, without the registry's. RSS is the peak of the client's largest process plus that of
-the daemon's processes, in MiB. Figures are medians.
+The registry is docker-registry on loopback with its data on disk. Every run starts with an empty
+store (on disk: a fresh loop-mounted ext4). Before the clock starts, daemons run, the blobs are in
+the page cache, `sync` has completed, and all free memory was touched once. The tools alternate from
+run to run. Wall and CPU times are in seconds; CPU time is that of the client and of the daemon's
+process tree, without the registry. RSS is the peak of the client's largest process plus that of the
+daemon's processes, in MiB. Figures are medians.
 """
 
 
@@ -134,15 +134,15 @@ def check_section(figures):
     if figures.get("trees"):
         yield "## The same tree\n"
         yield (
-            "Each tool's store is mounted as a container would see it, and every path's type, mode, "
-            "owner, mtime, content, link target, hard links and xattrs are hashed.\n"
+            "Each tool's store is mounted as for a container. The type, mode, "
+            "owner, mtime, content, link target, hard links and xattrs of every path are hashed.\n"
         )
         rows = [
             [name, tool, f"`{tree['hash'][:16]}`", tree["paths"], tree["differs"]]
             for name, tools in figures["trees"].items()
             for tool, tree in tools.items()
         ]
-        yield table(["image", "tool", "tree", "paths", "paths unlike the reference's"], rows)
+        yield table(["image", "tool", "tree", "paths", "paths that differ from the reference"], rows)
         notes = [
             f"- {name}, {tool}: `{line}`"
             for name, tools in figures["trees"].items()
@@ -157,13 +157,13 @@ def check_section(figures):
 def present_section(figures):
     """Pulling what is there already."""
     if figures:
-        yield "## An image that is present\n"
-        yield "nginx on tmpfs, whole process, milliseconds.\n"
+        yield "## An image that is in the store\n"
+        yield "nginx on tmpfs; time of the whole process in milliseconds.\n"
         rows = [
             [how, f"{m['median']:.1f}", f"{m['min']:.1f}", f"{m['p95']:.1f}", m["runs"], m["requests"]]
             for how, m in figures["ways"].items()
         ]
-        yield table(["asked by", "median", "min", "95th", "runs", "requests of one run"], rows)
+        yield table(["pulled by", "median", "min", "95th", "runs", "requests of one run"], rows)
 
 
 def curve_section(figures):
@@ -181,11 +181,11 @@ def curve_section(figures):
 
 
 def slow_section(figures):
-    """One layer over a line that limits each connection."""
+    """One layer through a proxy that limits each connection."""
     if figures:
-        yield "## A slow line\n"
+        yield "## A slow connection\n"
         yield (
-            f"{describe(figures['image'])}. nginx before the registry gives each connection "
+            f"{describe(figures['image'])}. An nginx proxy limits each connection to "
             f"{figures['rate']} bytes/s.\n"
         )
         one = figures["ways"]["curl, one connection, layer only"]["wall"]
@@ -193,17 +193,17 @@ def slow_section(figures):
             [how, f"{m['wall']:.2f}", m["requests"], f"{one / m['wall']:.2f}"]
             for how, m in figures["ways"].items()
         ]
-        yield table(["client", "wall", "blob requests", "speed against one connection"], rows)
+        yield table(["client", "wall", "blob requests", "speed relative to one connection"], rows)
 
 
 def longline_section(figures):
     """Round trips."""
     if figures:
-        yield "## A long line\n"
+        yield "## High latency\n"
         yield (
-            "A relay before the registry holds every byte for the delay, each way; a new connection "
-            "costs one round trip more. *Round trips* is the wall time that the delay added, "
-            "divided by the round trip.\n"
+            "A relay between client and registry delays every byte in both directions; a new connection "
+            "costs one more round trip. *Round trips* is the wall time that the delay added, "
+            "divided by the round-trip time.\n"
         )
         rows = []
         for name, tools in figures["images"].items():
@@ -225,10 +225,10 @@ def longline_section(figures):
 def budget_section(figures):
     """rpull's cpu against the sum of what cannot be left out."""
     if figures.get("images"):
-        yield "## Cpu: the whole against its parts\n"
+        yield "## CPU: the whole pull and its parts\n"
         yield (
-            "Each part alone, on the same layers: `igzip -dc` to nowhere; `openssl dgst -sha256` of "
-            "the compressed and of the plain bytes; `tar -x` of the plain archive on tmpfs.\n"
+            "Each part alone, on the same layers: `igzip -dc` to /dev/null; `openssl dgst -sha256` of "
+            "the compressed and of the uncompressed bytes; `tar -x` of the uncompressed archive on tmpfs.\n"
         )
         rows = []
         for name, parts in figures["images"].items():
