@@ -1,10 +1,10 @@
-//! Tries rpull without the internet: serves the image of tests/fixtures/hello by a registry
+//! Tries rpull without the internet: serves the image of tests/fixtures/hello from a registry
 //! of its own on this machine, pulls it over HTTP, mounts it if this is root, and runs it.
 //!
 //! ```text
 //! cargo run --release --example try
 //! ```
-#![allow(clippy::print_stdout, reason = "an example speaks to whoever runs it")]
+#![allow(clippy::print_stdout, reason = "an example prints to its user")]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -70,11 +70,11 @@ async fn pull_from(host: &str, store: &Arc<Store>) -> Outcome<Pulled> {
 
 fn run(target: &Path) -> Outcome<()> {
     let output = Command::new("chroot").arg(target).arg("/hello").output()?;
-    println!("mounted; /hello in it says: {}", String::from_utf8_lossy(&output.stdout).trim());
+    println!("mounted; /hello prints: {}", String::from_utf8_lossy(&output.stdout).trim());
     Ok(())
 }
 
-/// Serves an OCI image layout by the distribution protocol; where.
+/// Serves an OCI image layout through the distribution protocol, and returns its address.
 async fn serve(layout: PathBuf) -> Outcome<String> {
     let routes = Router::new()
         .route("/v2/", get(|| async { "{}" }))

@@ -6,6 +6,7 @@ mod damage;
 mod debian;
 mod dockerd;
 mod errors;
+mod language;
 mod layering;
 mod layout;
 mod names;
