@@ -14,18 +14,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::LayerError;
-use super::behind;
-use super::chunks::{self, ChunkSender, ChunkStream, Lender, Pool};
-use super::compression::{Compression, Decoder};
+use super::extract::deferred;
+use super::extract::metadata::Owners;
 use super::extract::{Extracted, Extractor, OpenFile};
-use super::hashing::{self, Handed, HashSender};
 use super::limits::Limits;
-use super::meta::Owners;
-use super::names;
-use super::record_file::{self, Writer};
-use super::tar_reader::{Entry, TarReader};
-use super::tar_split::{Recorder, Repeated};
-use super::verify::{BlobReader, BlobSpec};
+use super::stream::chunks::{self, ChunkSender, ChunkStream, Lender, Pool};
+use super::stream::decompress::{Compression, Decoder};
+use super::stream::digests::{self, Handed, HashSender};
+use super::stream::source::{BlobReader, BlobSpec};
+use super::tar::path;
+use super::tar::reader::{Entry, TarReader};
+use super::tar_split::rewrite::{self, Writer};
+use super::tar_split::writer::{Recorder, Repeated};
 use crate::fsutil::Runs;
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
@@ -70,8 +70,8 @@ pub struct Unpacked {
 /// for, the latter is said.
 pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
     let (to_files, files) = chunks::stream();
-    let (to_hash, hash) = hashing::channel();
-    let (behind, worker) = behind::channel();
+    let (to_hash, hash) = digests::channel();
+    let (behind, worker) = deferred::channel();
     let (to_record, record) = sync_channel::<Vec<u8>>(2);
     let Job { blob, diff, tar_split, limits, owners, meter, pool } = job;
     let local = blob.is_none();
@@ -81,7 +81,7 @@ pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerE
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
             decode(source, local, &Lender::new(pool), &to_files, &to_hash)
         })?;
-        let hashing = spawn(scope, "hash", move || Ok(hashing::hash_all(&hash)))?;
+        let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash)))?;
         let recording = spawn(scope, "record", move || write_record(tar_split, &record))?;
         let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, owners, behind);
@@ -100,7 +100,7 @@ pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerE
         let (Extracted { size, mut spool, warnings }, repeated, entries) = unpacked?;
         if !repeated.is_empty() || !spool.is_empty() {
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
-            record_file::mend(&mut kept, scratch, &repeated, &mut spool)?;
+            rewrite::mend(&mut kept, scratch, &repeated, &mut spool)?;
         }
         Ok(Unpacked { diff_id: DiffId(digests.tar), size, entries, warnings })
     })
@@ -205,11 +205,11 @@ fn one_entry(
     entry: &Entry,
     limits: &Limits,
 ) -> Result<(), LayerError> {
-    let name = names::clean(&entry.name, limits.depth)?;
+    let name = path::clean(&entry.name, limits.depth)?;
     let placed = files.place(entry, &name, record.position())?;
     record.begin(&name.path, placed.held, entry.data)?;
     let whole = match placed.file {
-        Some(_) if behind::takes(entry) => tar.whole()?,
+        Some(_) if deferred::takes(entry) => tar.whole()?,
         _ => None,
     };
     match (placed.file, whole) {

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 const WINDOW: usize = 2 << 20;
 
 /// Bytes that are handed over at once, at most: what waits to be hashed beside the tar
-/// (`layer/hashing`) and what is decoded must leave room for more.
+/// (`layer/stream/digests`) and what is decoded must leave room for more.
 const RUN: usize = WINDOW / 4;
 
 type Item = io::Result<Bytes>;

@@ -67,7 +67,7 @@ const ROOT_NAMES: &[&str] = &[
 ];
 
 struct Source {
-    /// Below `src`, as `layer/extract.rs`.
+    /// Below `src`, as `layer/unpack.rs`.
     path: PathBuf,
     module: String,
     /// Without comments and without the unit tests.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::LayerError;
-use super::extract::{DirMeta, Extractor, OpenFile, file_type};
-use super::meta;
-use super::names;
-use super::tar_reader::{Entry, Kind};
+use super::metadata;
+use super::{DirMeta, Extractor, OpenFile, file_type};
+use crate::layer::LayerError;
+use crate::layer::tar::path;
+use crate::layer::tar::reader::{Entry, Kind};
 use crate::overlay::{self, DirHandle};
 
 /// An entry, and the place where it is made.
@@ -34,7 +34,7 @@ impl Extractor<'_> {
     /// # Errors
     /// [`LayerError::Refused`] and [`LayerError::Write`].
     pub(super) fn make(&mut self, spot: &Spot<'_>) -> Result<Option<OpenFile>, LayerError> {
-        meta::check(spot.entry)?;
+        metadata::check(spot.entry)?;
         match spot.entry.kind {
             Kind::File => return self.create(spot).map(Some),
             Kind::Dir => self.make_dir(spot)?,
@@ -80,7 +80,7 @@ impl Extractor<'_> {
             // The cached descriptor knows the old group.
             self.diff.forget();
         }
-        let (path, times) = (self.real_path(spot)?, meta::times(entry));
+        let (path, times) = (self.real_path(spot)?, metadata::times(entry));
         self.dirs.push(DirMeta { path, mode: entry.mode, times });
         Ok(())
     }
@@ -98,12 +98,12 @@ impl Extractor<'_> {
     fn hardlink(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
         let entry = spot.entry;
         let refused = |why: &str| LayerError::refused(&entry.name, why);
-        let target = names::clean(&entry.link, usize::MAX)
+        let target = path::clean(&entry.link, usize::MAX)
             .map_err(|_| refused("a hardlink to a file outside the layer"))?;
         if target.path == spot.path {
             return Err(refused("a hardlink to itself"));
         }
-        let shown = super::error::show(&entry.link);
+        let shown = crate::layer::error::show(&entry.link);
         let missing = || refused(&format!("a hardlink to '{shown}', which is not in this layer"));
         // What is set below must come after what is set on the target itself.
         self.behind.settle()?;
@@ -117,7 +117,7 @@ impl Extractor<'_> {
         self.replacing("link", spot, &link)?;
         // dockerd gives the file the link's metadata. Setting an owner drops capabilities,
         // so only what differs is set.
-        let same_owner = meta::same_owner(&stat, entry) || self.owners.ignored();
+        let same_owner = metadata::same_owner(&stat, entry) || self.owners.ignored();
         if !same_owner {
             self.own(spot, true)?;
         }
@@ -130,7 +130,7 @@ impl Extractor<'_> {
     }
 
     fn node(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        let (kind, device) = meta::device(spot.entry)?;
+        let (kind, device) = metadata::device(spot.entry)?;
         if self.owners.ignored() && kind != FileType::Fifo {
             self.omissions.device(spot.path);
             return Ok(());
@@ -191,7 +191,7 @@ impl Extractor<'_> {
             return Ok(());
         }
         let path = overlay::proc_path(spot.dir, spot.last);
-        meta::set_xattrs(spot.entry, &mut self.omissions, |name, value| {
+        metadata::set_xattrs(spot.entry, &mut self.omissions, |name, value| {
             fs::lsetxattr(path.as_slice(), name, value, fs::XattrFlags::empty())
         })
     }
@@ -203,7 +203,7 @@ fn chmod(spot: &Spot<'_>, mode: u32) -> Result<(), LayerError> {
 }
 
 fn set_times(spot: &Spot<'_>) -> Result<(), LayerError> {
-    let times = meta::times(spot.entry);
+    let times = metadata::times(spot.entry);
     fs::utimensat(&**spot.dir, spot.last, &times, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|e| LayerError::write("set the times of", spot.path, e))
 }

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::error::show;
+use crate::layer::error::show;
 
 /// How many warnings one layer gives at most. The names of attributes come from the archive,
 /// and an archive may have any number of them.

@@ -19,7 +19,7 @@ use std::io::Write as _;
 use crc_fast::CrcAlgorithm;
 use data_encoding::BASE64;
 
-use super::LayerError;
+use crate::layer::LayerError;
 
 /// The longest run of raw bytes in one line; dockerd cuts at this length too.
 const SEGMENT: usize = 1 << 20;

@@ -3,12 +3,12 @@
 //! What counts as an entry, where its data ends and which header wins is what Go's
 //! archive/tar decides (reader.go `next`), since dockerd reads layers with it.
 
-use super::LayerError;
-use super::chunks::{ChunkStream, Piece};
 use super::header::{self, BLOCK, RawHeader, Time};
 use super::pax::{self, Pax};
 use super::sparse::{self, MapReader, SparseMap};
-use super::tar_split::Recorder;
+use crate::layer::LayerError;
+use crate::layer::stream::chunks::{ChunkStream, Piece};
+use crate::layer::tar_split::writer::Recorder;
 
 /// What an entry makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,12 @@
 //! The order of a file's metadata is dockerd's (moby pkg/archive `createTarFile`): data,
 //! owner, extended attributes, mode, times; times of directories come last of all.
 
+mod create;
+pub mod deferred;
+pub mod metadata;
+mod omissions;
+mod whiteouts;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -11,16 +17,16 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use super::LayerError;
-use super::behind::{Behind, Task};
-use super::chunks::Piece;
-use super::make::Spot;
-use super::meta::{self, FileMeta, Owners};
-use super::names::{self, CleanName, Mark};
-use super::omissions::Omissions;
-use super::spool::Spool;
-use super::tar_reader::{Entry, Kind};
-use super::whiteouts::Whiteouts;
+use self::create::Spot;
+use self::deferred::{Behind, Task};
+use self::metadata::{FileMeta, Owners};
+use self::omissions::Omissions;
+use self::whiteouts::Whiteouts;
+use crate::layer::LayerError;
+use crate::layer::stream::chunks::Piece;
+use crate::layer::tar::path::{self, CleanName, Mark};
+use crate::layer::tar::reader::{Entry, Kind};
+use crate::layer::tar_split::overwritten::Spool;
 use crate::overlay::{self, DiffDir, DirHandle};
 
 /// Makes the files of one layer.
@@ -121,7 +127,7 @@ impl<'a> Extractor<'a> {
             }
             return self.root(entry).map(|()| nothing);
         }
-        match names::mark(&name.path)? {
+        match path::mark(&name.path)? {
             Mark::Opaque => {
                 self.opaque(overlay::split(&name.path).0)?;
                 return Ok(Placed { file: None, held: held || has_data });
@@ -149,7 +155,7 @@ impl<'a> Extractor<'a> {
         let (file, meta) = (&open.file, self.file_meta(&open, entry));
         let omissions = &mut self.omissions;
         meta.set(file, path, || {
-            meta::set_xattrs(entry, omissions, |name, value| {
+            metadata::set_xattrs(entry, omissions, |name, value| {
                 fs::fsetxattr(file, name, value, fs::XattrFlags::empty())
             })
         })
@@ -176,7 +182,7 @@ impl<'a> Extractor<'a> {
         FileMeta {
             owner: self.owners.of_new(entry, open.parent_gid),
             mode: (!stays).then(|| Mode::from_raw_mode(entry.mode)),
-            times: meta::times(entry),
+            times: metadata::times(entry),
         }
     }
 
@@ -231,14 +237,18 @@ impl<'a> Extractor<'a> {
         if entry.kind != Kind::Dir {
             return Err(LayerError::refused(&entry.name, "it would replace the layer's root"));
         }
-        meta::check(entry)?;
+        metadata::check(entry)?;
         let dir = self.dir(b"")?;
         self.io("set the owner of", b"/", |s| s.owners.own(&dir, b".", entry, true, dir.gid))?;
         let late = if self.owners.late_modes() { 0o700 } else { 0 };
         let mode = Mode::from_raw_mode(entry.mode | late);
         self.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
         self.diff.forget();
-        self.dirs.push(DirMeta { path: Vec::new(), mode: entry.mode, times: meta::times(entry) });
+        self.dirs.push(DirMeta {
+            path: Vec::new(),
+            mode: entry.mode,
+            times: metadata::times(entry),
+        });
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What an entry's name means below the layer's root.
 
-use super::LayerError;
+use crate::layer::LayerError;
 
 /// A name that was looked at before anything is done with it.
 #[derive(Debug, PartialEq, Eq)]

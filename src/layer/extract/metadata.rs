@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::LayerError;
-use super::header::Time;
 use super::omissions::Omissions;
-use super::tar_reader::{Entry, Kind};
+use crate::layer::LayerError;
+use crate::layer::tar::header::Time;
+use crate::layer::tar::reader::{Entry, Kind};
 use crate::overlay::DirHandle;
 
 /// The last second that Go's clock knows (moby pkg/system `chtimes.go`): later times become
@@ -134,7 +134,7 @@ pub fn check(entry: &Entry) -> Result<(), LayerError> {
     let overlay =
         |name: &[u8]| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
     if let Some((name, _)) = entry.xattrs.iter().find(|(name, _)| overlay(name)) {
-        let name = super::error::show(name);
+        let name = crate::layer::error::show(name);
         return Err(LayerError::refused(
             &entry.name,
             format!("it carries the attribute {name}, which is overlayfs's own"),
@@ -208,7 +208,7 @@ pub fn set_xattrs(
             Ok(()) => {}
             Err(e @ (Errno::PERM | Errno::NOTSUP)) => omissions.attribute(name, &entry.name, e),
             Err(e @ (Errno::INVAL | Errno::RANGE | Errno::TOOBIG)) => {
-                let name = super::error::show(name);
+                let name = crate::layer::error::show(name);
                 let why = format!("its attribute '{name}' cannot be set: {}", io::Error::from(e));
                 return Err(LayerError::refused(&entry.name, why));
             }

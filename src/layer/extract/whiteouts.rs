@@ -9,11 +9,11 @@ use std::collections::HashSet;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Uid};
 
-use super::LayerError;
-use super::extract::{Extractor, file_type};
-use super::meta;
-use super::spool;
-use super::tar_reader::Entry;
+use super::metadata;
+use super::{Extractor, file_type};
+use crate::layer::LayerError;
+use crate::layer::tar::reader::Entry;
+use crate::layer::tar_split::overwritten;
 use crate::overlay::{self, DirHandle};
 
 /// The whiteouts and opaque marks of one layer.
@@ -36,10 +36,10 @@ impl Extractor<'_> {
     /// # Errors
     /// [`LayerError::Refused`] and [`LayerError::Write`].
     pub(super) fn whiteout(&mut self, entry: &Entry, hidden: &[u8]) -> Result<(), LayerError> {
-        meta::check(entry)?;
+        metadata::check(entry)?;
         let (parent, last) = overlay::split(hidden);
         let dir = self.dir(parent)?;
-        let owner = meta::ids(entry);
+        let owner = metadata::ids(entry);
         if self.io("look at", hidden, |_| overlay::stat(&dir, last))?.is_none() {
             self.make_whiteout(&dir, last, hidden, owner)?;
         }
@@ -121,7 +121,7 @@ impl Extractor<'_> {
         let mut holds = named.contains(path);
         let open = |s: &mut Self| s.io("open directory", path, |s| s.diff.real_dir(path));
         let Some(dir) = open(self)? else { return Ok(holds) };
-        let names = self.io("list", path, |_| spool::entries(&dir))?;
+        let names = self.io("list", path, |_| overwritten::entries(&dir))?;
         // Not held open while its children are: a tree may be deeper than files may be open.
         drop(dir);
         for name in names {

@@ -5,11 +5,11 @@ use std::io::{self, Cursor, Read};
 
 use crc_fast::CrcAlgorithm;
 
-use super::LayerError;
-use super::error::show;
-use super::names;
-use super::record_file::{Record, Records};
+use super::rewrite::{Record, Records};
 use crate::digest::Hasher;
+use crate::layer::LayerError;
+use crate::layer::error::show;
+use crate::layer::tar::path;
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
 
@@ -46,7 +46,7 @@ impl<'a> Reassembler<'a> {
             Some(Record::Segment(bytes)) => Source::Segment(Cursor::new(bytes)),
             Some(Record::File { size: 0, .. }) => Source::Segment(Cursor::default()),
             Some(Record::File { name, size, crc, .. }) => {
-                let path = names::clean(&name, usize::MAX)?.path;
+                let path = path::clean(&name, usize::MAX)?.path;
                 let file = self.diff.open_file(&path).map_err(|e| damaged(&name, e.to_string()))?;
                 let found = file.metadata().map_err(|e| damaged(&name, e.to_string()))?.len();
                 if found != size {

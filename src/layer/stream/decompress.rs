@@ -6,9 +6,9 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::ops::Range;
 
-use super::LayerError;
-use super::gzip::GzipReader;
-use super::inflate::Window;
+use crate::layer::LayerError;
+use crate::layer::gzip::GzipReader;
+use crate::layer::inflate::Window;
 
 const LONGEST_MAGIC: usize = 6;
 

@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
-use super::LayerError;
+use crate::layer::LayerError;
 use crate::overlay::{DiffDir, DirHandle};
 
 /// The data of files that were removed while their layer was unpacked.

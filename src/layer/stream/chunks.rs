@@ -5,15 +5,15 @@ use std::ops::{Deref, Range};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use super::LayerError;
-use super::compression;
+use super::decompress;
+use crate::layer::LayerError;
 
 /// Bytes of one chunk at most: large enough that a handover costs nothing beside the work on it,
 /// small enough to stay in a cache between the threads.
 pub const CHUNK: usize = 512 << 10;
 
 /// Chunks of one layer at most, wherever they are: being filled, waiting, being read, or kept for
-/// a small file. Those that are kept are fewer (`layer/behind`), so there is always one that
+/// a small file. Those that are kept are fewer (`layer/extract/deferred`), so there is always one that
 /// comes back.
 const CHUNKS: usize = 12;
 
@@ -106,7 +106,7 @@ impl Lender {
         // It holds a sender itself, so this ends with a buffer that comes back.
         let _ = self.left.recv();
         let kept = self.pool.0.lock().ok().and_then(|mut free| free.pop());
-        let buffer = kept.unwrap_or_else(|| vec![0; compression::DECODER_ROOM + CHUNK]);
+        let buffer = kept.unwrap_or_else(|| vec![0; decompress::DECODER_ROOM + CHUNK]);
         Run { buffer, bytes: 0..0, pool: self.pool.clone(), back: self.back.clone() }
     }
 }

@@ -4,10 +4,10 @@ use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
 
-use super::LayerError;
-use super::hashing::{Handed, HashSender};
+use super::digests::{Handed, HashSender};
 use crate::digest::Digest;
 use crate::fsutil::{self, Runs};
+use crate::layer::LayerError;
 use crate::progress::Meter;
 
 /// What a blob must be.
@@ -110,17 +110,17 @@ impl<S: Runs> Read for BlobReader<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::hashing;
+    use crate::layer::stream::digests;
 
     fn read(bytes: &[u8], digest_of: &[u8], size: u64) -> Result<Vec<u8>, LayerError> {
         let spec = BlobSpec { digest: Digest::of(digest_of), size };
         let source = bytes.chunks(2).map(|part| Ok(Bytes::copy_from_slice(part)));
-        let (hash, handed) = hashing::channel();
+        let (hash, handed) = digests::channel();
         let mut reader = BlobReader::new(source, Some(spec), None, hash);
         let mut out = Vec::new();
         reader.read_to_end(&mut out).map_err(|e| LayerError::from_io(e, LayerError::Source))?;
         drop(reader);
-        spec.check(hashing::hash_all(&handed).blob).map(|()| out)
+        spec.check(digests::hash_all(&handed).blob).map(|()| out)
     }
 
     #[test]
@@ -142,12 +142,12 @@ mod tests {
     fn what_is_left_unread_is_hashed_too() {
         let spec = BlobSpec { digest: Digest::of(b"abcdef"), size: 6 };
         let source = [&b"abc"[..], b"", b"def"].map(|part| Ok(Bytes::from_static(part)));
-        let (hash, handed) = hashing::channel();
+        let (hash, handed) = digests::channel();
         let mut reader = BlobReader::new(source.into_iter(), Some(spec), None, hash);
         let mut first = [0; 1];
         reader.read_exact(&mut first).unwrap();
         reader.drain().unwrap();
         drop(reader);
-        assert!(spec.check(hashing::hash_all(&handed).blob).is_ok());
+        assert!(spec.check(digests::hash_all(&handed).blob).is_ok());
     }
 }

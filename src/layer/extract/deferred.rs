@@ -7,10 +7,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::LayerError;
-use super::chunks::Piece;
-use super::meta::FileMeta;
-use super::tar_reader::Entry;
+use super::metadata::FileMeta;
+use crate::layer::LayerError;
+use crate::layer::stream::chunks::Piece;
+use crate::layer::tar::reader::Entry;
 
 /// Bytes of the largest file that is written behind. A larger one would keep whole chunks in
 /// memory, and has less of its cost in being made.

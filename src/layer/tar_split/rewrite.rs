@@ -12,10 +12,10 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::write::DeflateEncoder;
 use serde::Deserialize;
 
-use super::LayerError;
-use super::names;
-use super::spool::Spool;
-use super::tar_split::{self, Repeated};
+use super::overwritten::Spool;
+use super::writer::{self, Repeated};
+use crate::layer::LayerError;
+use crate::layer::tar::path;
 
 /// Docker reads any level. The lines are mostly base64 of zeros: the fastest level already
 /// takes off nine tenths, and the record must not cost more than the layer's own files.
@@ -172,7 +172,7 @@ pub fn mend(
             out.segment(&bytes)?;
             continue;
         };
-        let clean = names::clean(&name, usize::MAX)?.path;
+        let clean = path::clean(&name, usize::MAX)?.path;
         let lost = if size > 0 {
             spool.lost(&clean, position).map_err(LayerError::TarSplit)?
         } else {
@@ -198,7 +198,7 @@ fn last_positions(
     let mut records = Records::new(&*file);
     while let Some(record) = records.next()? {
         if let Record::File { name, position, .. } = record {
-            let clean = names::clean(&name, usize::MAX)?.path;
+            let clean = path::clean(&name, usize::MAX)?.path;
             if repeated.contains(&clean) {
                 last.insert(clean, position);
             }
@@ -225,13 +225,13 @@ struct Renumbering {
 impl Renumbering {
     fn segment(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         self.line.clear();
-        tar_split::write_segment(&mut self.line, bytes, self.position);
+        writer::write_segment(&mut self.line, bytes, self.position);
         self.done()
     }
 
     fn file(&mut self, name: &[u8], size: u64, crc: Option<u64>) -> Result<(), LayerError> {
         self.line.clear();
-        tar_split::write_file(&mut self.line, name, size, crc, self.position);
+        writer::write_file(&mut self.line, name, size, crc, self.position);
         self.done()
     }
 

@@ -1,0 +1,6 @@
+//! The bytes of a layer: read from the blob, counted, hashed, decompressed and shared as chunks.
+
+pub mod chunks;
+pub mod decompress;
+pub mod digests;
+pub mod source;

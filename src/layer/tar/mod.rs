@@ -1,0 +1,8 @@
+//! A tar stream as entries: headers, PAX records, sparse maps and paths, as Go's archive/tar
+//! reads them.
+
+pub mod header;
+pub mod path;
+pub mod pax;
+pub mod reader;
+pub mod sparse;
