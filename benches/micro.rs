@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use rpull::digest::{Digest, Hasher};
 use rpull::fsutil;
-use rpull::layer::{self, BlobSpec, Job, Limits, Owners, Pool};
+use rpull::layer::{self, BlobSpec, BufferPool, Job, Limits, Owners};
 use rpull::overlay::{DiffDir, XattrSpace};
 
 fn main() {
@@ -79,7 +79,7 @@ fn unpack(blob: &[u8], dir: &Path) {
         limits: Limits::default(),
         owners: Owners::of_this_process(),
         meter: None,
-        pool: Pool::default(),
+        pool: BufferPool::default(),
     };
     layer::unpack(fsutil::runs(blob), job).unwrap();
 }
@@ -119,7 +119,7 @@ fn program() -> Vec<u8> {
 fn inflate(bencher: Bencher) {
     let bytes = program();
     let blob = gzip(&bytes);
-    let mut room = vec![0; layer::DECODER_ROOM + (512 << 10)];
+    let mut room = vec![0; layer::DECODER_OVERHEAD + (512 << 10)];
     bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| {
         let mut decoder = layer::Decoder::new(blob.as_slice()).unwrap();
         while !decoder.fill(&mut room).unwrap().is_empty() {}

@@ -1,6 +1,7 @@
 //! Layers: a compressed stream becomes verified files and the tar-split metadata that gives its
 //! tar back byte for byte. Everything here blocks; nothing here knows a network or a store.
 
+pub mod budget;
 mod error;
 mod extract;
 mod gzip;
@@ -14,8 +15,8 @@ mod unpack;
 pub use error::LayerError;
 pub use extract::metadata::Owners;
 pub use limits::Limits;
-pub use stream::chunks::Pool;
-pub use stream::decompress::{DECODER_ROOM, Decoder};
+pub use stream::chunks::BufferPool;
+pub use stream::decompress::{DECODER_OVERHEAD, Decoder};
 pub use stream::source::BlobSpec;
 pub use tar_split::assemble::{Reassembler, verify};
 pub use unpack::{Job, Unpacked, unpack};

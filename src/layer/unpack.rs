@@ -14,13 +14,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::LayerError;
+use super::budget;
 use super::extract::deferred;
 use super::extract::metadata::Owners;
 use super::extract::{Extracted, Extractor, OpenFile};
 use super::limits::Limits;
-use super::stream::chunks::{self, ChunkSender, ChunkStream, Lender, Pool};
+use super::stream::chunks::{self, BufferPool, ChunkSender, ChunkStream, LayerBuffers};
 use super::stream::decompress::{Compression, Decoder};
-use super::stream::digests::{self, Handed, HashSender};
+use super::stream::digests::{self, HashInput, HashSender};
 use super::stream::source::{BlobReader, BlobSpec};
 use super::tar::path;
 use super::tar::reader::{Entry, TarReader};
@@ -46,7 +47,7 @@ pub struct Job<'a> {
     /// Counts compressed bytes.
     pub meter: Option<Meter>,
     /// Where buffers come from: layers that have theirs from one pool use each other's.
-    pub pool: Pool,
+    pub pool: BufferPool,
 }
 
 /// A layer that lies unpacked.
@@ -69,17 +70,17 @@ pub struct Unpacked {
 /// [`LayerError`]; where the content is broken and the blob is not the one that was asked
 /// for, the latter is said.
 pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
-    let (to_files, files) = chunks::stream();
+    let (to_files, files) = chunks::channel();
     let (to_hash, hash) = digests::channel();
     let (behind, worker) = deferred::channel();
-    let (to_record, record) = sync_channel::<Vec<u8>>(2);
+    let (to_record, record) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
     let Job { blob, diff, tar_split, limits, owners, meter, pool } = job;
     let local = blob.is_none();
     let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
         let decoding = spawn(scope, "inflate", move || {
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
-            decode(source, local, &Lender::new(pool), &to_files, &to_hash)
+            decode(source, local, &LayerBuffers::new(pool), &to_files, &to_hash)
         })?;
         let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash)))?;
         let recording = spawn(scope, "record", move || write_record(tar_split, &record))?;
@@ -129,18 +130,18 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 fn decode<S: Runs>(
     source: BlobReader<S>,
     local: bool,
-    lender: &Lender,
+    buffers: &LayerBuffers,
     files: &ChunkSender,
     hash: &HashSender,
 ) -> Result<(), LayerError> {
     let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
     loop {
-        let mut run = lender.take();
-        let made = match decoder.fill(run.room()) {
+        let mut buffer = buffers.acquire();
+        let made = match decoder.fill(buffer.memory()) {
             Ok(made) if made.is_empty() => return drain(decoder.source()),
             Ok(made) => made,
             Err(e) => {
-                let error = classify(e, decoder.kind());
+                let error = classify(e, decoder.compression());
                 if matches!(error, LayerError::Decompress { .. }) {
                     drain(decoder.source())?;
                 }
@@ -148,8 +149,8 @@ fn decode<S: Runs>(
                 return Err(error);
             }
         };
-        let chunk = run.filled(made);
-        let _ = hash.send(Handed::Made(chunk.clone()));
+        let chunk = buffer.into_chunk(made);
+        let _ = hash.send(HashInput::Uncompressed(chunk.clone()));
         if files.send(Ok(chunk)).is_err() {
             return drain(decoder.source());
         }

@@ -19,7 +19,7 @@ use super::states::States;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil::{self, Runs};
-use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Pool, Reassembler, Unpacked};
+use crate::layer::{self, BlobSpec, BufferPool, Job, LayerError, Owners, Reassembler, Unpacked};
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::{CacheId, DiffDir, XattrSpace};
 use crate::progress::{Event, Image, LayerState, Meter, Phase, Sender};
@@ -85,7 +85,7 @@ struct Shared {
     lanes: Semaphore,
     cells: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Obtained>>>>>,
     writing: OnceCell<Lock>,
-    pool: Pool,
+    pool: BufferPool,
     turns: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -101,7 +101,7 @@ impl Layers {
             events,
             cells: Mutex::default(),
             writing: OnceCell::new(),
-            pool: Pool::default(),
+            pool: BufferPool::default(),
             turns: Mutex::default(),
         }))
     }

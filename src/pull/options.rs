@@ -1,6 +1,6 @@
 //! What a pull can be told.
 
-use crate::layer::Limits;
+use crate::layer::{self, Limits};
 use crate::oci::Platform;
 
 /// When the registry is asked.
@@ -35,7 +35,7 @@ pub struct Options {
 }
 
 /// Twice Docker's: on a long line, what many small layers cost is round trips.
-const JOBS: usize = 6;
+const JOBS: usize = layer::budget::DEFAULT_LAYERS;
 
 impl Default for Options {
     fn default() -> Self {

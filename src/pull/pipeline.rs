@@ -8,12 +8,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Compressed bytes of one layer that were read and are not yet both decoded and hashed.
-const WINDOW: usize = 2 << 20;
-
-/// Bytes that are handed over at once, at most: what waits to be hashed beside the tar
-/// (`layer/stream/digests`) and what is decoded must leave room for more.
-const RUN: usize = WINDOW / 4;
+use crate::layer::budget;
 
 type Item = io::Result<Bytes>;
 
@@ -33,7 +28,7 @@ pub struct Fed {
 /// A channel whose bytes in flight are bounded.
 pub fn channel() -> (Feed, Fed) {
     let (tx, rx) = mpsc::unbounded_channel();
-    let credit = Arc::new(Semaphore::new(WINDOW));
+    let credit = Arc::new(Semaphore::new(budget::COMPRESSED_BYTES));
     (Feed { tx, credit: credit.clone() }, Fed { rx, credit, ended: false })
 }
 
@@ -52,7 +47,7 @@ impl Feed {
             };
             // HTTP/2 has frames without data.
             while !bytes.is_empty() {
-                let run = bytes.split_to(bytes.len().min(RUN));
+                let run = bytes.split_to(bytes.len().min(budget::COMPRESSED_BUFFER_SIZE));
                 let Some(run) = Credited::new(run, &self.credit).await else { return };
                 if self.tx.send(Ok(Bytes::from_owner(run))).is_err() {
                     return;
@@ -131,7 +126,10 @@ mod tests {
         feed.run(futures::stream::iter(parts)).await;
         let lengths = lengths.await.unwrap().unwrap();
         assert_eq!(lengths.iter().sum::<usize>(), 2 + (9 << 20) + 3);
-        assert!(lengths.iter().all(|length| (1..=RUN).contains(length)), "{lengths:?}");
+        assert!(
+            lengths.iter().all(|length| (1..=budget::COMPRESSED_BUFFER_SIZE).contains(length)),
+            "{lengths:?}"
+        );
 
         let (feed, mut fed) = channel();
         drop(feed);

@@ -9,31 +9,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::metadata::FileMeta;
 use crate::layer::LayerError;
-use crate::layer::stream::chunks::Piece;
+use crate::layer::budget;
+use crate::layer::stream::chunks::ChunkSlice;
 use crate::layer::tar::reader::Entry;
-
-/// Bytes of the largest file that is written behind. A larger one would keep whole chunks in
-/// memory, and has less of its cost in being made.
-const LARGEST: u64 = 64 << 10;
-
-/// Files of a batch: enough that a handover costs nothing beside them.
-const BATCH: usize = 64;
-
-/// Bytes of data of a batch.
-const BATCH_BYTES: usize = 512 << 10;
-
-/// Chunks that a batch may keep alive. The open batch, the one that waits and the one that is
-/// written keep three times as many, which must be fewer than a layer has.
-const BATCH_CHUNKS: usize = 2;
-
-/// Batches that may wait. With the one that grows and the one that is written, they bound
-/// the open files of a layer.
-const DEPTH: usize = 1;
 
 /// Whether `entry`, a regular file, is one to write behind. Attributes may yield warnings,
 /// which stand in the archive's order.
 pub fn takes(entry: &Entry) -> bool {
-    entry.data <= LARGEST && entry.sparse.is_none() && entry.xattrs.is_empty()
+    entry.data <= budget::DEFERRED_FILE_SIZE && entry.sparse.is_none() && entry.xattrs.is_empty()
 }
 
 /// A file that is created and open.
@@ -41,7 +24,7 @@ pub struct Task {
     /// The file, empty.
     pub file: File,
     /// Its whole data.
-    pub data: Piece,
+    pub data: ChunkSlice,
     /// What is set after that.
     pub meta: FileMeta,
     /// Its path, for messages.
@@ -77,8 +60,8 @@ pub struct Worker(Receiver<Message>);
 
 /// Both ends.
 pub fn channel() -> (Behind, Worker) {
-    let (tx, rx) = sync_channel(DEPTH);
-    let batch = Vec::with_capacity(BATCH);
+    let (tx, rx) = sync_channel(budget::DEFERRED_QUEUE);
+    let batch = Vec::with_capacity(budget::DEFERRED_BATCH_FILES);
     (Behind { tx, batch, bytes: 0, chunks: 0, settled: true }, Worker(rx))
 }
 
@@ -88,8 +71,8 @@ impl Behind {
     /// # Errors
     /// [`LayerError::Cancelled`] if the worker failed, whose own error says why.
     pub fn add(&mut self, task: Task) -> Result<(), LayerError> {
-        if !self.batch.last().is_some_and(|last| last.data.is_beside(&task.data)) {
-            if self.chunks == BATCH_CHUNKS {
+        if !self.batch.last().is_some_and(|last| last.data.same_chunk(&task.data)) {
+            if self.chunks == budget::DEFERRED_BATCH_CHUNKS {
                 self.hand_over()?;
             }
             self.chunks += 1;
@@ -97,7 +80,8 @@ impl Behind {
         self.bytes += task.data.len();
         self.batch.push(task);
         self.settled = false;
-        let full = self.batch.len() == BATCH || self.bytes >= BATCH_BYTES;
+        let full = self.batch.len() == budget::DEFERRED_BATCH_FILES
+            || self.bytes >= budget::DEFERRED_BATCH_SIZE;
         if full { self.hand_over() } else { Ok(()) }
     }
 
@@ -118,7 +102,8 @@ impl Behind {
     }
 
     fn hand_over(&mut self) -> Result<(), LayerError> {
-        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        let batch =
+            std::mem::replace(&mut self.batch, Vec::with_capacity(budget::DEFERRED_BATCH_FILES));
         (self.bytes, self.chunks) = (0, 0);
         self.send(Message::Files(batch))
     }

@@ -23,7 +23,7 @@ use self::metadata::{FileMeta, Owners};
 use self::omissions::Omissions;
 use self::whiteouts::Whiteouts;
 use crate::layer::LayerError;
-use crate::layer::stream::chunks::Piece;
+use crate::layer::stream::chunks::ChunkSlice;
 use crate::layer::tar::path::{self, CleanName, Mark};
 use crate::layer::tar::reader::{Entry, Kind};
 use crate::layer::tar_split::overwritten::Spool;
@@ -169,7 +169,7 @@ impl<'a> Extractor<'a> {
         &mut self,
         open: OpenFile,
         entry: &Entry,
-        data: Piece,
+        data: ChunkSlice,
         path: Vec<u8>,
     ) -> Result<(), LayerError> {
         self.size += entry.data;

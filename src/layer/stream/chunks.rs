@@ -1,78 +1,72 @@
-//! The uncompressed bytes of a layer, handed from the decoder's thread to those that
-//! hash and unpack them, without a copy.
+//! Chunks of uncompressed bytes, passed from the decoder to the threads that hash and unpack
+//! them without a copy.
+//!
+//! A chunk is a filled buffer. When its last reader drops it, the buffer returns to the pool, and
+//! the layer may take another one: this bounds its memory ([`budget`]).
 
 use std::ops::{Deref, Range};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel as unbounded, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use super::decompress;
 use crate::layer::LayerError;
+use crate::layer::budget;
 
-/// Bytes of one chunk at most: large enough that a handover costs nothing beside the work on it,
-/// small enough to stay in a cache between the threads.
-pub const CHUNK: usize = 512 << 10;
-
-/// Chunks of one layer at most, wherever they are: being filled, waiting, being read, or kept for
-/// a small file. Those that are kept are fewer (`layer/extract/deferred`), so there is always one that
-/// comes back.
-const CHUNKS: usize = 12;
-
-/// A run of uncompressed bytes, in a buffer that goes back to where it was lent.
-pub struct Run {
-    buffer: Vec<u8>,
-    bytes: Range<usize>,
-    pool: Pool,
-    back: SyncSender<()>,
+/// A buffer of the pool. Dropping it returns it to the pool and to the layer's budget.
+pub struct Buffer {
+    memory: Vec<u8>,
+    filled: Range<usize>,
+    pool: BufferPool,
+    released: SyncSender<()>,
 }
 
-impl Deref for Run {
+impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.buffer[self.bytes.clone()]
+        &self.memory[self.filled.clone()]
     }
 }
 
-impl Run {
-    /// Room for [`CHUNK`] bytes from a decoder; what it holds is of no meaning.
-    pub fn room(&mut self) -> &mut [u8] {
-        &mut self.buffer
+impl Buffer {
+    /// The whole buffer, for a decoder to write to. Its content is unspecified.
+    pub fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
     }
 
-    /// The `bytes` of the room as a chunk.
-    pub fn filled(mut self, bytes: Range<usize>) -> Chunk {
-        self.bytes = bytes;
+    /// Makes the bytes at `filled` a chunk.
+    pub fn into_chunk(mut self, filled: Range<usize>) -> Chunk {
+        self.filled = filled;
         Arc::new(self)
     }
 }
 
-impl Drop for Run {
+impl Drop for Buffer {
     fn drop(&mut self) {
         if let Ok(mut free) = self.pool.0.lock() {
-            free.push(std::mem::take(&mut self.buffer));
+            free.push(std::mem::take(&mut self.memory));
         }
-        // There is room for all; and the lender may be gone.
-        let _ = self.back.try_send(());
+        // The channel has a slot for every buffer, and the other end may be gone.
+        let _ = self.released.try_send(());
     }
 }
 
-/// A run that its consumers share.
-pub type Chunk = Arc<Run>;
+/// A filled buffer that its readers share.
+pub type Chunk = Arc<Buffer>;
 
-/// A part of a chunk.
-pub struct Piece {
+/// A range of a chunk. It keeps the whole chunk in memory.
+pub struct ChunkSlice {
     chunk: Chunk,
     range: Range<usize>,
 }
 
-impl Piece {
-    /// Whether `other` keeps the same chunk.
-    pub fn is_beside(&self, other: &Self) -> bool {
+impl ChunkSlice {
+    /// Whether both are ranges of the same chunk.
+    pub fn same_chunk(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.chunk, &other.chunk)
     }
 }
 
-impl Deref for Piece {
+impl Deref for ChunkSlice {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -80,47 +74,47 @@ impl Deref for Piece {
     }
 }
 
-/// Buffers that nobody uses now, of all layers of a command; cheap to clone.
+/// The unused buffers of all layers of a command. Cloning it is cheap.
 #[derive(Clone, Default)]
-pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-/// Lends the buffers of one layer.
-pub struct Lender {
-    pool: Pool,
-    left: Receiver<()>,
-    back: SyncSender<()>,
+/// Gives one layer its buffers, at most [`budget::CHUNKS_PER_LAYER`] at a time.
+pub struct LayerBuffers {
+    pool: BufferPool,
+    available: Receiver<()>,
+    released: SyncSender<()>,
 }
 
-impl Lender {
-    /// Lends what `pool` has, and makes more, up to the number that a layer may have.
-    pub fn new(pool: Pool) -> Self {
-        let (back, left) = sync_channel(CHUNKS);
-        (0..CHUNKS).for_each(|_| {
-            let _ = back.try_send(());
+impl LayerBuffers {
+    /// Takes buffers from `pool` and allocates those that it lacks.
+    pub fn new(pool: BufferPool) -> Self {
+        let (released, available) = sync_channel(budget::CHUNKS_PER_LAYER);
+        (0..budget::CHUNKS_PER_LAYER).for_each(|_| {
+            let _ = released.try_send(());
         });
-        Self { pool, left, back }
+        Self { pool, available, released }
     }
 
-    /// An empty run, once one is left.
-    pub fn take(&self) -> Run {
-        // It holds a sender itself, so this ends with a buffer that comes back.
-        let _ = self.left.recv();
-        let kept = self.pool.0.lock().ok().and_then(|mut free| free.pop());
-        let buffer = kept.unwrap_or_else(|| vec![0; decompress::DECODER_ROOM + CHUNK]);
-        Run { buffer, bytes: 0..0, pool: self.pool.clone(), back: self.back.clone() }
+    /// Returns an empty buffer. Waits while the layer has as many as it may have.
+    pub fn acquire(&self) -> Buffer {
+        // This cannot fail: `self` holds a sender.
+        let _ = self.available.recv();
+        let unused = self.pool.0.lock().ok().and_then(|mut free| free.pop());
+        let memory = unused.unwrap_or_else(|| vec![0; budget::BUFFER_SIZE]);
+        Buffer { memory, filled: 0..0, pool: self.pool.clone(), released: self.released.clone() }
     }
 }
 
-/// The decoder's end.
+/// The decoder's end of the channel.
 pub type ChunkSender = Sender<Result<Chunk, LayerError>>;
 
-/// A channel of chunks, and its reading end. What bounds it is how many chunks there are.
-pub fn stream() -> (ChunkSender, ChunkStream) {
-    let (tx, rx) = channel();
+/// Creates a channel of chunks. The number of buffers bounds it.
+pub fn channel() -> (ChunkSender, ChunkStream) {
+    let (tx, rx) = unbounded();
     (tx, ChunkStream { rx, current: None, position: 0, offset: 0, ended: false })
 }
 
-/// A consumer's end: bytes are looked at and then consumed.
+/// The reader's end of the channel: shows bytes first and consumes them in a second step.
 pub struct ChunkStream {
     rx: Receiver<Result<Chunk, LayerError>>,
     current: Option<Chunk>,
@@ -130,15 +124,16 @@ pub struct ChunkStream {
 }
 
 impl ChunkStream {
-    /// Bytes consumed so far.
+    /// The number of bytes consumed so far.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The bytes at hand; none only at the end of the stream.
+    /// Returns the unread bytes of the current chunk. They are empty only at the end of the
+    /// stream.
     ///
     /// # Errors
-    /// What the decoder met.
+    /// The decoder's error.
     pub fn peek(&mut self) -> Result<&[u8], LayerError> {
         if self.current.as_ref().is_none_or(|chunk| self.position == chunk.len()) {
             self.next_chunk()?;
@@ -146,28 +141,29 @@ impl ChunkStream {
         Ok(self.current.as_ref().map_or(&[], |chunk| &chunk[self.position..]))
     }
 
-    /// The next `count` bytes to keep, if one chunk has them all.
+    /// Returns the next `count` bytes as a slice of their chunk, or `None` if they span several
+    /// chunks. Does not consume them.
     ///
     /// # Errors
-    /// What the decoder met.
-    pub fn share(&mut self, count: usize) -> Result<Option<Piece>, LayerError> {
+    /// The decoder's error.
+    pub fn slice(&mut self, count: usize) -> Result<Option<ChunkSlice>, LayerError> {
         if self.peek()?.len() < count {
             return Ok(None);
         }
         let range = self.position..self.position + count;
-        Ok(self.current.clone().map(|chunk| Piece { chunk, range }))
+        Ok(self.current.clone().map(|chunk| ChunkSlice { chunk, range }))
     }
 
-    /// Passes over `count` bytes of those that [`peek`](Self::peek) showed.
+    /// Consumes `count` of the bytes that [`peek`](Self::peek) returned.
     pub fn consume(&mut self, count: usize) {
         self.position += count;
         self.offset += count as u64;
     }
 
-    /// Fills `out` as far as the stream goes; the number of bytes.
+    /// Fills `out`, or less of it at the end of the stream. Returns the number of bytes.
     ///
     /// # Errors
-    /// What the decoder met.
+    /// The decoder's error.
     pub fn read_full(&mut self, out: &mut [u8]) -> Result<usize, LayerError> {
         let mut filled = 0;
         while filled < out.len() {
@@ -184,6 +180,7 @@ impl ChunkStream {
     }
 
     fn next_chunk(&mut self) -> Result<(), LayerError> {
+        // Releases the old chunk before it waits: the budget depends on this.
         self.current = None;
         self.position = 0;
         if self.ended {
@@ -198,5 +195,46 @@ impl ChunkStream {
             Err(_) => self.ended = true,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(buffers: &LayerBuffers, bytes: &[u8]) -> Chunk {
+        let mut buffer = buffers.acquire();
+        buffer.memory()[..bytes.len()].copy_from_slice(bytes);
+        buffer.into_chunk(0..bytes.len())
+    }
+
+    #[test]
+    fn layer_with_all_its_buffers_in_use_gets_another_when_one_is_released() {
+        let buffers = LayerBuffers::new(BufferPool::default());
+        let mut chunks: Vec<_> =
+            (0..budget::CHUNKS_PER_LAYER).map(|_| chunk(&buffers, b"a")).collect();
+        assert!(buffers.available.try_recv().is_err(), "the budget is used up");
+        drop(chunks.pop());
+        chunks.push(chunk(&buffers, b"b"));
+        assert_eq!(&chunks[budget::CHUNKS_PER_LAYER - 1][..], b"b");
+    }
+
+    #[test]
+    fn slice_keeps_its_buffer_until_it_is_dropped() {
+        let buffers = LayerBuffers::new(BufferPool::default());
+        let (tx, mut stream) = channel();
+        tx.send(Ok(chunk(&buffers, b"abc"))).unwrap();
+        tx.send(Ok(chunk(&buffers, b"def"))).unwrap();
+        drop(tx);
+        let first = stream.slice(2).unwrap().unwrap();
+        stream.consume(2);
+        assert!(stream.slice(2).unwrap().is_none(), "the next two bytes span two chunks");
+        let mut rest = [0; 8];
+        assert_eq!(stream.read_full(&mut rest).unwrap(), 4);
+        assert_eq!((&first[..], &rest[..4]), (&b"ab"[..], &b"cdef"[..]));
+        assert_eq!(stream.offset(), 6);
+        assert_eq!(buffers.pool.0.lock().unwrap().len(), 1, "the second buffer is back");
+        drop(first);
+        assert_eq!(buffers.pool.0.lock().unwrap().len(), 2);
     }
 }

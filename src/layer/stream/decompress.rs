@@ -1,7 +1,7 @@
-//! Which compression a layer has, told by its first bytes, and its decoder.
+//! The decoders of a layer, chosen by its first bytes.
 //!
-//! The media type is not asked: Docker decides by magic too, and real images lie
-//! (moby pkg/archive `DetectCompression`).
+//! The media type does not matter: Docker decides by the first bytes too, and images with a wrong
+//! media type exist (moby pkg/archive `DetectCompression`).
 
 use std::io::{self, BufRead, Cursor, Read};
 use std::ops::Range;
@@ -24,10 +24,10 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Tells the compression by the stream's first bytes.
+    /// Detects the compression by the stream's first bytes.
     ///
     /// # Errors
-    /// [`LayerError::Compression`] for one that is known and not taken.
+    /// [`LayerError::Compression`] for one that is known and not supported.
     pub fn detect(head: &[u8]) -> Result<Self, LayerError> {
         // 0x184D2A50..5F little endian: a skippable frame, which zstd streams may begin with.
         let skippable =
@@ -42,7 +42,7 @@ impl Compression {
         }
     }
 
-    /// The name in messages.
+    /// The name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -52,24 +52,24 @@ impl Compression {
     }
 }
 
-/// Bytes that [`Decoder::fill`] needs of room beyond those it may make.
-pub const DECODER_ROOM: usize = Window::REACH + Window::SLACK;
+/// Bytes of a buffer that [`Decoder::fill`] needs beside those that it returns.
+pub const DECODER_OVERHEAD: usize = Window::REACH + Window::SLACK;
 
-/// What makes the uncompressed bytes.
+/// Decodes a stream of one compression.
 pub enum Decoder<R: BufRead> {
-    /// Passed through.
+    /// Copies the bytes.
     None(Peeked<R>),
-    /// Inflated.
+    /// Decodes gzip.
     Gzip(Box<GzipReader<Peeked<R>>>),
-    /// Decoded.
+    /// Decodes zstd.
     Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
 }
 
 impl<R: BufRead> Decoder<R> {
-    /// Looks at the first bytes of `source` and takes the decoder they ask for.
+    /// Creates the decoder for the compression that the first bytes of `source` show.
     ///
     /// # Errors
-    /// [`LayerError::Compression`], or the source's own.
+    /// [`LayerError::Compression`], or the source's error.
     pub fn new(mut source: R) -> Result<Self, LayerError> {
         let mut head = Vec::with_capacity(LONGEST_MAGIC);
         (&mut source)
@@ -88,25 +88,26 @@ impl<R: BufRead> Decoder<R> {
         })
     }
 
-    /// Takes `source` as it is, whatever its first bytes are.
+    /// Creates a decoder that copies `source`, whatever its first bytes are.
     pub fn plain(source: R) -> Self {
         Self::None(Peeked { head: Cursor::default(), rest: source })
     }
 
-    /// Decodes into `room`, and says where in it. Nothing is decoded at the end only.
+    /// Decodes into `buffer` and returns where in it the bytes are. The range is empty only at
+    /// the end of the stream.
     ///
     /// # Errors
-    /// The source's own, or the decoder's.
-    pub fn fill(&mut self, room: &mut [u8]) -> io::Result<Range<usize>> {
+    /// The source's error, or the decoder's.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Range<usize>> {
         match self {
-            Self::None(reader) => read_full(reader, room),
-            Self::Gzip(reader) => reader.fill(room),
-            Self::Zstd(reader) => read_full(reader, room),
+            Self::None(reader) => read_full(reader, buffer),
+            Self::Gzip(reader) => reader.fill(buffer),
+            Self::Zstd(reader) => read_full(reader, buffer),
         }
     }
 
-    /// What it decodes.
-    pub fn kind(&self) -> Compression {
+    /// The compression that it decodes.
+    pub fn compression(&self) -> Compression {
         match self {
             Self::None(_) => Compression::None,
             Self::Gzip(_) => Compression::Gzip,
@@ -114,7 +115,7 @@ impl<R: BufRead> Decoder<R> {
         }
     }
 
-    /// The source under the decoder, wherever it stands.
+    /// The source that it reads, at its current position.
     pub fn source(&mut self) -> &mut R {
         match self {
             Self::None(peeked) => &mut peeked.rest,
@@ -124,10 +125,10 @@ impl<R: BufRead> Decoder<R> {
     }
 }
 
-fn read_full(reader: &mut impl Read, room: &mut [u8]) -> io::Result<Range<usize>> {
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<Range<usize>> {
     let mut filled = 0;
-    while filled < room.len() {
-        match reader.read(&mut room[filled..])? {
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..])? {
             0 => break,
             n => filled += n,
         }
@@ -135,7 +136,7 @@ fn read_full(reader: &mut impl Read, room: &mut [u8]) -> io::Result<Range<usize>
     Ok(0..filled)
 }
 
-/// A reader whose first bytes were looked at.
+/// A reader whose first bytes were read to detect the compression.
 pub struct Peeked<R> {
     head: Cursor<Vec<u8>>,
     rest: R,
@@ -172,11 +173,11 @@ mod tests {
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
         let mut decoder = Decoder::new(bytes)?;
         let mut out = Vec::new();
-        let mut room = vec![0; DECODER_ROOM + 100];
+        let mut buffer = vec![0; DECODER_OVERHEAD + 100];
         loop {
-            match decoder.fill(&mut room).map_err(LayerError::Source)? {
-                made if made.is_empty() => return Ok(out),
-                made => out.extend_from_slice(&room[made]),
+            match decoder.fill(&mut buffer).map_err(LayerError::Source)? {
+                filled if filled.is_empty() => return Ok(out),
+                filled => out.extend_from_slice(&buffer[filled]),
             }
         }
     }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_is_told_by_its_magic() {
+    fn compression_is_detected_by_the_first_bytes() {
         assert_eq!(decode(b"plain").unwrap(), b"plain");
         assert_eq!(decode(b"").unwrap(), b"");
         assert_eq!(decode(&gzip(b"zipped")).unwrap(), b"zipped");
@@ -198,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn many_members_are_one_stream() {
+    fn gzip_of_several_members_is_one_stream() {
         let two = [gzip(b"one "), gzip(b"two")].concat();
         assert_eq!(decode(&two).unwrap(), b"one two");
     }
 
     #[test]
-    fn what_follows_the_last_member_is_passed_over() {
+    fn data_after_the_last_gzip_member_is_ignored() {
         for tail in [&b"\0"[..], &[0; 600], b"garbage"] {
             let padded = [&gzip(b"one "), &gzip(b"two")[..], tail].concat();
             assert_eq!(decode(&padded).unwrap(), b"one two");

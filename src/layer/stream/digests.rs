@@ -1,5 +1,5 @@
-//! Both digests of a layer: of the blob as it is served, and of the tar. One thread takes them
-//! side by side, which costs less than one after the other.
+//! Both digests of a layer: of the blob as the registry serves it, and of the tar. One thread
+//! computes them in parallel, which costs less than one after the other.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -7,79 +7,74 @@ use bytes::Bytes;
 
 use super::chunks::Chunk;
 use crate::digest::{Digest, Hasher};
+use crate::layer::budget;
 
-/// Bytes of a blob that may wait for bytes of the tar to be hashed beside: as many as a
-/// chunk that does not compress is made of, with what the last read brought too much.
-const WAITING: usize = 1 << 20;
-
-/// How much may wait to be hashed. What a decoder passes over without making anything of it is
-/// bounded by this alone.
-const DEPTH: usize = 16;
-
-/// What the decoder hands over.
-pub enum Handed {
-    /// Bytes of the blob, as they were read.
-    Read(Bytes),
+/// Bytes to hash.
+pub enum HashInput {
+    /// Bytes of the blob.
+    Compressed(Bytes),
     /// Bytes of the tar.
-    Made(Chunk),
+    Uncompressed(Chunk),
 }
 
-/// The decoder's end.
-pub type HashSender = SyncSender<Handed>;
+/// The decoder's end of the channel.
+pub type HashSender = SyncSender<HashInput>;
 
-/// A channel to [`hash_all`].
-pub fn channel() -> (HashSender, Receiver<Handed>) {
-    sync_channel(DEPTH)
+/// Creates a channel to [`hash_all`].
+pub fn channel() -> (HashSender, Receiver<HashInput>) {
+    sync_channel(budget::HASH_QUEUE)
 }
 
-/// Digests of all that was handed over.
+/// The digests of a layer.
 pub struct Digests {
-    /// Of what was read.
+    /// Of the blob.
     pub blob: Digest,
-    /// Of what was made.
+    /// Of the tar.
     pub tar: Digest,
 }
 
-/// Hashes until the decoder is done.
-pub fn hash_all(handed: &Receiver<Handed>) -> Digests {
-    let mut both = Both::default();
-    for handed in handed {
-        match handed {
-            Handed::Read(bytes) => both.read(bytes),
-            Handed::Made(chunk) => both.made(&chunk),
+/// Hashes all input until the channel closes.
+pub fn hash_all(input: &Receiver<HashInput>) -> Digests {
+    let mut hasher = LayerHasher::default();
+    for input in input {
+        match input {
+            HashInput::Compressed(bytes) => hasher.compressed(bytes),
+            HashInput::Uncompressed(chunk) => hasher.uncompressed(&chunk),
         }
     }
-    both.made(&[]);
-    Digests { blob: both.blob.finish(), tar: both.tar.finish() }
+    hasher.uncompressed(&[]);
+    Digests { blob: hasher.blob.finish(), tar: hasher.tar.finish() }
 }
 
 #[derive(Default)]
-struct Both {
+struct LayerHasher {
     blob: Hasher,
     tar: Hasher,
-    waiting: Vec<Bytes>,
-    /// Bytes of all that waits.
-    length: usize,
+    /// Bytes of the blob that are not hashed yet.
+    backlog: Vec<Bytes>,
+    /// The number of bytes in the backlog.
+    backlog_size: usize,
 }
 
-impl Both {
-    /// Has `bytes` of the blob wait for bytes of the tar, unless too many wait already.
-    fn read(&mut self, bytes: Bytes) {
-        self.length += bytes.len();
-        self.waiting.push(bytes);
-        if self.length > WAITING {
-            self.made(&[]);
+impl LayerHasher {
+    /// Keeps `bytes` of the blob until bytes of the tar arrive to be hashed in parallel, or until
+    /// the backlog is too large.
+    fn compressed(&mut self, bytes: Bytes) {
+        self.backlog_size += bytes.len();
+        self.backlog.push(bytes);
+        if self.backlog_size > budget::HASH_BACKLOG {
+            self.uncompressed(&[]);
         }
     }
 
-    /// Hashes bytes of the tar, beside all that waits.
-    fn made(&mut self, mut tar: &[u8]) {
-        for read in self.waiting.drain(..) {
-            let (beside, later) = tar.split_at(read.len().min(tar.len()));
-            Hasher::update_two((&mut self.blob, &read), (&mut self.tar, beside));
-            tar = later;
+    /// Hashes bytes of the tar in parallel with the backlog, which is empty afterwards.
+    fn uncompressed(&mut self, mut tar: &[u8]) {
+        for blob in self.backlog.drain(..) {
+            let (parallel, rest) = tar.split_at(blob.len().min(tar.len()));
+            Hasher::update_two((&mut self.blob, &blob), (&mut self.tar, parallel));
+            tar = rest;
         }
         self.tar.update(tar);
-        self.length = 0;
+        self.backlog_size = 0;
     }
 }

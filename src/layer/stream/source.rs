@@ -1,26 +1,28 @@
-//! What a blob must be, and the reader that counts its bytes and has them hashed.
+//! A layer's blob: its expected size and digest, and the reader that checks them.
+//!
+//! Every byte read is counted and hashed, decoded or not.
 
 use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
 
-use super::digests::{Handed, HashSender};
+use super::digests::{HashInput, HashSender};
 use crate::digest::Digest;
 use crate::fsutil::{self, Runs};
 use crate::layer::LayerError;
 use crate::progress::Meter;
 
-/// What a blob must be.
+/// The expected size and digest of a blob.
 #[derive(Debug, Clone, Copy)]
 pub struct BlobSpec {
-    /// The sha256 of the bytes as served.
+    /// The sha256 of the bytes as the registry serves them.
     pub digest: Digest,
-    /// Their number.
+    /// The number of bytes.
     pub size: u64,
 }
 
 impl BlobSpec {
-    /// Whether `actual` is the digest that was promised.
+    /// Compares `actual` with the expected digest.
     ///
     /// # Errors
     /// [`LayerError::Digest`].
@@ -32,8 +34,8 @@ impl BlobSpec {
     }
 }
 
-/// Reads what `S` brings, which must be as many bytes as `spec` says, and hands all of it to
-/// the thread that hashes, whether it is used or not.
+/// Reads a blob from `S`, checks its size, and sends every byte to the hashing thread, decoded or
+/// not.
 pub struct BlobReader<S> {
     source: S,
     spec: Option<BlobSpec>,
@@ -45,16 +47,16 @@ pub struct BlobReader<S> {
 }
 
 impl<S: Runs> BlobReader<S> {
-    /// Counts the bytes of `source` against `spec`. Without one they may be any number, and
-    /// are not hashed.
+    /// Creates a reader of `source` that must have the size of `spec`. Without a `spec` any size
+    /// is accepted, and the bytes are not hashed.
     pub fn new(source: S, spec: Option<BlobSpec>, meter: Option<Meter>, hash: HashSender) -> Self {
         Self { source, spec, meter, hash, current: Bytes::new(), count: 0, ended: false }
     }
 
-    /// Reads the rest, to have it hashed.
+    /// Reads to the end, so that every byte is counted and hashed.
     ///
     /// # Errors
-    /// [`LayerError::Size`], or the source's own.
+    /// [`LayerError::Size`], or the source's error.
     pub fn drain(&mut self) -> io::Result<()> {
         loop {
             let n = self.fill_buf()?.len();
@@ -65,8 +67,8 @@ impl<S: Runs> BlobReader<S> {
         }
     }
 
-    /// Lets `current` be what comes next.
-    fn next(&mut self) -> Result<(), LayerError> {
+    /// Reads the next buffer into `current`.
+    fn next_buffer(&mut self) -> Result<(), LayerError> {
         match self.source.next().transpose() {
             Ok(Some(read)) => self.current = read,
             Ok(None) => self.ended = true,
@@ -82,8 +84,8 @@ impl<S: Runs> BlobReader<S> {
         if more || self.ended && self.count != spec.size {
             return Err(LayerError::Size { expected: spec.size, actual: self.count, more });
         }
-        // Who hashes ends after this reader.
-        let _ = self.hash.send(Handed::Read(self.current.clone()));
+        // The hashing thread ends after this reader, so sending cannot fail.
+        let _ = self.hash.send(HashInput::Compressed(self.current.clone()));
         Ok(())
     }
 }
@@ -91,7 +93,7 @@ impl<S: Runs> BlobReader<S> {
 impl<S: Runs> BufRead for BlobReader<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() && !self.ended {
-            self.next().map_err(LayerError::into_io)?;
+            self.next_buffer().map_err(LayerError::into_io)?;
         }
         Ok(&self.current)
     }
@@ -115,16 +117,16 @@ mod tests {
     fn read(bytes: &[u8], digest_of: &[u8], size: u64) -> Result<Vec<u8>, LayerError> {
         let spec = BlobSpec { digest: Digest::of(digest_of), size };
         let source = bytes.chunks(2).map(|part| Ok(Bytes::copy_from_slice(part)));
-        let (hash, handed) = digests::channel();
+        let (hash, input) = digests::channel();
         let mut reader = BlobReader::new(source, Some(spec), None, hash);
         let mut out = Vec::new();
         reader.read_to_end(&mut out).map_err(|e| LayerError::from_io(e, LayerError::Source))?;
         drop(reader);
-        spec.check(digests::hash_all(&handed).blob).map(|()| out)
+        spec.check(digests::hash_all(&input).blob).map(|()| out)
     }
 
     #[test]
-    fn only_the_right_bytes_end_well() {
+    fn blob_with_another_size_or_digest_is_an_error() {
         assert_eq!(read(b"abc", b"abc", 3).unwrap(), b"abc");
         assert!(matches!(read(b"abd", b"abc", 3), Err(LayerError::Digest { .. })));
         assert!(matches!(
@@ -139,15 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_unread_is_hashed_too() {
+    fn drained_bytes_are_hashed() {
         let spec = BlobSpec { digest: Digest::of(b"abcdef"), size: 6 };
         let source = [&b"abc"[..], b"", b"def"].map(|part| Ok(Bytes::from_static(part)));
-        let (hash, handed) = digests::channel();
+        let (hash, input) = digests::channel();
         let mut reader = BlobReader::new(source.into_iter(), Some(spec), None, hash);
         let mut first = [0; 1];
         reader.read_exact(&mut first).unwrap();
         reader.drain().unwrap();
         drop(reader);
-        assert!(spec.check(digests::hash_all(&handed).blob).is_ok());
+        assert!(spec.check(digests::hash_all(&input).blob).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use super::header::{self, BLOCK, RawHeader, Time};
 use super::pax::{self, Pax};
 use super::sparse::{self, MapReader, SparseMap};
 use crate::layer::LayerError;
-use crate::layer::stream::chunks::{ChunkStream, Piece};
+use crate::layer::stream::chunks::{ChunkSlice, ChunkStream};
 use crate::layer::tar_split::writer::Recorder;
 
 /// What an entry makes.
@@ -135,9 +135,9 @@ impl TarReader {
     ///
     /// # Errors
     /// The stream's own.
-    pub fn whole(&mut self) -> Result<Option<Piece>, LayerError> {
+    pub fn whole(&mut self) -> Result<Option<ChunkSlice>, LayerError> {
         match usize::try_from(self.remaining) {
-            Ok(remaining) => self.stream.share(remaining),
+            Ok(remaining) => self.stream.slice(remaining),
             Err(_) => Ok(None),
         }
     }

@@ -20,12 +20,10 @@ use crc_fast::CrcAlgorithm;
 use data_encoding::BASE64;
 
 use crate::layer::LayerError;
+use crate::layer::budget::METADATA_BATCH_SIZE;
 
 /// The longest run of raw bytes in one line; dockerd cuts at this length too.
 const SEGMENT: usize = 1 << 20;
-
-/// How many bytes of lines are gathered before they are handed on.
-const BATCH: usize = 128 << 10;
 
 /// Where gathered lines go.
 pub type LineSink = Box<dyn FnMut(Vec<u8>) -> Result<(), LayerError> + Send>;
@@ -172,7 +170,7 @@ impl Recorder {
 
     fn line_done(&mut self) -> Result<(), LayerError> {
         self.position += 1;
-        if self.lines.len() >= BATCH {
+        if self.lines.len() >= METADATA_BATCH_SIZE {
             (self.sink)(std::mem::replace(&mut self.lines, empty_batch()))?;
         }
         Ok(())
@@ -181,7 +179,7 @@ impl Recorder {
 
 /// Room for a batch and the line that ends it.
 fn empty_batch() -> Vec<u8> {
-    Vec::with_capacity(BATCH + 4096)
+    Vec::with_capacity(METADATA_BATCH_SIZE + 4096)
 }
 
 /// Appends a line of raw bytes.

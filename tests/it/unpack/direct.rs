@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use rpull::layer::{self, Job, LayerError, Limits, Owners, Pool, Unpacked};
+use rpull::layer::{self, BufferPool, Job, LayerError, Limits, Owners, Unpacked};
 use rpull::overlay::{DiffDir, XattrSpace};
 use tempfile::TempDir;
 
@@ -14,7 +14,7 @@ use crate::support::judge;
 use crate::support::scratch;
 
 /// Layers use each other's buffers, so that most need none of their own.
-static POOL: LazyLock<Pool> = LazyLock::new(Pool::default);
+static POOL: LazyLock<BufferPool> = LazyLock::new(BufferPool::default);
 
 /// The directory name that stands for the layer's chain id.
 const CHAIN: &str = "layer";
