@@ -18,5 +18,5 @@ pub use limits::Limits;
 pub use stream::chunks::BufferPool;
 pub use stream::decompress::{DECODER_OVERHEAD, Decoder};
 pub use stream::source::BlobSpec;
-pub use tar_split::assemble::{Reassembler, verify};
+pub use tar_split::assemble::{TarAssembler, verify};
 pub use unpack::{Job, Unpacked, unpack};

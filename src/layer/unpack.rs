@@ -1,9 +1,9 @@
-//! A compressed stream to verified files: the threads of one layer and their order.
+//! From a compressed stream to verified files: the threads of one layer and their order.
 //!
 //! ```text
 //! source -> [count, decompress] -+-> [sha256 of both: the blob's digest, the diff id]
-//!                                +-> [tar -> files, record] -+-> [data of small files]
-//!                                                            +-> [gzip of the record]
+//!                                +-> [tar -> files, metadata] -+-> [deferred writes]
+//!                                                              +-> [gzip of the metadata]
 //! ```
 //!
 //! Each bracket is a thread; chunks are shared, not copied. The calling thread unpacks.
@@ -23,91 +23,96 @@ use super::stream::chunks::{self, BufferPool, ChunkSender, ChunkStream, LayerBuf
 use super::stream::decompress::{Compression, Decoder};
 use super::stream::digests::{self, HashInput, HashSender};
 use super::stream::source::{BlobReader, BlobSpec};
+use super::tar::entry::TarEntry;
 use super::tar::path;
-use super::tar::reader::{Entry, TarReader};
-use super::tar_split::rewrite::{self, Writer};
-use super::tar_split::writer::{Recorder, Repeated};
+use super::tar::reader::TarReader;
+use super::tar_split::compressor::LineCompressor;
+use super::tar_split::rewrite::rewrite;
+use super::tar_split::writer::{MetadataWriter, RepeatedNames};
 use crate::fsutil::Runs;
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
 use crate::progress::Meter;
 
-/// What to unpack, and how.
+/// A layer to unpack, and how.
 pub struct Job<'a> {
-    /// What the source must be; `None` for a local copy, whose diff id says it all.
+    /// The expected size and digest of the source; `None` for a local copy, which its diff id
+    /// verifies.
     pub blob: Option<BlobSpec>,
     /// The empty directory for the files.
     pub diff: &'a mut DiffDir,
-    /// The empty, readable file for the record.
+    /// The empty, readable file for the tar-split metadata.
     pub tar_split: File,
-    /// Bounds.
+    /// Limits on the content.
     pub limits: Limits,
-    /// Whose the files become.
+    /// Who owns the files.
     pub owners: Owners,
     /// Counts compressed bytes.
     pub meter: Option<Meter>,
-    /// Where buffers come from: layers that have theirs from one pool use each other's.
+    /// The pool of buffers. Layers with the same pool reuse each other's buffers.
     pub pool: BufferPool,
 }
 
-/// A layer that lies unpacked.
+/// An unpacked layer.
 #[derive(Debug)]
 pub struct Unpacked {
-    /// The sha256 of the uncompressed tar. The caller compares it.
+    /// The sha256 of the uncompressed tar. The caller must compare it with the expected one.
     pub diff_id: DiffId,
-    /// Docker's size: the sum of the sizes of all non-directories, bytes.
+    /// Docker's size: the sum of the sizes of all files that are not directories, bytes.
     pub size: u64,
-    /// Entries in the archive.
+    /// The number of entries in the archive.
     pub entries: u64,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// Unpacks what `source` brings as `job` says. On an error the directory holds rubbish, which
-/// is the caller's to remove.
+/// Unpacks `source` as `job` describes. After an error the directory has partial output, which
+/// the caller must remove.
 ///
 /// # Errors
-/// [`LayerError`]; where the content is broken and the blob is not the one that was asked
-/// for, the latter is said.
+/// [`LayerError`]. If the content is invalid and the blob has another digest than expected, it is
+/// [`LayerError::Digest`].
 pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
     let (to_files, files) = chunks::channel();
-    let (to_hash, hash) = digests::channel();
-    let (behind, worker) = deferred::channel();
-    let (to_record, record) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
+    let (to_hash, hash_input) = digests::channel();
+    let (deferred, worker) = deferred::channel();
+    let (to_compressor, lines) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
     let Job { blob, diff, tar_split, limits, owners, meter, pool } = job;
     let local = blob.is_none();
-    let mut kept = tar_split.try_clone().map_err(LayerError::TarSplit)?;
+    let mut metadata = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
         let decoding = spawn(scope, "inflate", move || {
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
             decode(source, local, &LayerBuffers::new(pool), &to_files, &to_hash)
         })?;
-        let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash)))?;
-        let recording = spawn(scope, "record", move || write_record(tar_split, &record))?;
+        let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input)))?;
+        let compressing = spawn(scope, "metadata", move || compress(tar_split, &lines))?;
         let writing = spawn(scope, "write", move || worker.run())?;
-        let extractor = Extractor::new(diff, owners, behind);
-        let unpacked = entries(files, extractor, &limits, blob.map(|blob| blob.size), to_record);
+        let extractor = Extractor::new(diff, owners, deferred);
+        let size = blob.map(|blob| blob.size);
+        let unpacked = unpack_entries(files, extractor, &limits, size, to_compressor);
         let (decoded, digests) = (join(decoding), join(hashing));
-        let (recorded, written) = (join(recording), join(writing));
+        let (compressed, written) = (join(compressing), join(writing));
         let digests = digests?;
-        // A blob that came whole and is another explains all failures, then the source's own.
-        let whole = matches!(decoded, Ok(()) | Err(LayerError::Decompress { .. }));
-        if let Some(blob) = blob.filter(|_| whole) {
+        // A complete blob with another digest is the cause of every other error. Next come errors
+        // of the source.
+        let complete = matches!(decoded, Ok(()) | Err(LayerError::Decompress { .. }));
+        if let Some(blob) = blob.filter(|_| complete) {
             blob.check(digests.blob)?;
         }
         decoded?;
-        recorded?;
+        compressed?;
         written?;
-        let (Extracted { size, mut spool, warnings }, repeated, entries) = unpacked?;
-        if !repeated.is_empty() || !spool.is_empty() {
+        let (Extracted { size, mut overwritten, warnings }, repeated, entries) = unpacked?;
+        if !repeated.is_empty() || !overwritten.is_empty() {
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
-            rewrite::mend(&mut kept, scratch, &repeated, &mut spool)?;
+            rewrite(&mut metadata, scratch, &repeated, &mut overwritten)?;
         }
         Ok(Unpacked { diff_id: DiffId(digests.tar), size, entries, warnings })
     })
 }
 
-/// Starts a thread of the layer; `top -H` and profilers tell them apart by their names.
+/// Starts a thread of the layer. `top -H` and profilers show its name.
 fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
@@ -119,14 +124,13 @@ fn spawn<'scope, T: Send + 'scope>(
 
 type Running<'scope, T> = ScopedJoinHandle<'scope, Result<T, LayerError>>;
 
-/// What came of a thread.
+/// Waits for a thread and returns its result.
 fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
     running.join().unwrap_or(Err(LayerError::Cancelled))
 }
 
-/// Reads the whole source in chunks for both consumers. When they stop early, or the
-/// stream is broken, the rest is read for its digest alone: a blob that is not the one
-/// asked for must be called that.
+/// Decodes the whole source into chunks for both consumers. If they stop early or the stream is
+/// invalid, reads the rest for its digest: a blob with another digest must be reported as such.
 fn decode<S: Runs>(
     source: BlobReader<S>,
     local: bool,
@@ -137,9 +141,9 @@ fn decode<S: Runs>(
     let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
     loop {
         let mut buffer = buffers.acquire();
-        let made = match decoder.fill(buffer.memory()) {
-            Ok(made) if made.is_empty() => return drain(decoder.source()),
-            Ok(made) => made,
+        let filled = match decoder.fill(buffer.memory()) {
+            Ok(filled) if filled.is_empty() => return drain(decoder.source()),
+            Ok(filled) => filled,
             Err(e) => {
                 let error = classify(e, decoder.compression());
                 if matches!(error, LayerError::Decompress { .. }) {
@@ -149,7 +153,7 @@ fn decode<S: Runs>(
                 return Err(error);
             }
         };
-        let chunk = buffer.into_chunk(made);
+        let chunk = buffer.into_chunk(filled);
         let _ = hash.send(HashInput::Uncompressed(chunk.clone()));
         if files.send(Ok(chunk)).is_err() {
             return drain(decoder.source());
@@ -168,68 +172,69 @@ fn classify(error: io::Error, kind: Compression) -> LayerError {
     })
 }
 
-fn write_record(file: File, lines: &Receiver<Vec<u8>>) -> Result<(), LayerError> {
-    let mut writer = Writer::new(file).map_err(LayerError::TarSplit)?;
-    for lines in lines {
-        writer.lines(&lines).map_err(LayerError::TarSplit)?;
+fn compress(file: File, batches: &Receiver<Vec<u8>>) -> Result<(), LayerError> {
+    let mut compressor = LineCompressor::new(file).map_err(LayerError::TarSplit)?;
+    for lines in batches {
+        compressor.write(&lines).map_err(LayerError::TarSplit)?;
     }
-    writer.finish().map(drop).map_err(LayerError::TarSplit)
+    compressor.finish().map(drop).map_err(LayerError::TarSplit)
 }
 
-/// All entries of the archive to `files` and the record; how many there were.
-fn entries(
+/// Unpacks all entries of the archive to `files` and the metadata. Returns their number, too.
+fn unpack_entries(
     chunks: ChunkStream,
     mut files: Extractor<'_>,
     limits: &Limits,
     blob: Option<u64>,
-    record: SyncSender<Vec<u8>>,
-) -> Result<(Extracted, Repeated, u64), LayerError> {
+    to_compressor: SyncSender<Vec<u8>>,
+) -> Result<(Extracted, RepeatedNames, u64), LayerError> {
     let mut tar = TarReader::new(chunks, limits.pax);
-    let mut record = Recorder::new(Box::new(move |lines| {
-        // If the writer is gone, its own error is the one to tell.
-        record.send(lines).map_err(|_| LayerError::Cancelled)
+    let mut metadata = MetadataWriter::new(Box::new(move |lines| {
+        // If the compressor failed, its own error has the reason.
+        to_compressor.send(lines).map_err(|_| LayerError::Cancelled)
     }));
     let mut count = 0;
-    while let Some(entry) = tar.next(&mut record)? {
+    while let Some(entry) = tar.next(&mut metadata)? {
         count += 1;
-        limits.check(tar.offset() + entry.data, blob, count)?;
-        one_entry(&mut tar, &mut files, &mut record, &entry, limits)?;
+        limits.check(tar.offset() + entry.data_size, blob, count)?;
+        unpack_entry(&mut tar, &mut files, &mut metadata, &entry, limits)?;
     }
-    tar.rest(&mut record)?;
-    Ok((files.close()?, record.finish()?, count))
+    metadata.end_segment()?;
+    tar.trailer(&mut metadata)?;
+    Ok((files.close()?, metadata.finish()?, count))
 }
 
-fn one_entry(
+fn unpack_entry(
     tar: &mut TarReader,
     files: &mut Extractor<'_>,
-    record: &mut Recorder,
-    entry: &Entry,
+    metadata: &mut MetadataWriter,
+    entry: &TarEntry,
     limits: &Limits,
 ) -> Result<(), LayerError> {
-    let name = path::clean(&entry.name, limits.depth)?;
-    let placed = files.place(entry, &name, record.position())?;
-    record.begin(&name.path, placed.held, entry.data)?;
-    let whole = match placed.file {
-        Some(_) if deferred::takes(entry) => tar.whole()?,
+    let path = path::clean(&entry.name, limits.depth)?;
+    let placed = files.place(entry, &path, metadata.position())?;
+    metadata.begin(&path.path, placed.stored_raw, entry.data_size)?;
+    let data = match placed.file {
+        Some(_) if deferred::can_defer(entry) => tar.data_slice()?,
         _ => None,
     };
-    match (placed.file, whole) {
+    match (placed.file, data) {
         (Some(open), Some(data)) => {
-            record.data(&data)?;
+            metadata.data(&data)?;
             tar.consume(data.len());
-            files.finish_behind(open, entry, data, name.path)?;
+            files.finish_deferred(open, entry, data, path.path)?;
         }
-        (file, _) => pass_through(tar, files, record, entry, file, &name.path)?,
+        (file, _) => copy_data(tar, files, metadata, entry, file, &path.path)?,
     }
-    record.end(&entry.name, entry.stated)
+    metadata.end(&entry.name, entry.header_size)
 }
 
-/// The entry's data to the record and to `file`, if it has one, as it comes.
-fn pass_through(
+/// Copies the entry's data to the metadata and to `file`, if it has one.
+fn copy_data(
     tar: &mut TarReader,
     files: &mut Extractor<'_>,
-    record: &mut Recorder,
-    entry: &Entry,
+    metadata: &mut MetadataWriter,
+    entry: &TarEntry,
     mut file: Option<OpenFile>,
     path: &[u8],
 ) -> Result<(), LayerError> {
@@ -240,7 +245,7 @@ fn pass_through(
         if n == 0 {
             break;
         }
-        record.data(bytes)?;
+        metadata.data(bytes)?;
         if let Some(open) = &mut file {
             open.write(entry, bytes, written).map_err(|e| LayerError::write("write", path, e))?;
         }

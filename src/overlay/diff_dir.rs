@@ -13,7 +13,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{
+    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 /// How many directory descriptors are kept open for one layer.
@@ -281,6 +283,23 @@ pub fn stat(dir: &DirHandle, name: &[u8]) -> io::Result<Option<Stat>> {
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Returns the names in `dir`, in no particular order.
+///
+/// # Errors
+/// The error of openat(2) or getdents(2).
+pub fn list(dir: &DirHandle) -> io::Result<Vec<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = fs::openat(dir, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&fd)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Whether this is overlayfs's whiteout: a character device 0:0.

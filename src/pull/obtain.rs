@@ -19,7 +19,7 @@ use super::states::States;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil::{self, Runs};
-use crate::layer::{self, BlobSpec, BufferPool, Job, LayerError, Owners, Reassembler, Unpacked};
+use crate::layer::{self, BlobSpec, BufferPool, Job, LayerError, Owners, TarAssembler, Unpacked};
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::{CacheId, DiffDir, XattrSpace};
 use crate::progress::{Event, Image, LayerState, Meter, Phase, Sender};
@@ -270,7 +270,7 @@ impl Layers {
         run(named, move || {
             let from = shared.open(&record)?;
             let tar_split = shared.store.layers().tar_split(&record.chain)?;
-            shared.unpack(fsutil::runs(Reassembler::new(tar_split, &from)), None, None)
+            shared.unpack(fsutil::runs(TarAssembler::new(tar_split, &from)), None, None)
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! One entry of each kind, made at its place.
+//! Creation of entries, one function per type.
 
 use std::fs::File;
 use std::io;
@@ -8,202 +8,200 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::metadata;
-use super::{DirMeta, Extractor, OpenFile, file_type};
+use super::tree::{DirMetadata, OpenFile, Tree, file_type};
 use crate::layer::LayerError;
+use crate::layer::tar::entry::{EntryType, TarEntry};
 use crate::layer::tar::path;
-use crate::layer::tar::reader::{Entry, Kind};
 use crate::overlay::{self, DirHandle};
 
-/// An entry, and the place where it is made.
-pub struct Spot<'a> {
+/// An entry and where it is created.
+pub struct Destination<'a> {
     /// The entry.
-    pub entry: &'a Entry,
-    /// The directory it stands in.
+    pub entry: &'a TarEntry,
+    /// Its directory.
     pub dir: &'a Arc<DirHandle>,
-    /// Its name there.
-    pub last: &'a [u8],
+    /// Its name in that directory.
+    pub name: &'a [u8],
     /// Its clean path below the layer's root.
     pub path: &'a [u8],
-    /// Where its line will stand in the record.
+    /// The position of its line in the metadata.
     pub position: u64,
 }
 
-impl Extractor<'_> {
-    /// Makes what the entry says; a regular file waits for its data.
+impl Tree<'_> {
+    /// Creates the entry. Returns a regular file, whose data is still missing.
     ///
     /// # Errors
     /// [`LayerError::Refused`] and [`LayerError::Write`].
-    pub(super) fn make(&mut self, spot: &Spot<'_>) -> Result<Option<OpenFile>, LayerError> {
-        metadata::check(spot.entry)?;
-        match spot.entry.kind {
-            Kind::File => return self.create(spot).map(Some),
-            Kind::Dir => self.make_dir(spot)?,
-            Kind::Symlink => self.symlink(spot)?,
-            Kind::Hardlink => self.hardlink(spot)?,
-            Kind::Char | Kind::Block | Kind::Fifo => self.node(spot)?,
-            Kind::Global => {}
+    pub fn create(&mut self, at: &Destination<'_>) -> Result<Option<OpenFile>, LayerError> {
+        metadata::check(at.entry)?;
+        match at.entry.kind {
+            EntryType::File => return self.create_file(at).map(Some),
+            EntryType::Dir => self.create_dir(at)?,
+            EntryType::Symlink => self.create_symlink(at)?,
+            EntryType::Hardlink => self.create_hardlink(at)?,
+            EntryType::Char | EntryType::Block | EntryType::Fifo => self.create_node(at)?,
+            EntryType::Global => {}
         }
         Ok(None)
     }
 
-    fn create(&mut self, spot: &Spot<'_>) -> Result<OpenFile, LayerError> {
+    fn create_file(&mut self, at: &Destination<'_>) -> Result<OpenFile, LayerError> {
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | new;
-        let mode = Mode::from_raw_mode(spot.entry.mode & 0o777);
-        let open = || fs::openat(&**spot.dir, spot.last, flags, mode);
-        let fd = self.replacing("create", spot, &open)?;
-        Ok(OpenFile { file: File::from(fd), parent_gid: spot.dir.gid })
+        let mode = Mode::from_raw_mode(at.entry.mode & 0o777);
+        let open = || fs::openat(&**at.dir, at.name, flags, mode);
+        let fd = self.replacing("create", at, &open)?;
+        Ok(OpenFile { file: File::from(fd), parent_gid: at.dir.gid })
     }
 
-    fn make_dir(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        let (entry, dir, umask) = (spot.entry, spot.dir, self.diff.umask());
-        let mode = if self.owners.late_modes() { entry.mode | 0o700 } else { entry.mode };
-        let make = || overlay::make_dir(&**dir, spot.last, mode, umask);
-        let cannot = |e| LayerError::write("create directory", spot.path, e);
+    fn create_dir(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
+        let (entry, dir, umask) = (at.entry, at.dir, self.diff.umask());
+        let mode = if self.owners.defers_dir_modes() { entry.mode | 0o700 } else { entry.mode };
+        let make = || overlay::make_dir(&**dir, at.name, mode, umask);
+        let cannot = |e| LayerError::write("create directory", at.path, e);
         let found = match make() {
             Ok(()) => None,
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(cannot(e)),
-            Err(_) => self.io("look at", spot.path, |_| overlay::stat(dir, spot.last))?,
+            Err(_) => self.io("look at", at.path, |_| overlay::stat(dir, at.name))?,
         };
         let merge = found.as_ref().is_some_and(|stat| file_type(stat) == FileType::Directory);
         if found.is_some() && !merge {
-            self.remove(spot)?;
+            self.remove(at)?;
             make().map_err(cannot)?;
         }
-        self.own(spot, merge)?;
-        self.xattrs(spot)?;
-        // chown(2) takes setuid and setgid off; mkdir(2) hands setgid down.
+        self.set_owner(at, merge)?;
+        self.set_xattrs(at)?;
+        // chown(2) clears setuid and setgid; mkdir(2) inherits setgid.
         if merge || dir.setgid || entry.mode & 0o6000 != 0 {
-            chmod(spot, mode)?;
+            chmod(at, mode)?;
         }
         if merge {
-            // The cached descriptor knows the old group.
+            // The cached handle has the old group.
             self.diff.forget();
         }
-        let (path, times) = (self.real_path(spot)?, metadata::times(entry));
-        self.dirs.push(DirMeta { path, mode: entry.mode, times });
+        let (path, times) = (self.real_path(at.dir, at.name, at.path)?, metadata::times(entry));
+        self.dirs.push(DirMetadata { path, mode: entry.mode, times });
         Ok(())
     }
 
-    fn symlink(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        let target = spot.entry.link.as_slice();
-        let link = || fs::symlinkat(target, &**spot.dir, spot.last);
-        self.replacing("create symlink", spot, &link)?;
+    fn create_symlink(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
+        let target = at.entry.link.as_slice();
+        let link = || fs::symlinkat(target, &**at.dir, at.name);
+        self.replacing("create symlink", at, &link)?;
         self.size += target.len() as u64;
-        self.own(spot, false)?;
-        self.xattrs(spot)?;
-        set_times(spot)
+        self.set_owner(at, false)?;
+        self.set_xattrs(at)?;
+        set_times(at)
     }
 
-    fn hardlink(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        let entry = spot.entry;
+    fn create_hardlink(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
+        let entry = at.entry;
         let refused = |why: &str| LayerError::refused(&entry.name, why);
         let target = path::clean(&entry.link, usize::MAX)
             .map_err(|_| refused("a hardlink to a file outside the layer"))?;
-        if target.path == spot.path {
+        if target.path == at.path {
             return Err(refused("a hardlink to itself"));
         }
         let shown = crate::layer::error::show(&entry.link);
         let missing = || refused(&format!("a hardlink to '{shown}', which is not in this layer"));
-        // What is set below must come after what is set on the target itself.
-        self.behind.settle()?;
+        // The metadata below must be set after the target's own.
+        self.deferred.flush()?;
         let (parent, last) = overlay::split(&target.path);
         let dir = self.diff.existing_dir(parent).map_err(|_| missing())?;
         let stat = overlay::stat(&dir, last).ok().flatten().ok_or_else(missing)?;
         if overlay::is_whiteout(&stat) || file_type(&stat) == FileType::Directory {
             return Err(missing());
         }
-        let link = || fs::linkat(&dir, last, &**spot.dir, spot.last, AtFlags::empty());
-        self.replacing("link", spot, &link)?;
+        let link = || fs::linkat(&dir, last, &**at.dir, at.name, AtFlags::empty());
+        self.replacing("link", at, &link)?;
         // dockerd gives the file the link's metadata. Setting an owner drops capabilities,
         // so only what differs is set.
         let same_owner = metadata::same_owner(&stat, entry) || self.owners.ignored();
         if !same_owner {
-            self.own(spot, true)?;
+            self.set_owner(at, true)?;
         }
         let same_mode = same_owner && stat.st_mode & 0o7777 == entry.mode;
         if !same_mode && file_type(&stat) != FileType::Symlink {
-            chmod(spot, entry.mode)?;
+            chmod(at, entry.mode)?;
         }
-        self.xattrs(spot)?;
-        set_times(spot)
+        self.set_xattrs(at)?;
+        set_times(at)
     }
 
-    fn node(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        let (kind, device) = metadata::device(spot.entry)?;
+    fn create_node(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
+        let (kind, device) = metadata::device(at.entry)?;
         if self.owners.ignored() && kind != FileType::Fifo {
-            self.omissions.device(spot.path);
+            self.omissions.device(at.path);
             return Ok(());
         }
-        let mode = Mode::from_raw_mode(spot.entry.mode);
-        let make = || fs::mknodat(&**spot.dir, spot.last, kind, mode, device);
-        self.replacing("make device", spot, &make)?;
-        self.own(spot, false)?;
-        self.xattrs(spot)?;
-        chmod(spot, spot.entry.mode)?;
-        set_times(spot)
+        let mode = Mode::from_raw_mode(at.entry.mode);
+        let make = || fs::mknodat(&**at.dir, at.name, kind, mode, device);
+        self.replacing("create device", at, &make)?;
+        self.set_owner(at, false)?;
+        self.set_xattrs(at)?;
+        chmod(at, at.entry.mode)?;
+        set_times(at)
     }
 
-    /// Calls `make`; if something stands in its way, removes that and calls it again.
+    /// Calls `make`. If something else has the name, removes that and calls `make` again.
     fn replacing<T>(
         &mut self,
         op: &'static str,
-        spot: &Spot<'_>,
+        at: &Destination<'_>,
         make: &dyn Fn() -> Result<T, Errno>,
     ) -> Result<T, LayerError> {
         match make() {
             Err(Errno::EXIST) => {}
-            other => return other.map_err(|e| LayerError::write(op, spot.path, e)),
+            other => return other.map_err(|e| LayerError::write(op, at.path, e)),
         }
-        self.remove(spot)?;
-        make().map_err(|e| LayerError::write(op, spot.path, e))
+        self.remove(at)?;
+        make().map_err(|e| LayerError::write(op, at.path, e))
     }
 
-    /// Removes what stands at the spot, keeping the data that the record refers to.
-    fn remove(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        let Spot { dir, last, path, position, .. } = *spot;
-        // That data may still be on its way.
-        self.behind.settle()?;
-        let Some(stat) = self.io("look at", path, |_| overlay::stat(dir, last))? else {
+    /// Removes what has the name now, and saves the data that the metadata refers to.
+    fn remove(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
+        let Destination { dir, name, path, position, .. } = *at;
+        // The write of that data may be deferred.
+        self.deferred.flush()?;
+        let Some(stat) = self.io("look at", path, |_| overlay::stat(dir, name))? else {
             return Ok(());
         };
-        let real = self.real_path(spot)?;
-        let freed = self.spool.remove(self.diff, dir, last, &real, position, &stat)?;
+        let real = self.real_path(at.dir, at.name, at.path)?;
+        let freed = self.overwritten.remove(self.diff, dir, name, &real, position, &stat)?;
         self.size -= freed;
         if matches!(file_type(&stat), FileType::Directory | FileType::Symlink) {
-            // A cached path may lead through it.
+            // A cached path may pass through it.
             self.diff.forget();
         }
         Ok(())
     }
 
-    fn real_path(&mut self, spot: &Spot<'_>) -> Result<Vec<u8>, LayerError> {
-        self.real_path_in(spot.dir, spot.last, spot.path)
+    fn set_owner(&mut self, at: &Destination<'_>, existing: bool) -> Result<(), LayerError> {
+        let Destination { entry, dir, name, path, .. } = *at;
+        self.io("set the owner of", path, |tree| {
+            tree.owners.set(dir, name, entry, existing, dir.gid)
+        })
     }
 
-    fn own(&mut self, spot: &Spot<'_>, old: bool) -> Result<(), LayerError> {
-        let Spot { entry, dir, last, path, .. } = *spot;
-        self.io("set the owner of", path, |s| s.owners.own(dir, last, entry, old, dir.gid))
-    }
-
-    fn xattrs(&mut self, spot: &Spot<'_>) -> Result<(), LayerError> {
-        if spot.entry.xattrs.is_empty() {
+    fn set_xattrs(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
+        if at.entry.xattrs.is_empty() {
             return Ok(());
         }
-        let path = overlay::proc_path(spot.dir, spot.last);
-        metadata::set_xattrs(spot.entry, &mut self.omissions, |name, value| {
+        let path = overlay::proc_path(at.dir, at.name);
+        metadata::set_xattrs(at.entry, &mut self.omissions, |name, value| {
             fs::lsetxattr(path.as_slice(), name, value, fs::XattrFlags::empty())
         })
     }
 }
 
-fn chmod(spot: &Spot<'_>, mode: u32) -> Result<(), LayerError> {
-    fs::chmodat(&**spot.dir, spot.last, Mode::from_raw_mode(mode), AtFlags::empty())
-        .map_err(|e| LayerError::write("set the mode of", spot.path, e))
+fn chmod(at: &Destination<'_>, mode: u32) -> Result<(), LayerError> {
+    fs::chmodat(&**at.dir, at.name, Mode::from_raw_mode(mode), AtFlags::empty())
+        .map_err(|e| LayerError::write("set the mode of", at.path, e))
 }
 
-fn set_times(spot: &Spot<'_>) -> Result<(), LayerError> {
-    let times = metadata::times(spot.entry);
-    fs::utimensat(&**spot.dir, spot.last, &times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| LayerError::write("set the times of", spot.path, e))
+fn set_times(at: &Destination<'_>) -> Result<(), LayerError> {
+    let times = metadata::times(at.entry);
+    fs::utimensat(&**at.dir, at.name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| LayerError::write("set the times of", at.path, e))
 }

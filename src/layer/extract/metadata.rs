@@ -1,4 +1,4 @@
-//! Owners, times, devices and extended attributes of entries.
+//! The owner, times, device number and extended attributes of an entry.
 
 use std::fs::File;
 use std::io;
@@ -9,77 +9,85 @@ use rustix::io::Errno;
 
 use super::omissions::Omissions;
 use crate::layer::LayerError;
+use crate::layer::tar::entry::{EntryType, TarEntry};
 use crate::layer::tar::header::Time;
-use crate::layer::tar::reader::{Entry, Kind};
 use crate::overlay::DirHandle;
 
-/// The last second that Go's clock knows (moby pkg/system `chtimes.go`): later times become
-/// the epoch there, and so here.
+/// The last second of Go's clock. Later times become the epoch, as in dockerd (moby pkg/system
+/// `chtimes.go`).
 const LAST_SECOND: i64 = i64::MAX / 1_000_000_000;
 
-/// Whose the files become.
+/// Who owns the files of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// The archive's owners; this process may set them.
+    /// The owners in the archive; this process may set them.
     Keep,
-    /// All files are this process's: it may not give them away.
+    /// This process, because it may not set another owner.
     Single,
 }
 
 impl Owners {
-    /// What this process may do.
+    /// Returns what this process may do: only root may set owners.
     pub fn of_this_process() -> Self {
         if rustix::process::geteuid().is_root() { Self::Keep } else { Self::Single }
     }
 
-    /// Whether owners are left alone.
+    /// Whether the owners in the archive are ignored.
     pub fn ignored(self) -> bool {
         self == Self::Single
     }
 
-    /// Whether directories stay writable until the end: without root, their modes bind us.
-    pub fn late_modes(self) -> bool {
+    /// Whether directories stay writable until all entries exist: without root, a mode may forbid
+    /// writing.
+    pub fn defers_dir_modes(self) -> bool {
         self == Self::Single
     }
 
-    /// The owner that a new file must be given; none if it has the right one by birth.
-    pub fn of_new(self, entry: &Entry, parent_gid: u32) -> Option<(Uid, Gid)> {
-        let right = self.ignored() || born_right(entry, parent_gid);
+    /// Returns the owner to set on a new file, or `None` if it was created with the right one.
+    pub fn of_new(self, entry: &TarEntry, parent_gid: u32) -> Option<(Uid, Gid)> {
+        let right = self.ignored() || created_with_owner(entry, parent_gid);
         (!right).then(|| ids(entry))
     }
 
-    /// Sets the owner of what stands at a name, not followed; `old` if it may have had another
-    /// one.
-    pub fn own(
+    /// Sets the owner of `name` in `dir` without following a symlink. `existing` if it may have had
+    /// another owner before.
+    ///
+    /// # Errors
+    /// The error of fchownat(2).
+    pub fn set(
         self,
         dir: &DirHandle,
-        last: &[u8],
-        entry: &Entry,
-        old: bool,
+        name: &[u8],
+        entry: &TarEntry,
+        existing: bool,
         parent_gid: u32,
     ) -> io::Result<()> {
-        let owner =
-            if old && !self.ignored() { Some(ids(entry)) } else { self.of_new(entry, parent_gid) };
+        let owner = if existing && !self.ignored() {
+            Some(ids(entry))
+        } else {
+            self.of_new(entry, parent_gid)
+        };
         let Some((uid, gid)) = owner else { return Ok(()) };
-        Ok(fs::chownat(dir, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
-/// What is set on a new file after its data.
-pub struct FileMeta {
-    /// The owner, if it has another one.
+/// The metadata that is set on a new file after its data.
+pub struct FileMetadata {
+    /// The owner, if the file was created with another one.
     pub owner: Option<(Uid, Gid)>,
-    /// The mode, if it was not created with it.
+    /// The mode, if the file was created with another one.
     pub mode: Option<Mode>,
     /// The times.
     pub times: Timestamps,
 }
 
-impl FileMeta {
-    /// Sets all in dockerd's order; `xattrs` sets what comes between owner and mode.
+impl FileMetadata {
+    /// Sets the metadata in dockerd's order. `xattrs` sets the extended attributes, which come
+    /// between owner and mode.
     ///
     /// # Errors
-    /// [`LayerError::Write`], and those of `xattrs`.
+    /// [`LayerError::Write`], or the error of `xattrs`.
     pub fn set(
         &self,
         file: &File,
@@ -98,32 +106,32 @@ impl FileMeta {
     }
 }
 
-/// A file made by root in a directory of group 0 is 0:0, whether or not the directory or
-/// the file system hands its group down.
-fn born_right(entry: &Entry, parent_gid: u32) -> bool {
-    static ROOTS: LazyLock<bool> = LazyLock::new(|| rustix::process::getegid().is_root());
-    entry.uid == 0 && entry.gid == 0 && parent_gid == 0 && *ROOTS
+/// Whether a new file has the owner of `entry` already. A file that root creates in a directory of
+/// group 0 is 0:0, whether or not it inherits the directory's group.
+fn created_with_owner(entry: &TarEntry, parent_gid: u32) -> bool {
+    static IS_ROOT_GROUP: LazyLock<bool> = LazyLock::new(|| rustix::process::getegid().is_root());
+    entry.uid == 0 && entry.gid == 0 && parent_gid == 0 && *IS_ROOT_GROUP
 }
 
-/// Whether `stat` has the owner that `entry` wants.
-pub fn same_owner(stat: &Stat, entry: &Entry) -> bool {
+/// Whether `stat` has the owner of `entry`.
+pub fn same_owner(stat: &Stat, entry: &TarEntry) -> bool {
     i64::from(stat.st_uid) == entry.uid && i64::from(stat.st_gid) == entry.gid
 }
 
-/// The owner that `entry` wants.
-pub fn ids(entry: &Entry) -> (Uid, Gid) {
-    // `check` has seen that they fit.
+/// Returns the owner of `entry`.
+pub fn ids(entry: &TarEntry) -> (Uid, Gid) {
+    // `check` refuses other values.
     let id = |value: i64| u32::try_from(value).unwrap_or(0);
     (Uid::from_raw(id(entry.uid)), Gid::from_raw(id(entry.gid)))
 }
 
-/// Refuses what no file can have.
+/// Refuses owners that no file can have and attributes that belong to overlayfs.
 ///
 /// # Errors
 /// [`LayerError::Refused`].
-pub fn check(entry: &Entry) -> Result<(), LayerError> {
+pub fn check(entry: &TarEntry) -> Result<(), LayerError> {
     for (what, id) in [("owner", entry.uid), ("group", entry.gid)] {
-        // The last value means "leave it" to chown(2).
+        // The last value means "do not change" to chown(2).
         if !(0..i64::from(u32::MAX)).contains(&id) {
             return Err(LayerError::refused(
                 &entry.name,
@@ -137,21 +145,21 @@ pub fn check(entry: &Entry) -> Result<(), LayerError> {
         let name = crate::layer::error::show(name);
         return Err(LayerError::refused(
             &entry.name,
-            format!("it carries the attribute {name}, which is overlayfs's own"),
+            format!("its attribute {name} is reserved for overlayfs"),
         ));
     }
     Ok(())
 }
 
-/// The file type and device number of a node.
+/// Returns the file type and device number of a device or named pipe.
 ///
 /// # Errors
-/// [`LayerError::Refused`] for numbers that Linux does not have, and for 0:0, which
-/// overlayfs would take for a whiteout.
-pub fn device(entry: &Entry) -> Result<(FileType, fs::Dev), LayerError> {
+/// [`LayerError::Refused`] for numbers that Linux does not have, and for a character device 0:0,
+/// which is a whiteout to overlayfs.
+pub fn device(entry: &TarEntry) -> Result<(FileType, fs::Dev), LayerError> {
     let kind = match entry.kind {
-        Kind::Char => FileType::CharacterDevice,
-        Kind::Block => FileType::BlockDevice,
+        EntryType::Char => FileType::CharacterDevice,
+        EntryType::Block => FileType::BlockDevice,
         _ => return Ok((FileType::Fifo, 0)),
     };
     let (major, minor) = entry.device;
@@ -164,23 +172,23 @@ pub fn device(entry: &Entry) -> Result<(FileType, fs::Dev), LayerError> {
     if kind == FileType::CharacterDevice && (major, minor) == (0, 0) {
         return Err(LayerError::refused(
             &entry.name,
-            "a character device 0:0, which overlayfs takes for a whiteout",
+            "a character device 0:0, which is a whiteout to overlayfs",
         ));
     }
     let number = |n: i64| u32::try_from(n).unwrap_or(0);
     Ok((kind, fs::makedev(number(major), number(minor))))
 }
 
-/// Access and modification time as dockerd sets them: the later of the two, and the
-/// archive's; what lies before 1970 is 1970.
-pub fn times(entry: &Entry) -> Timestamps {
-    let modified = bound(entry.mtime);
-    let accessed = entry.atime.map_or(modified, bound);
+/// Returns the times as dockerd sets them: the access time is not before the modification time,
+/// and a time before 1970 is 1970.
+pub fn times(entry: &TarEntry) -> Timestamps {
+    let modified = in_range(entry.mtime);
+    let accessed = entry.atime.map_or(modified, in_range);
     let accessed = if key(accessed) < key(modified) { modified } else { accessed };
-    Timestamps { last_access: spec(accessed), last_modification: spec(modified) }
+    Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) }
 }
 
-fn bound(time: Time) -> Time {
+fn in_range(time: Time) -> Time {
     if (0..LAST_SECOND).contains(&time.seconds) { time } else { Time::default() }
 }
 
@@ -188,18 +196,19 @@ fn key(time: Time) -> (i64, u32) {
     (time.seconds, time.nanos)
 }
 
-fn spec(time: Time) -> Timespec {
+fn timespec(time: Time) -> Timespec {
     Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() }
 }
 
-/// Sets the entry's attributes through `set`. One that this process may not set, or that the
-/// file system or the type of file cannot have, is left out with a warning, as dockerd does.
+/// Sets the entry's extended attributes with `set`. An attribute that this process may not set,
+/// or that the file system or the file type does not support, is left out with a warning, as in
+/// dockerd.
 ///
 /// # Errors
-/// [`LayerError::Refused`] for a name or value that no file system takes;
+/// [`LayerError::Refused`] for a name or value that no file system supports;
 /// [`LayerError::Write`] for every other failure.
 pub fn set_xattrs(
-    entry: &Entry,
+    entry: &TarEntry,
     omissions: &mut Omissions,
     mut set: impl FnMut(&[u8], &[u8]) -> Result<(), Errno>,
 ) -> Result<(), LayerError> {

@@ -1,291 +1,229 @@
-//! Entries to files, below one directory that cannot be left.
+//! From entries to files, below one directory that no path can leave.
 //!
-//! The order of a file's metadata is dockerd's (moby pkg/archive `createTarFile`): data,
-//! owner, extended attributes, mode, times; times of directories come last of all.
+//! The metadata of a file is set in dockerd's order (moby pkg/archive `createTarFile`): data,
+//! owner, extended attributes, mode, times. The times of directories are set last of all.
 
 mod create;
 pub mod deferred;
 pub mod metadata;
 mod omissions;
+mod tree;
 mod whiteouts;
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use self::create::Spot;
-use self::deferred::{Behind, Task};
-use self::metadata::{FileMeta, Owners};
-use self::omissions::Omissions;
+use self::create::Destination;
+use self::deferred::{DeferredWrite, DeferredWriter};
+use self::metadata::Owners;
+pub use self::tree::OpenFile;
+use self::tree::{DirMetadata, Tree, file_type};
 use self::whiteouts::Whiteouts;
 use crate::layer::LayerError;
 use crate::layer::stream::chunks::ChunkSlice;
-use crate::layer::tar::path::{self, CleanName, Mark};
-use crate::layer::tar::reader::{Entry, Kind};
-use crate::layer::tar_split::overwritten::Spool;
+use crate::layer::tar::entry::{EntryType, TarEntry};
+use crate::layer::tar::path::{self, CleanPath, NameClass};
+use crate::layer::tar_split::overwritten::OverwrittenData;
 use crate::overlay::{self, DiffDir, DirHandle};
 
-/// Makes the files of one layer.
+/// Creates the files of one layer.
 pub struct Extractor<'a> {
-    pub(super) diff: &'a mut DiffDir,
-    pub(super) behind: Behind,
-    pub(super) owners: Owners,
-    /// The sum of the sizes of all non-directories, as layerdb's `size` counts it.
-    pub(super) size: u64,
-    pub(super) dirs: Vec<DirMeta>,
-    pub(super) spool: Spool,
-    pub(super) whiteouts: Whiteouts,
-    pub(super) omissions: Omissions,
+    tree: Tree<'a>,
+    whiteouts: Whiteouts,
 }
 
-/// What is set on a directory after all entries are there.
-pub struct DirMeta {
-    /// Its path, symlinks resolved: a symlink on the way to it may be replaced later.
-    pub(super) path: Vec<u8>,
-    pub(super) mode: u32,
-    pub(super) times: fs::Timestamps,
-}
-
-/// What [`Extractor::place`] made of an entry.
+/// What [`Extractor::place`] created for an entry.
 pub struct Placed {
-    /// Takes the entry's data.
+    /// The file for the entry's data.
     pub file: Option<OpenFile>,
-    /// Whether the data must be recorded raw: a file's line could not give it back.
-    pub held: bool,
-}
-
-/// A new file that waits for its data.
-pub struct OpenFile {
-    /// Where the data goes.
-    pub file: File,
-    pub(super) parent_gid: u32,
+    /// Whether the data must be stored raw in the metadata, because no line can describe it.
+    pub stored_raw: bool,
 }
 
 impl OpenFile {
-    /// Writes `bytes`, which stand at `offset` of the entry's data.
+    /// Writes `bytes`, which start at `offset` of the entry's data.
     ///
     /// # Errors
-    /// What writing says.
-    pub fn write(&mut self, entry: &Entry, bytes: &[u8], offset: u64) -> io::Result<()> {
+    /// The error of write(2).
+    pub fn write(&mut self, entry: &TarEntry, bytes: &[u8], offset: u64) -> io::Result<()> {
         match &entry.sparse {
             None => self.file.write_all(bytes),
-            Some(map) => map.each_run(offset, bytes, |at, run| self.file.write_all_at(run, at)),
+            Some(map) => {
+                map.each_extent(offset, bytes, |at, bytes| self.file.write_all_at(bytes, at))
+            }
         }
     }
 }
 
-/// What is left when all entries are placed.
+/// The result of an extraction.
 pub struct Extracted {
     /// Docker's size of the layer, bytes.
     pub size: u64,
-    /// Data that later entries took from the tree.
-    pub spool: Spool,
-    /// What the user should know.
+    /// The data of files that later entries replaced.
+    pub overwritten: OverwrittenData,
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl<'a> Extractor<'a> {
-    /// An extractor into the empty directory `diff`; small files are written `behind`.
-    pub fn new(diff: &'a mut DiffDir, owners: Owners, behind: Behind) -> Self {
-        Self {
-            diff,
-            behind,
-            owners,
-            size: 0,
-            dirs: Vec::new(),
-            spool: Spool::default(),
-            whiteouts: Whiteouts::default(),
-            omissions: Omissions::default(),
-        }
+    /// Creates an extractor into the empty directory `diff`. Small files are written by
+    /// `deferred`.
+    pub fn new(diff: &'a mut DiffDir, owners: Owners, deferred: DeferredWriter) -> Self {
+        Self { tree: Tree::new(diff, owners, deferred), whiteouts: Whiteouts::default() }
     }
 
-    /// Makes what `entry` names. `position` is where its line will stand in the record.
+    /// Creates what `entry` describes. `position` is the position of its line in the metadata.
     ///
     /// # Errors
     /// [`LayerError::Refused`] and [`LayerError::Write`].
     pub fn place(
         &mut self,
-        entry: &Entry,
-        name: &CleanName,
+        entry: &TarEntry,
+        path: &CleanPath,
         position: u64,
     ) -> Result<Placed, LayerError> {
-        let has_data = entry.data > 0;
-        // Neither a header that states more data than follows, nor a sparse map, nor a
-        // name with `..` can be given back from the tree by its name and size.
-        let held = name.dotted || entry.sparse.is_some() || (entry.stated > 0 && !has_data);
-        let nothing = Placed { file: None, held };
-        if entry.kind == Kind::Global {
-            return Ok(nothing);
+        let has_data = entry.data_size > 0;
+        // A line has a name and a size. It cannot describe a header whose size exceeds the data,
+        // a sparse map, or a name with `..`.
+        let stored_raw =
+            path.has_dot_dot || entry.sparse.is_some() || (entry.header_size > 0 && !has_data);
+        let no_file = |stored_raw| Ok(Placed { file: None, stored_raw });
+        if entry.kind == EntryType::Global {
+            return no_file(stored_raw);
         }
-        if name.path.is_empty() {
-            if name.dot {
-                return Ok(Placed { file: None, held: held || has_data });
+        if path.path.is_empty() {
+            if path.relative_root {
+                return no_file(stored_raw || has_data);
             }
-            return self.root(entry).map(|()| nothing);
+            self.place_root(entry)?;
+            return no_file(stored_raw);
         }
-        match path::mark(&name.path)? {
-            Mark::Opaque => {
-                self.opaque(overlay::split(&name.path).0)?;
-                return Ok(Placed { file: None, held: held || has_data });
+        match path::classify(&path.path)? {
+            NameClass::Opaque => {
+                self.whiteouts.hide_content(&mut self.tree, overlay::split(&path.path).0)?;
+                return no_file(stored_raw || has_data);
             }
-            Mark::Whiteout(hidden) => {
-                self.whiteout(entry, &hidden)?;
-                return Ok(Placed { file: None, held: held || has_data });
+            NameClass::Whiteout(hidden) => {
+                self.whiteouts.hide(&mut self.tree, entry, &hidden)?;
+                return no_file(stored_raw || has_data);
             }
-            Mark::None => {}
+            NameClass::Ordinary => {}
         }
-        let (parent, last) = overlay::split(&name.path);
-        let dir = self.dir(parent)?;
-        let held = held || (dir.through_symlink && has_data);
-        let spot = Spot { entry, dir: &dir, last, path: &name.path, position };
-        let file = self.make(&spot)?;
-        Ok(Placed { file, held })
+        let (parent, name) = overlay::split(&path.path);
+        let dir = self.tree.dir(parent)?;
+        let stored_raw = stored_raw || (dir.through_symlink && has_data);
+        let at = Destination { entry, dir: &dir, name, path: &path.path, position };
+        let file = self.tree.create(&at)?;
+        Ok(Placed { file, stored_raw })
     }
 
     /// Sets the metadata of a file whose data is written.
     ///
     /// # Errors
-    /// [`LayerError::Write`].
-    pub fn finish(&mut self, open: OpenFile, entry: &Entry, path: &[u8]) -> Result<(), LayerError> {
-        self.size += entry.sparse.as_ref().map_or(entry.data, |map| map.size);
-        let (file, meta) = (&open.file, self.file_meta(&open, entry));
-        let omissions = &mut self.omissions;
-        meta.set(file, path, || {
+    /// [`LayerError::Refused`] and [`LayerError::Write`].
+    pub fn finish(
+        &mut self,
+        open: OpenFile,
+        entry: &TarEntry,
+        path: &[u8],
+    ) -> Result<(), LayerError> {
+        self.tree.size += entry.sparse.as_ref().map_or(entry.data_size, |map| map.size);
+        let (file, metadata) = (&open.file, self.tree.file_metadata(&open, entry));
+        let omissions = &mut self.tree.omissions;
+        metadata.set(file, path, || {
             metadata::set_xattrs(entry, omissions, |name, value| {
                 fs::fsetxattr(file, name, value, fs::XattrFlags::empty())
             })
         })
     }
 
-    /// Has a file's whole data and its metadata written by the other thread.
+    /// Defers writing a file's whole data and its metadata.
     ///
     /// # Errors
-    /// [`LayerError::Cancelled`] if that failed.
-    pub fn finish_behind(
+    /// [`LayerError::Cancelled`] if an earlier deferred write failed.
+    pub fn finish_deferred(
         &mut self,
         open: OpenFile,
-        entry: &Entry,
+        entry: &TarEntry,
         data: ChunkSlice,
         path: Vec<u8>,
     ) -> Result<(), LayerError> {
-        self.size += entry.data;
-        let meta = self.file_meta(&open, entry);
-        self.behind.add(Task { file: open.file, data, meta, path })
+        self.tree.size += entry.data_size;
+        let metadata = self.tree.file_metadata(&open, entry);
+        self.tree.deferred.add(DeferredWrite { file: open.file, data, metadata, path })
     }
 
-    fn file_meta(&self, open: &OpenFile, entry: &Entry) -> FileMeta {
-        let stays = entry.mode & (self.diff.umask() | 0o7000) == 0;
-        FileMeta {
-            owner: self.owners.of_new(entry, open.parent_gid),
-            mode: (!stays).then(|| Mode::from_raw_mode(entry.mode)),
-            times: metadata::times(entry),
-        }
-    }
-
-    /// Sets what could not be set on directories while entries were made in them.
+    /// Sets everything that can be set only after all entries exist.
     ///
     /// # Errors
     /// [`LayerError::Write`].
     pub fn close(mut self) -> Result<Extracted, LayerError> {
-        self.behind.settle()?;
-        self.hide_lower_layers()?;
-        let dirs = std::mem::take(&mut self.dirs);
+        self.tree.deferred.flush()?;
+        self.whiteouts.finish(&mut self.tree)?;
+        let mut tree = self.tree;
+        let dirs = std::mem::take(&mut tree.dirs);
         for dir in &dirs {
-            self.with_dir(dir, |parent, last| {
-                fs::utimensat(parent, last, &dir.times, AtFlags::SYMLINK_NOFOLLOW)
+            tree.with_dir(dir, |parent, name| {
+                fs::utimensat(parent, name, &dir.times, AtFlags::SYMLINK_NOFOLLOW)
             })?;
         }
-        if self.owners.late_modes() {
-            // Deepest first: a parent may become unreadable to us. The last header of a
-            // directory wins.
-            let mut seen = std::collections::HashSet::new();
+        if tree.owners.defers_dir_modes() {
+            // Deepest first: this process may be unable to read a parent afterwards. The last
+            // header of a directory wins.
+            let mut seen = HashSet::new();
             for dir in dirs.iter().rev().filter(|dir| seen.insert(&dir.path)) {
                 let mode = Mode::from_raw_mode(dir.mode);
-                self.with_dir(dir, |parent, last| {
-                    fs::chmodat(parent, last, mode, AtFlags::empty())
+                tree.with_dir(dir, |parent, name| {
+                    fs::chmodat(parent, name, mode, AtFlags::empty())
                 })?;
-                self.diff.forget();
+                tree.diff.forget();
             }
         }
-        let warnings = self.omissions.into_warnings();
-        Ok(Extracted { size: self.size, spool: self.spool, warnings })
+        let warnings = tree.omissions.into_warnings();
+        Ok(Extracted { size: tree.size, overwritten: tree.overwritten, warnings })
     }
 
-    fn with_dir(
-        &mut self,
-        dir: &DirMeta,
-        act: impl FnOnce(&DirHandle, &[u8]) -> Result<(), Errno>,
-    ) -> Result<(), LayerError> {
-        let (parent, last) = overlay::split(&dir.path);
-        let last: &[u8] = if dir.path.is_empty() { b"." } else { last };
-        // A later entry may have put something else in its place, or in that of a parent,
-        // which must not come back.
-        let Ok(Some(parent)) = self.diff.real_dir(parent) else { return Ok(()) };
-        match overlay::stat(&parent, last) {
-            Ok(Some(stat)) if file_type(&stat) == FileType::Directory => {}
-            _ => return Ok(()),
-        }
-        act(&parent, last).map_err(|e| LayerError::write("set the times of", &dir.path, e))
-    }
-
-    /// An entry named `/`: dockerd sets the root's metadata, and can make nothing else of it.
-    fn root(&mut self, entry: &Entry) -> Result<(), LayerError> {
-        if entry.kind != Kind::Dir {
+    /// Applies an entry named `/`: dockerd sets the metadata of the root and creates nothing.
+    fn place_root(&mut self, entry: &TarEntry) -> Result<(), LayerError> {
+        if entry.kind != EntryType::Dir {
             return Err(LayerError::refused(&entry.name, "it would replace the layer's root"));
         }
         metadata::check(entry)?;
-        let dir = self.dir(b"")?;
-        self.io("set the owner of", b"/", |s| s.owners.own(&dir, b".", entry, true, dir.gid))?;
-        let late = if self.owners.late_modes() { 0o700 } else { 0 };
+        let tree = &mut self.tree;
+        let dir = tree.dir(b"")?;
+        tree.io("set the owner of", b"/", |tree| {
+            tree.owners.set(&dir, b".", entry, true, dir.gid)
+        })?;
+        let late = if tree.owners.defers_dir_modes() { 0o700 } else { 0 };
         let mode = Mode::from_raw_mode(entry.mode | late);
-        self.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
-        self.diff.forget();
-        self.dirs.push(DirMeta {
-            path: Vec::new(),
-            mode: entry.mode,
-            times: metadata::times(entry),
-        });
+        tree.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
+        tree.diff.forget();
+        let times = metadata::times(entry);
+        tree.dirs.push(DirMetadata { path: Vec::new(), mode: entry.mode, times });
         Ok(())
-    }
-
-    pub(super) fn dir(&mut self, path: &[u8]) -> Result<Arc<DirHandle>, LayerError> {
-        self.io("open directory", path, |s| s.diff.dir(path))
-    }
-
-    /// Where `last` in `dir` is below the layer's root, symlinks resolved; `path` is what
-    /// the archive calls it.
-    pub(super) fn real_path_in(
-        &mut self,
-        dir: &DirHandle,
-        last: &[u8],
-        path: &[u8],
-    ) -> Result<Vec<u8>, LayerError> {
-        if !dir.through_symlink {
-            return Ok(path.to_vec());
-        }
-        let mut real = self.io("look at", path, |s| s.diff.real_path(dir))?;
-        if !real.is_empty() && !last.is_empty() {
-            real.push(b'/');
-        }
-        real.extend_from_slice(last);
-        Ok(real)
-    }
-
-    pub(super) fn io<T>(
-        &mut self,
-        op: &'static str,
-        path: &[u8],
-        act: impl FnOnce(&mut Self) -> io::Result<T>,
-    ) -> Result<T, LayerError> {
-        act(self).map_err(|e| LayerError::write(op, path, e))
     }
 }
 
-/// The type in a stat's mode.
-pub fn file_type(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
+impl Tree<'_> {
+    /// Calls `act` with the parent and the name of `dir`, if it still exists.
+    fn with_dir(
+        &mut self,
+        dir: &DirMetadata,
+        act: impl FnOnce(&DirHandle, &[u8]) -> Result<(), Errno>,
+    ) -> Result<(), LayerError> {
+        let (parent, name) = overlay::split(&dir.path);
+        let name: &[u8] = if dir.path.is_empty() { b"." } else { name };
+        // A later entry may have replaced the directory or one of its parents, which must not be
+        // created again.
+        let Ok(Some(parent)) = self.diff.real_dir(parent) else { return Ok(()) };
+        match overlay::stat(&parent, name) {
+            Ok(Some(stat)) if file_type(&stat) == FileType::Directory => {}
+            _ => return Ok(()),
+        }
+        act(&parent, name).map_err(|e| LayerError::write("set the times of", &dir.path, e))
+    }
 }

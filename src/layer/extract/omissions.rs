@@ -1,25 +1,24 @@
-//! What the layer has and this process or its file system cannot have, as a few warnings.
+//! Warnings about entries and attributes that this process or its file system cannot create.
 
 use rustix::io::Errno;
 
 use crate::layer::error::show;
 
-/// How many warnings one layer gives at most. The names of attributes come from the archive,
-/// and an archive may have any number of them.
+/// Warnings of one layer at most: an archive may have any number of attribute names.
 const MAX_LISTED: usize = 16;
 
-/// Counts what is left out by its cause, so that a thousand files give one warning.
+/// Counts omissions by cause, so that a thousand files give one warning.
 #[derive(Default)]
 pub struct Omissions {
     listed: Vec<Omission>,
-    /// How often something else was left out when the list was full.
+    /// The number of omissions for other causes when the list was full.
     unlisted: u64,
 }
 
-/// Everything that is left out for one cause.
+/// All omissions for one cause.
 struct Omission {
     cause: Cause,
-    /// The first entry concerned.
+    /// The path of the first entry.
     first: Vec<u8>,
     entries: u64,
 }
@@ -31,12 +30,12 @@ enum Cause {
 }
 
 impl Omissions {
-    /// A device of the entry `path`, which only root may make.
+    /// Counts the device `path`, which only root may create.
     pub fn device(&mut self, path: &[u8]) {
         self.add(Cause::Device, path);
     }
 
-    /// The attribute `name` of the entry `path`, which the kernel refused with `error`.
+    /// Counts the attribute `name` of the entry `path`, which the kernel refused with `error`.
     pub fn attribute(&mut self, name: &[u8], path: &[u8], error: Errno) {
         self.add(Cause::Attribute { name: name.to_vec(), error }, path);
     }
@@ -51,7 +50,7 @@ impl Omissions {
         }
     }
 
-    /// One warning per cause, in the order in which they first came.
+    /// Returns one warning per cause, in the order of the first omission.
     pub fn into_warnings(self) -> Vec<String> {
         let mut warnings: Vec<_> = self.listed.iter().map(Omission::warning).collect();
         match self.unlisted {

@@ -1,70 +1,74 @@
-//! What a layer hides of the layers below it.
+//! Whiteouts and opaque directories.
 //!
-//! A whiteout hides what *lower* layers have (OCI image-spec layer.md, "Whiteouts"): what its
-//! own layer has stays, and a directory of its own layer becomes opaque, in whatever order
-//! the entries come. While entries come, a device stands for the whiteout unless something
-//! else does; what remains to be marked is found when all entries are placed.
+//! A whiteout hides files of *lower* layers only (OCI image-spec layer.md, "Whiteouts"): files of
+//! its own layer stay, and a directory of its own layer becomes opaque, in any order of the
+//! entries. A whiteout entry creates the overlay's device if the name is free. The rest is marked
+//! after all entries exist.
 
 use std::collections::HashSet;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Uid};
 
 use super::metadata;
-use super::{Extractor, file_type};
+use super::tree::{Tree, file_type};
 use crate::layer::LayerError;
-use crate::layer::tar::reader::Entry;
-use crate::layer::tar_split::overwritten;
+use crate::layer::tar::entry::TarEntry;
 use crate::overlay::{self, DirHandle};
 
 /// The whiteouts and opaque marks of one layer.
 #[derive(Default)]
 pub struct Whiteouts(Vec<Hidden>);
 
-/// A path whose lower layers' content is hidden.
+/// A path that is hidden in lower layers.
 struct Hidden {
-    /// The path below the layer's root, symlinks resolved when the entry came.
+    /// The path below the layer's root, with symlinks resolved as they were at that entry.
     path: Vec<u8>,
-    /// The owner of the whiteout `.wh.NAME`, if there is one.
+    /// The owner of the whiteout `.wh.NAME`, if the layer has one.
     whiteout: Option<(Uid, Gid)>,
-    /// Whether there is a `.wh..wh..opq`.
+    /// Whether the layer has `.wh..wh..opq` in the directory.
     opaque: bool,
 }
 
-impl Extractor<'_> {
-    /// Hides what lower layers have at the path `hidden`.
+impl Whiteouts {
+    /// Hides the path `hidden` of lower layers.
     ///
     /// # Errors
     /// [`LayerError::Refused`] and [`LayerError::Write`].
-    pub(super) fn whiteout(&mut self, entry: &Entry, hidden: &[u8]) -> Result<(), LayerError> {
+    pub fn hide(
+        &mut self,
+        tree: &mut Tree<'_>,
+        entry: &TarEntry,
+        hidden: &[u8],
+    ) -> Result<(), LayerError> {
         metadata::check(entry)?;
         let (parent, last) = overlay::split(hidden);
-        let dir = self.dir(parent)?;
+        let dir = tree.dir(parent)?;
         let owner = metadata::ids(entry);
-        if self.io("look at", hidden, |_| overlay::stat(&dir, last))?.is_none() {
-            self.make_whiteout(&dir, last, hidden, owner)?;
+        if tree.io("look at", hidden, |_| overlay::stat(&dir, last))?.is_none() {
+            tree.make_whiteout(&dir, last, hidden, owner)?;
         }
-        let path = self.real_path_in(&dir, last, hidden)?;
-        self.whiteouts.0.push(Hidden { path, whiteout: Some(owner), opaque: false });
+        let path = tree.real_path(&dir, last, hidden)?;
+        self.0.push(Hidden { path, whiteout: Some(owner), opaque: false });
         Ok(())
     }
 
-    /// Hides what lower layers have in the directory `path`.
+    /// Hides the content of the directory `path` in lower layers.
     ///
     /// # Errors
     /// [`LayerError::Write`].
-    pub(super) fn opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
-        let dir = self.dir(path)?;
-        let path = self.real_path_in(&dir, b"", path)?;
-        self.whiteouts.0.push(Hidden { path, whiteout: None, opaque: true });
+    pub fn hide_content(&mut self, tree: &mut Tree<'_>, path: &[u8]) -> Result<(), LayerError> {
+        let dir = tree.dir(path)?;
+        let path = tree.real_path(&dir, b"", path)?;
+        self.0.push(Hidden { path, whiteout: None, opaque: true });
         Ok(())
     }
 
-    /// Marks directories that this layer has opaque where a whiteout hides them below.
+    /// Marks directories of this layer opaque whose path is hidden, after all entries exist.
     ///
     /// # Errors
     /// [`LayerError::Write`].
-    pub(super) fn hide_lower_layers(&mut self) -> Result<(), LayerError> {
-        let all = in_order(std::mem::take(&mut self.whiteouts.0));
+    pub fn finish(self, tree: &mut Tree<'_>) -> Result<(), LayerError> {
+        let all = in_order(self.0);
         let mut named = None;
         let mut hidden_below: Option<&[u8]> = None;
         for hidden in &all {
@@ -73,33 +77,35 @@ impl Extractor<'_> {
                 continue;
             }
             if path.is_empty() {
-                self.set_opaque(path)?;
+                tree.set_opaque(path)?;
                 continue;
             }
             let (parent, last) = overlay::split(path);
-            let Some(dir) = self.io("look at", path, |s| s.diff.real_dir(parent))? else {
-                // A later entry replaced the parent, and that hides all below it.
+            let Some(dir) = tree.io("look at", path, |tree| tree.diff.real_dir(parent))? else {
+                // A later entry replaced the parent, which hides everything below it.
                 continue;
             };
-            let stat = self.io("look at", path, |_| overlay::stat(&dir, last))?;
+            let stat = tree.io("look at", path, |_| overlay::stat(&dir, last))?;
             match (stat, hidden.whiteout) {
-                (None, Some(owner)) => self.make_whiteout(&dir, last, path, owner)?,
+                (None, Some(owner)) => tree.make_whiteout(&dir, last, path, owner)?,
                 (Some(stat), whiteout) if file_type(&stat) == FileType::Directory => {
                     let Some(owner) = whiteout else {
-                        self.set_opaque(path)?;
+                        tree.set_opaque(path)?;
                         continue;
                     };
                     hidden_below = Some(path);
-                    let named = named.get_or_insert_with(|| self.named_dirs());
-                    if self.prune(path, named)? {
-                        self.set_opaque(path)?;
+                    let named = named.get_or_insert_with(|| tree.named_dirs());
+                    if tree.remove_whiteouts(path, named)? {
+                        tree.set_opaque(path)?;
                         continue;
                     }
-                    // Only whiteouts implied the directory.
-                    self.remove_dir(&dir, last, path)?;
-                    self.make_whiteout(&dir, last, path, owner)?;
+                    // Only whiteout entries created the directory.
+                    tree.remove_dir(&dir, last, path)?;
+                    tree.make_whiteout(&dir, last, path, owner)?;
                     if hidden.opaque {
-                        self.io("mark opaque", path, |s| s.diff.set_whiteout_opaque(&dir, last))?;
+                        tree.io("mark opaque", path, |tree| {
+                            tree.diff.set_whiteout_opaque(&dir, last)
+                        })?;
                     }
                 }
                 _ => {}
@@ -107,26 +113,32 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
 
-    /// The directories that have an entry of their own.
+impl Tree<'_> {
+    /// The paths of the directories that have an entry.
     fn named_dirs(&self) -> HashSet<Vec<u8>> {
         self.dirs.iter().map(|dir| dir.path.clone()).collect()
     }
 
-    /// Removes whiteouts from the directory `path`, which hides all of the lower layers
-    /// itself: overlayfs would list them as names that cannot be opened. Removes directories
-    /// that only whiteouts implied. Returns whether the directory is or holds something that
-    /// the layer has.
-    fn prune(&mut self, path: &[u8], named: &HashSet<Vec<u8>>) -> Result<bool, LayerError> {
-        let mut holds = named.contains(path);
-        let open = |s: &mut Self| s.io("open directory", path, |s| s.diff.real_dir(path));
-        let Some(dir) = open(self)? else { return Ok(holds) };
-        let names = self.io("list", path, |_| overwritten::entries(&dir))?;
-        // Not held open while its children are: a tree may be deeper than files may be open.
+    /// Removes whiteouts below the directory `path`, which is going to be opaque: overlayfs would
+    /// list them as names that cannot be opened. Removes directories without an entry that have
+    /// nothing else. Returns whether the directory has an entry or something in it.
+    fn remove_whiteouts(
+        &mut self,
+        path: &[u8],
+        named: &HashSet<Vec<u8>>,
+    ) -> Result<bool, LayerError> {
+        let mut has_content = named.contains(path);
+        let open =
+            |tree: &mut Self| tree.io("open directory", path, |tree| tree.diff.real_dir(path));
+        let Some(dir) = open(self)? else { return Ok(has_content) };
+        let names = self.io("list", path, |_| overlay::list(&dir))?;
+        // Closed while its children are open: a tree may be deeper than the limit of open files.
         drop(dir);
         for name in names {
             let child = [path, b"/", &name].concat();
-            let Some(dir) = open(self)? else { return Ok(holds) };
+            let Some(dir) = open(self)? else { return Ok(has_content) };
             let Some(stat) = self.io("look at", &child, |_| overlay::stat(&dir, &name))? else {
                 continue;
             };
@@ -134,17 +146,17 @@ impl Extractor<'_> {
                 let unlinked = fs::unlinkat(&*dir, name.as_slice(), AtFlags::empty());
                 unlinked.map_err(|e| LayerError::write("remove", &child, e))?;
             } else if file_type(&stat) != FileType::Directory {
-                holds = true;
+                has_content = true;
             } else {
                 drop(dir);
-                if self.prune(&child, named)? {
-                    holds = true;
+                if self.remove_whiteouts(&child, named)? {
+                    has_content = true;
                 } else if let Some(dir) = open(self)? {
                     self.remove_dir(&dir, &name, &child)?;
                 }
             }
         }
-        Ok(holds)
+        Ok(has_content)
     }
 
     fn remove_dir(&mut self, dir: &DirHandle, last: &[u8], path: &[u8]) -> Result<(), LayerError> {
@@ -155,8 +167,8 @@ impl Extractor<'_> {
     }
 
     fn set_opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
-        self.io("mark opaque", path, |s| match s.diff.real_dir(path)? {
-            Some(dir) => s.diff.set_opaque(&dir),
+        self.io("mark opaque", path, |tree| match tree.diff.real_dir(path)? {
+            Some(dir) => tree.diff.set_opaque(&dir),
             None => Ok(()),
         })
     }
@@ -168,7 +180,7 @@ impl Extractor<'_> {
         path: &[u8],
         (uid, gid): (Uid, Gid),
     ) -> Result<(), LayerError> {
-        self.io("make whiteout", path, |_| overlay::make_whiteout(dir, last))?;
+        self.io("create whiteout", path, |_| overlay::make_whiteout(dir, last))?;
         if self.owners.ignored() {
             return Ok(());
         }
@@ -177,7 +189,7 @@ impl Extractor<'_> {
     }
 }
 
-/// Sorted so that what is below a path follows it, and each path once.
+/// Sorts by path, so that everything below a path follows it, and merges equal paths.
 fn in_order(mut all: Vec<Hidden>) -> Vec<Hidden> {
     let parts =
         |path: &[u8]| path.iter().map(|&b| if b == b'/' { 0 } else { b }).collect::<Vec<_>>();

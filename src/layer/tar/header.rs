@@ -1,15 +1,17 @@
-//! One tar header block, read as Go's archive/tar reads it, because that is what
-//! decides how dockerd sees a layer (archive/tar reader.go `readHeader`).
+//! One tar header block, parsed as Go's archive/tar does it, because dockerd reads layers with
+//! that (archive/tar reader.go `readHeader`).
 
 use tar::Header;
+
+use super::number::{self, text};
 
 /// Size of a tar block.
 pub const BLOCK: usize = 512;
 
-/// A time of a tar entry: seconds since 1970 and nanoseconds.
+/// The time of a tar entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Time {
-    /// Seconds since the epoch, before it if negative.
+    /// Seconds since 1970, negative before.
     pub seconds: i64,
     /// 0 to 999,999,999.
     pub nanos: u32,
@@ -18,13 +20,13 @@ pub struct Time {
 /// The fields of one header block.
 #[derive(Debug, Default)]
 pub struct RawHeader {
-    /// The type flag as it stands; `\0` is a regular file of old archives.
+    /// The type flag, unchanged; `\0` is a regular file in old archives.
     pub flag: u8,
-    /// Name, a ustar prefix joined.
+    /// The name, with the ustar prefix.
     pub name: Vec<u8>,
     /// Link target.
     pub link: Vec<u8>,
-    /// Permission bits, file type bits taken off by who uses it.
+    /// The mode; it may have file type bits.
     pub mode: i64,
     /// Owner.
     pub uid: i64,
@@ -40,14 +42,14 @@ pub struct RawHeader {
     pub major: i64,
     /// Device minor number.
     pub minor: i64,
-    /// Whether the magic is GNU's: only then are 'S' headers sparse maps.
+    /// Whether the magic is GNU's: only then is an 'S' header a sparse map.
     pub gnu: bool,
 }
 
-/// Reads one header block.
+/// Parses one header block.
 ///
 /// # Errors
-/// What is wrong with it, in a few words.
+/// A description of what is invalid.
 pub fn parse(block: &[u8; BLOCK]) -> Result<RawHeader, &'static str> {
     let header = Header::from_byte_slice(block);
     let old = header.as_old();
@@ -56,27 +58,27 @@ pub fn parse(block: &[u8; BLOCK]) -> Result<RawHeader, &'static str> {
         flag: old.linkflag[0],
         name: text(&old.name).to_vec(),
         link: text(&old.linkname).to_vec(),
-        mode: number(&old.mode)?,
-        uid: number(&old.uid)?,
-        gid: number(&old.gid)?,
-        size: number(&old.size)?,
-        mtime: number(&old.mtime)?,
+        mode: number::field(&old.mode)?,
+        uid: number::field(&old.uid)?,
+        gid: number::field(&old.gid)?,
+        size: number::field(&old.size)?,
+        mtime: number::field(&old.mtime)?,
         ..RawHeader::default()
     };
     let mut prefix: &[u8] = b"";
     if let Some(ustar) = header.as_ustar() {
-        raw.major = number(&ustar.dev_major)?;
-        raw.minor = number(&ustar.dev_minor)?;
+        raw.major = number::field(&ustar.dev_major)?;
+        raw.minor = number::field(&ustar.dev_minor)?;
         prefix = text(&ustar.prefix);
         if &block[508..512] == b"tar\0" {
             // The star format: a shorter prefix, then access and change time.
             prefix = text(&ustar.prefix[..131]);
-            raw.atime = Some(number(&block[476..488])?);
+            raw.atime = Some(number::field(&block[476..488])?);
         }
     } else if let Some(gnu) = header.as_gnu() {
         raw.gnu = true;
-        raw.major = number(&gnu.dev_major)?;
-        raw.minor = number(&gnu.dev_minor)?;
+        raw.major = number::field(&gnu.dev_major)?;
+        raw.minor = number::field(&gnu.dev_minor)?;
         let (atime, ctime) = (optional_number(&gnu.atime), optional_number(&gnu.ctime));
         match (atime, ctime) {
             (Ok(atime), Ok(_)) => raw.atime = atime,
@@ -96,8 +98,8 @@ pub fn parse(block: &[u8; BLOCK]) -> Result<RawHeader, &'static str> {
 }
 
 fn checksum(block: &[u8; BLOCK], field: &[u8]) -> Result<(), &'static str> {
-    let stated = number(field)?;
-    // The field itself counts as spaces. As sums over slices they take vector instructions.
+    let stated = number::field(field)?;
+    // The field itself counts as spaces. Sums over slices compile to vector instructions.
     let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
     let high = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte >> 7)).sum::<u32>();
     let unsigned = i64::from(sum(block) - sum(field) + 8 * u32::from(b' '));
@@ -109,68 +111,6 @@ fn checksum(block: &[u8; BLOCK], field: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The bytes up to the first NUL.
-pub fn text(field: &[u8]) -> &[u8] {
-    let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
-    &field[..end]
-}
-
 fn optional_number(field: &[u8]) -> Result<Option<i64>, &'static str> {
-    if field[0] == 0 { Ok(None) } else { number(field).map(Some) }
-}
-
-/// A number in octal, or in base 256 if the first bit is set.
-///
-/// # Errors
-/// It is neither, or passes 63 bits.
-pub fn number(field: &[u8]) -> Result<i64, &'static str> {
-    const BAD: &str = "a header with a field that is no number";
-    if field.first().is_some_and(|b| b & 0x80 != 0) {
-        return base256(field).ok_or(BAD);
-    }
-    let trim = |b: &u8| *b == b' ' || *b == 0;
-    let start = field.iter().position(|b| !trim(b)).unwrap_or(field.len());
-    let end = field.iter().rposition(|b| !trim(b)).map_or(start, |last| last + 1);
-    let mut value: i64 = 0;
-    for digit in text(&field[start..end]) {
-        if !(b'0'..=b'7').contains(digit) {
-            return Err(BAD);
-        }
-        value =
-            value.checked_mul(8).and_then(|v| v.checked_add(i64::from(digit - b'0'))).ok_or(BAD)?;
-    }
-    Ok(value)
-}
-
-fn base256(field: &[u8]) -> Option<i64> {
-    // Two's complement; the top bit of the first byte is only the mark.
-    let negative = field[0] & 0x40 != 0;
-    let invert = if negative { 0xff } else { 0 };
-    let mut value: u64 = 0;
-    for (i, byte) in field.iter().enumerate() {
-        let byte = (byte ^ invert) & if i == 0 { 0x7f } else { 0xff };
-        if value >> 56 != 0 {
-            return None;
-        }
-        value = value << 8 | u64::from(byte);
-    }
-    let value = i64::try_from(value).ok()?;
-    Some(if negative { !value } else { value })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_octal_or_base_256() {
-        assert_eq!(number(b"0000644\0"), Ok(0o644));
-        assert_eq!(number(b"   644 \0"), Ok(0o644));
-        assert_eq!(number(b"\0\0\0\0"), Ok(0));
-        assert_eq!(number(b"\x80\0\0\0\0\0\x01\0"), Ok(256));
-        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff"), Ok(-1));
-        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\x00"), Ok(-256));
-        assert!(number(b"12x4\0").is_err());
-        assert!(number(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff").is_err());
-    }
+    if field[0] == 0 { Ok(None) } else { number::field(field).map(Some) }
 }

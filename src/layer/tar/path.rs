@@ -1,42 +1,43 @@
-//! What an entry's name means below the layer's root.
+//! The path of an entry below the layer's root.
 
 use crate::layer::LayerError;
 
-/// A name that was looked at before anything is done with it.
+/// The path that an entry's name means.
 #[derive(Debug, PartialEq, Eq)]
-pub struct CleanName {
+pub struct CleanPath {
     /// Relative to the layer's root, without `.`, `..` or empty parts; empty for the root.
     pub path: Vec<u8>,
-    /// Whether the name had a `..` in it, even one that stayed inside.
-    pub dotted: bool,
-    /// Whether it is the root named relatively (`.`, `./`): dockerd passes over that.
-    pub dot: bool,
+    /// Whether the name has a `..`, even one that stays inside the root.
+    pub has_dot_dot: bool,
+    /// Whether it is the root as a relative name (`.`, `./`), which dockerd ignores.
+    pub relative_root: bool,
 }
 
-/// What a name asks of the overlay (moby pkg/archive `overlayWhiteoutConverter`).
+/// The meaning of a name for the overlay (moby pkg/archive `overlayWhiteoutConverter`).
 #[derive(Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// Nothing: it is an ordinary name.
-    None,
-    /// `.wh..wh..opq`: its directory hides what lower layers have in it.
+pub enum NameClass {
+    /// An ordinary name.
+    Ordinary,
+    /// `.wh..wh..opq`: its directory hides the content of that directory in lower layers.
     Opaque,
-    /// `.wh.NAME`: lower layers' `NAME` is hidden. Holds the path with that name.
+    /// `.wh.NAME`: hides `NAME` of lower layers. Has the path with that name.
     Whiteout(Vec<u8>),
 }
 
-/// Cleans `name` as Go's `filepath.Clean` and dockerd's join below a root do.
+/// Cleans `name` as Go's `filepath.Clean` does and joins it to the root as dockerd does.
 ///
 /// # Errors
-/// [`LayerError::Refused`] if it climbs out of the root or is deeper than `depth` parts.
-pub fn clean(name: &[u8], depth: usize) -> Result<CleanName, LayerError> {
+/// [`LayerError::Refused`] if it leads out of the root, [`LayerError::Limit`] if it has more than
+/// `depth` parts.
+pub fn clean(name: &[u8], depth: usize) -> Result<CleanPath, LayerError> {
     let absolute = name.starts_with(b"/");
     let mut parts: Vec<&[u8]> = Vec::new();
-    let mut dotted = false;
+    let mut has_dot_dot = false;
     for part in name.split(|&b| b == b'/') {
         match part {
             b"" | b"." => {}
             b".." => {
-                dotted = true;
+                has_dot_dot = true;
                 if parts.pop().is_none() && !absolute {
                     return Err(LayerError::refused(name, "the name climbs out of the layer"));
                 }
@@ -52,24 +53,24 @@ pub fn clean(name: &[u8], depth: usize) -> Result<CleanName, LayerError> {
         });
     }
     let path = parts.join(&b'/');
-    let dot = path.is_empty() && !absolute;
-    Ok(CleanName { path, dotted, dot })
+    let relative_root = path.is_empty() && !absolute;
+    Ok(CleanPath { path, has_dot_dot, relative_root })
 }
 
-/// Tells whiteouts from names.
+/// Classifies the last part of `path`.
 ///
 /// # Errors
 /// [`LayerError::Refused`] for `.wh.`, `.wh..` and `.wh...`, which would hide nothing, the
 /// directory itself or its parent.
-pub fn mark(path: &[u8]) -> Result<Mark, LayerError> {
+pub fn classify(path: &[u8]) -> Result<NameClass, LayerError> {
     let start = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
-    let Some(hidden) = path[start..].strip_prefix(b".wh.") else { return Ok(Mark::None) };
+    let Some(hidden) = path[start..].strip_prefix(b".wh.") else { return Ok(NameClass::Ordinary) };
     match hidden {
-        b".wh..opq" => Ok(Mark::Opaque),
+        b".wh..opq" => Ok(NameClass::Opaque),
         b"" | b"." | b".." => {
             Err(LayerError::refused(path, "a whiteout without the name of a file"))
         }
-        hidden => Ok(Mark::Whiteout([&path[..start], hidden].concat())),
+        hidden => Ok(NameClass::Whiteout([&path[..start], hidden].concat())),
     }
 }
 
@@ -82,26 +83,26 @@ mod tests {
     }
 
     #[test]
-    fn names_are_cleaned_and_never_climb() {
+    fn name_is_cleaned_and_stays_below_the_root() {
         assert_eq!(path(b"./a//b/./c/").unwrap(), b"a/b/c");
         assert_eq!(path(b"/a").unwrap(), b"a");
         assert_eq!(path(b"a/../b").unwrap(), b"b");
         assert_eq!(path(b"/../b").unwrap(), b"b");
         assert_eq!(path(b"a/../../b"), None);
         assert_eq!(path(b".."), None);
-        assert!(clean(b"./", 10).unwrap().dot);
-        assert!(!clean(b"/", 10).unwrap().dot);
-        assert!(clean(b"a/../b", 10).unwrap().dotted);
+        assert!(clean(b"./", 10).unwrap().relative_root);
+        assert!(!clean(b"/", 10).unwrap().relative_root);
+        assert!(clean(b"a/../b", 10).unwrap().has_dot_dot);
         assert!(clean(b"1/2/3", 2).is_err());
     }
 
     #[test]
-    fn whiteouts_name_what_they_hide() {
-        assert_eq!(mark(b"d/.wh.f").unwrap(), Mark::Whiteout(b"d/f".to_vec()));
-        assert_eq!(mark(b".wh..wh..opq").unwrap(), Mark::Opaque);
-        assert_eq!(mark(b"d/f.wh.").unwrap(), Mark::None);
+    fn whiteout_has_the_path_that_it_hides() {
+        assert_eq!(classify(b"d/.wh.f").unwrap(), NameClass::Whiteout(b"d/f".to_vec()));
+        assert_eq!(classify(b".wh..wh..opq").unwrap(), NameClass::Opaque);
+        assert_eq!(classify(b"d/f.wh.").unwrap(), NameClass::Ordinary);
         for bad in [&b"d/.wh."[..], b".wh..", b"d/.wh..."] {
-            assert!(mark(bad).is_err());
+            assert!(classify(bad).is_err());
         }
     }
 }

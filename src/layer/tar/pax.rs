@@ -1,7 +1,8 @@
-//! PAX extended headers (POSIX pax, "pax Extended Header"), as far as a layer uses them.
+//! The PAX extended headers that layers use (POSIX pax, "pax Extended Header").
 
 use super::header::Time;
-use super::sparse::Run;
+use super::number;
+use super::sparse::Extent;
 
 /// The records of the `x` headers before an entry.
 #[derive(Debug, Default)]
@@ -37,29 +38,30 @@ pub struct PaxSparse {
     pub name: Option<Vec<u8>>,
     /// `GNU.sparse.size` or `GNU.sparse.realsize`.
     pub size: Option<i64>,
-    /// `GNU.sparse.map` (0.1), or `offset` and `numbytes` in turn (0.0).
-    pub map: Option<Vec<Run>>,
+    /// `GNU.sparse.map` (0.1), or pairs of `offset` and `numbytes` (0.0).
+    pub map: Option<Vec<Extent>>,
     offset: Option<i64>,
 }
 
-/// Reads the data of an `x` header.
+/// Parses the data of an `x` header.
 ///
 /// # Errors
-/// What is wrong with it, in a few words.
+/// A description of what is invalid.
 pub fn parse(mut data: &[u8]) -> Result<Pax, &'static str> {
     let mut pax = Pax::default();
     while !data.is_empty() {
-        let (record, rest) = record(data).ok_or("an invalid PAX record")?;
+        let (record, rest) = split_record(data).ok_or("an invalid PAX record")?;
         data = rest;
         let equals = record.iter().position(|&b| b == b'=').ok_or("an invalid PAX record")?;
-        take(&mut pax, &record[..equals], &record[equals + 1..])?;
+        set(&mut pax, &record[..equals], &record[equals + 1..])?;
     }
     Ok(pax)
 }
 
-/// One record, `"LENGTH KEY=VALUE\n"`, without its length and newline, and what follows.
-/// The length is trusted and not the newline, because values may hold newlines.
-fn record(data: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Splits off the first record, `"LENGTH KEY=VALUE\n"`, and returns it without its length and
+/// newline, and the rest. The length decides where a record ends, because values may have
+/// newlines.
+fn split_record(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let space = data.iter().take(20).position(|&b| b == b' ')?;
     let length: usize = std::str::from_utf8(&data[..space]).ok()?.parse().ok()?;
     let record = data.get(space + 1..length)?;
@@ -67,24 +69,24 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((record, &data[length..]))
 }
 
-fn take(pax: &mut Pax, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+fn set(pax: &mut Pax, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
         pax.xattrs.retain(|(known, _)| known != name);
         pax.xattrs.push((name.to_vec(), value.to_vec()));
         return Ok(());
     }
     if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
-        return take_sparse(&mut pax.sparse, key, value);
+        return set_sparse(&mut pax.sparse, key, value);
     }
-    // An empty value takes a record back.
+    // An empty value removes an earlier one.
     let given = !value.is_empty();
     match key {
         b"path" | b"linkpath" if value.contains(&0) => return Err("a PAX name with a NUL"),
         b"path" => pax.path = given.then(|| value.to_vec()),
         b"linkpath" => pax.linkpath = given.then(|| value.to_vec()),
-        b"size" => pax.size = given.then(|| integer(value)).transpose()?,
-        b"uid" => pax.uid = given.then(|| integer(value)).transpose()?,
-        b"gid" => pax.gid = given.then(|| integer(value)).transpose()?,
+        b"size" => pax.size = given.then(|| number::decimal(value)).transpose()?,
+        b"uid" => pax.uid = given.then(|| number::decimal(value)).transpose()?,
+        b"gid" => pax.gid = given.then(|| number::decimal(value)).transpose()?,
         b"mtime" => pax.mtime = given.then(|| time(value)).transpose()?,
         b"atime" => pax.atime = given.then(|| time(value)).transpose()?,
         _ => {}
@@ -92,44 +94,33 @@ fn take(pax: &mut Pax, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn take_sparse(sparse: &mut PaxSparse, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+fn set_sparse(sparse: &mut PaxSparse, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
     match key {
-        b"major" => sparse.major = Some(integer(value)?),
-        b"minor" => sparse.minor = Some(integer(value)?),
+        b"major" => sparse.major = Some(number::decimal(value)?),
+        b"minor" => sparse.minor = Some(number::decimal(value)?),
         b"name" => sparse.name = Some(value.to_vec()),
-        b"size" | b"realsize" => sparse.size = Some(integer(value)?),
+        b"size" | b"realsize" => sparse.size = Some(number::decimal(value)?),
         b"map" => {
             let numbers: Vec<i64> =
-                value.split(|&b| b == b',').map(integer).collect::<Result<_, _>>()?;
+                value.split(|&b| b == b',').map(number::decimal).collect::<Result<_, _>>()?;
             let (pairs, []) = numbers.as_chunks::<2>() else { return Err("an invalid sparse map") };
             sparse.map =
-                Some(pairs.iter().map(|&[offset, length]| Run { offset, length }).collect());
+                Some(pairs.iter().map(|&[offset, length]| Extent { offset, length }).collect());
         }
-        b"offset" => sparse.offset = Some(integer(value)?),
+        b"offset" => sparse.offset = Some(number::decimal(value)?),
         b"numbytes" => {
             let offset = sparse.offset.take().ok_or("an invalid sparse map")?;
-            let length = integer(value)?;
-            sparse.map.get_or_insert_default().push(Run { offset, length });
+            let length = number::decimal(value)?;
+            sparse.map.get_or_insert_default().push(Extent { offset, length });
         }
         _ => {}
     }
     Ok(())
 }
 
-/// A decimal number.
-///
-/// # Errors
-/// It is none.
-pub fn integer(text: &[u8]) -> Result<i64, &'static str> {
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or("a PAX value that is no number")
-}
-
-/// `SECONDS[.FRACTION]`; what is finer than a nanosecond is cut off.
+/// Parses `SECONDS[.FRACTION]`, rounded down to nanoseconds.
 fn time(text: &[u8]) -> Result<Time, &'static str> {
-    const BAD: &str = "a PAX time that is no number";
+    const BAD: &str = "a PAX time that is not a number";
     let text = std::str::from_utf8(text).map_err(|_| BAD)?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = whole.parse().map_err(|_| BAD)?;
@@ -138,7 +129,7 @@ fn time(text: &[u8]) -> Result<Time, &'static str> {
     }
     let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
     let nanos = digits.fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
-    // "-1.5" is a second and a half before the epoch: two seconds before, and a half on.
+    // "-1.5" is two seconds before the epoch plus half a second.
     if whole.starts_with('-') && nanos > 0 {
         return Ok(Time { seconds: seconds.saturating_sub(1), nanos: 1_000_000_000 - nanos });
     }
@@ -150,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_nanoseconds_and_signs() {
+    fn time_with_fraction_or_sign_is_parsed() {
         assert_eq!(time(b"12.5"), Ok(Time { seconds: 12, nanos: 500_000_000 }));
         assert_eq!(time(b"12"), Ok(Time { seconds: 12, nanos: 0 }));
         assert_eq!(time(b"-1.5"), Ok(Time { seconds: -2, nanos: 500_000_000 }));
@@ -159,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_hold_newlines_and_equal_signs() {
+    fn value_with_newline_or_equals_sign_is_kept() {
         let record = |body: &str| format!("{} {body}\n", body.len() + 4);
         let data = record("SCHILY.xattr.user.a=b\nc") + &record("path=long=one");
         let pax = parse(data.as_bytes()).unwrap();
@@ -168,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_is_refused() {
+    fn record_with_wrong_length_is_an_error() {
         assert!(parse(b"99 path=a\n").is_err());
         assert!(parse(b"x path=a\n").is_err());
         assert!(parse(b"9 path=ab\n").is_err());

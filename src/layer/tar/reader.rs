@@ -1,123 +1,83 @@
-//! A tar stream as entries, every byte that is no file data going to the tar-split record.
+//! The reader of a tar stream: entries and their data, and separately every byte that is not file
+//! data.
 //!
-//! What counts as an entry, where its data ends and which header wins is what Go's
-//! archive/tar decides (reader.go `next`), since dockerd reads layers with it.
+//! Which headers make an entry, where its data ends and which header wins is what Go's
+//! archive/tar decides (reader.go `next`), because dockerd reads layers with it.
 
+use super::entry::{EntryType, TarEntry};
 use super::header::{self, BLOCK, RawHeader, Time};
+use super::number;
 use super::pax::{self, Pax};
 use super::sparse::{self, MapReader, SparseMap};
 use crate::layer::LayerError;
 use crate::layer::stream::chunks::{ChunkSlice, ChunkStream};
-use crate::layer::tar_split::writer::Recorder;
 
-/// What an entry makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Dir,
-    /// A symbolic link.
-    Symlink,
-    /// A hard link.
-    Hardlink,
-    /// A character device.
-    Char,
-    /// A block device.
-    Block,
-    /// A named pipe.
-    Fifo,
-    /// A PAX global header: nothing.
-    Global,
-}
-
-/// One entry of a layer.
-#[derive(Debug)]
-pub struct Entry {
-    /// The name in force, as it stands.
-    pub name: Vec<u8>,
-    /// The link's target, as it stands.
-    pub link: Vec<u8>,
-    /// What it makes.
-    pub kind: Kind,
-    /// Permission bits, 0 to 07777.
-    pub mode: u32,
-    /// Owner.
-    pub uid: i64,
-    /// Group.
-    pub gid: i64,
-    /// Modification time.
-    pub mtime: Time,
-    /// Access time, if the archive has one.
-    pub atime: Option<Time>,
-    /// Major and minor number of a device.
-    pub device: (i64, i64),
-    /// Extended attributes.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The size that the header states, whether or not data follows.
-    pub stated: u64,
-    /// Bytes of data that follow in the archive.
-    pub data: u64,
-    /// Where that data belongs, for a sparse file.
-    pub sparse: Option<SparseMap>,
+/// Takes the bytes of an archive that are not file data: headers, padding and what follows the
+/// end.
+pub trait RawSink {
+    /// Takes `bytes`, which follow those of the call before.
+    ///
+    /// # Errors
+    /// [`LayerError::Cancelled`] if the metadata cannot be written.
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), LayerError>;
 }
 
 /// Reads entries from a stream of chunks.
 pub struct TarReader {
     stream: ChunkStream,
-    /// Bytes of the current entry's data that were not read yet.
+    /// Unread bytes of the current entry's data.
     remaining: u64,
-    /// Bytes of padding after that.
+    /// Bytes of padding after the data.
     padding: usize,
-    /// The most bytes a PAX or GNU auxiliary header may have.
+    /// Bytes of a PAX or GNU extended header at most.
     pax_limit: u64,
 }
 
 impl TarReader {
-    /// A reader at the start of an archive.
+    /// Creates a reader at the start of an archive.
     pub fn new(stream: ChunkStream, pax_limit: u64) -> Self {
         Self { stream, remaining: 0, padding: 0, pax_limit }
     }
 
-    /// Bytes of the archive read so far.
+    /// The number of bytes of the archive read so far.
     pub fn offset(&self) -> u64 {
         self.stream.offset()
     }
 
-    /// The next entry, or `None` at the archive's end. The data of the entry before must
-    /// have been read.
+    /// Returns the next entry, or `None` at the archive's end. The data of the entry before must
+    /// have been consumed.
     ///
     /// # Errors
-    /// [`LayerError::Tar`], [`LayerError::Truncated`], or the stream's own.
-    pub fn next(&mut self, record: &mut Recorder) -> Result<Option<Entry>, LayerError> {
+    /// [`LayerError::Tar`], [`LayerError::Truncated`], [`LayerError::Limit`], or the stream's error.
+    pub fn next(&mut self, raw_bytes: &mut impl RawSink) -> Result<Option<TarEntry>, LayerError> {
         let (mut long_name, mut long_link, mut pax) = (None, None, Pax::default());
         loop {
-            let Some(block) = self.header_block(record)? else { return Ok(None) };
-            let mut raw = header::parse(&block).map_err(|what| self.bad(what))?;
+            let Some(block) = self.header_block(raw_bytes)? else { return Ok(None) };
+            let mut raw = header::parse(&block).map_err(|what| self.invalid(what))?;
             match raw.flag {
                 b'x' => {
-                    let data = self.auxiliary(&raw, record)?;
-                    pax = pax::parse(&data).map_err(|what| self.bad(what))?;
+                    let data = self.extended_header(&raw, raw_bytes)?;
+                    pax = pax::parse(&data).map_err(|what| self.invalid(what))?;
                 }
-                b'L' => long_name = Some(self.long_text(&raw, record)?),
-                b'K' => long_link = Some(self.long_text(&raw, record)?),
+                b'L' => long_name = Some(self.long_text(&raw, raw_bytes)?),
+                b'K' => long_link = Some(self.long_text(&raw, raw_bytes)?),
                 b'g' => {
-                    self.auxiliary(&raw, record)?;
-                    return Ok(Some(global(raw.name)));
+                    self.extended_header(&raw, raw_bytes)?;
+                    return Ok(Some(TarEntry::global(raw.name)));
                 }
                 _ => {
                     raw.name = long_name.or(pax.path.take()).unwrap_or(raw.name);
                     raw.link = long_link.or(pax.linkpath.take()).unwrap_or(raw.link);
-                    return self.entry(raw, pax, &block, record).map(Some);
+                    return self.entry(raw, pax, &block, raw_bytes).map(Some);
                 }
             }
         }
     }
 
-    /// The next bytes of the current entry's data; none when it is all read.
+    /// Returns the next bytes of the current entry's data. They are empty only at its end.
     ///
     /// # Errors
-    /// [`LayerError::Truncated`], or the stream's own.
+    /// [`LayerError::Truncated`], or the stream's error.
     pub fn data(&mut self) -> Result<&[u8], LayerError> {
         if self.remaining == 0 {
             return Ok(&[]);
@@ -131,56 +91,60 @@ impl TarReader {
         Ok(&bytes[..n])
     }
 
-    /// The rest of the current entry's data to keep, if it lies in one chunk.
+    /// Returns the rest of the current entry's data if it lies in one chunk. Does not consume it.
     ///
     /// # Errors
-    /// The stream's own.
-    pub fn whole(&mut self) -> Result<Option<ChunkSlice>, LayerError> {
+    /// The stream's error.
+    pub fn data_slice(&mut self) -> Result<Option<ChunkSlice>, LayerError> {
         match usize::try_from(self.remaining) {
             Ok(remaining) => self.stream.slice(remaining),
             Err(_) => Ok(None),
         }
     }
 
-    /// Passes over `count` bytes that [`data`](Self::data) showed.
+    /// Consumes `count` of the bytes that [`data`](Self::data) returned.
     pub fn consume(&mut self, count: usize) {
         self.stream.consume(count);
         self.remaining -= count as u64;
     }
 
-    /// Records what follows the archive's end, up to the end of the stream.
+    /// Reads from the archive's end to the end of the stream.
     ///
     /// # Errors
-    /// The stream's own.
-    pub fn rest(&mut self, record: &mut Recorder) -> Result<(), LayerError> {
-        record.flush_segment()?;
+    /// The stream's error.
+    pub fn trailer(&mut self, raw_bytes: &mut impl RawSink) -> Result<(), LayerError> {
         loop {
             let bytes = self.stream.peek()?;
             let n = bytes.len();
             if n == 0 {
                 return Ok(());
             }
-            record.raw(bytes)?;
+            raw_bytes.raw(bytes)?;
             self.stream.consume(n);
         }
     }
 
-    fn header_block(&mut self, record: &mut Recorder) -> Result<Option<[u8; BLOCK]>, LayerError> {
-        self.skip_padding(record)?;
-        let Some(block) = self.block(record)? else { return Ok(None) };
+    fn header_block(
+        &mut self,
+        raw_bytes: &mut impl RawSink,
+    ) -> Result<Option<[u8; BLOCK]>, LayerError> {
+        self.skip_padding(raw_bytes)?;
+        let Some(block) = self.block(raw_bytes)? else { return Ok(None) };
         if block != [0; BLOCK] {
             return Ok(Some(block));
         }
-        match self.block(record)? {
-            Some(second) if second != [0; BLOCK] => Err(self.bad("a zero block amid the archive")),
+        match self.block(raw_bytes)? {
+            Some(second) if second != [0; BLOCK] => {
+                Err(self.invalid("a zero block inside the archive"))
+            }
             _ => Ok(None),
         }
     }
 
-    fn block(&mut self, record: &mut Recorder) -> Result<Option<[u8; BLOCK]>, LayerError> {
+    fn block(&mut self, raw_bytes: &mut impl RawSink) -> Result<Option<[u8; BLOCK]>, LayerError> {
         let mut block = [0; BLOCK];
         let n = self.stream.read_full(&mut block)?;
-        record.raw(&block[..n])?;
+        raw_bytes.raw(&block[..n])?;
         match n {
             0 => Ok(None),
             BLOCK => Ok(Some(block)),
@@ -188,17 +152,21 @@ impl TarReader {
         }
     }
 
-    fn skip_padding(&mut self, record: &mut Recorder) -> Result<(), LayerError> {
+    fn skip_padding(&mut self, raw_bytes: &mut impl RawSink) -> Result<(), LayerError> {
         let mut padding = [0; BLOCK];
         let n = self.stream.read_full(&mut padding[..self.padding])?;
         self.padding = 0;
-        // An archive that ends inside the last padding lacks nothing but zeros.
-        record.raw(&padding[..n])
+        // An archive may end inside the last padding: only zeros are missing.
+        raw_bytes.raw(&padding[..n])
     }
 
-    /// The data of an auxiliary header; its padding is left for the next entry, as
-    /// tar-split does it.
-    fn auxiliary(&mut self, raw: &RawHeader, record: &mut Recorder) -> Result<Vec<u8>, LayerError> {
+    /// Reads the data of an extended header. Leaves its padding to the next entry, as tar-split
+    /// does.
+    fn extended_header(
+        &mut self,
+        raw: &RawHeader,
+        raw_bytes: &mut impl RawSink,
+    ) -> Result<Vec<u8>, LayerError> {
         let size = raw.size.unsigned_abs();
         if size > self.pax_limit {
             return Err(LayerError::Limit {
@@ -209,7 +177,7 @@ impl TarReader {
         }
         let mut data = vec![0; usize::try_from(size).unwrap_or(0)];
         let n = self.stream.read_full(&mut data)?;
-        record.raw(&data[..n])?;
+        raw_bytes.raw(&data[..n])?;
         if n < data.len() {
             return Err(self.truncated("an extended header"));
         }
@@ -217,9 +185,13 @@ impl TarReader {
         Ok(data)
     }
 
-    fn long_text(&mut self, raw: &RawHeader, record: &mut Recorder) -> Result<Vec<u8>, LayerError> {
-        let data = self.auxiliary(raw, record)?;
-        Ok(header::text(&data).to_vec())
+    fn long_text(
+        &mut self,
+        raw: &RawHeader,
+        raw_bytes: &mut impl RawSink,
+    ) -> Result<Vec<u8>, LayerError> {
+        let data = self.extended_header(raw, raw_bytes)?;
+        Ok(number::text(&data).to_vec())
     }
 
     fn entry(
@@ -227,20 +199,20 @@ impl TarReader {
         raw: RawHeader,
         pax: Pax,
         block: &[u8; BLOCK],
-        record: &mut Recorder,
-    ) -> Result<Entry, LayerError> {
-        let kind = kind(&raw).ok_or_else(|| {
+        raw_bytes: &mut impl RawSink,
+    ) -> Result<TarEntry, LayerError> {
+        let kind = entry_type(&raw).ok_or_else(|| {
             LayerError::refused(
                 &raw.name,
                 format!("unknown tar entry type '{}'", raw.flag.escape_ascii()),
             )
         })?;
-        let size =
-            u64::try_from(pax.size.unwrap_or(raw.size)).map_err(|_| self.bad("a negative size"))?;
+        let size = u64::try_from(pax.size.unwrap_or(raw.size))
+            .map_err(|_| self.invalid("a negative size"))?;
         // Links, directories and devices have no data, whatever their header says.
-        let data = if matches!(kind, Kind::File) { size } else { 0 };
+        let data = if matches!(kind, EntryType::File) { size } else { 0 };
         let seconds = |seconds| Time { seconds, nanos: 0 };
-        let mut entry = Entry {
+        let mut entry = TarEntry {
             mode: u32::try_from(raw.mode & 0o7777).unwrap_or(0),
             uid: pax.uid.unwrap_or(raw.uid),
             gid: pax.gid.unwrap_or(raw.gid),
@@ -251,86 +223,89 @@ impl TarReader {
             link: raw.link,
             kind,
             xattrs: pax.xattrs,
-            stated: size,
-            data,
+            header_size: size,
+            data_size: data,
             sparse: None,
         };
         self.padding = padding_of(data);
         if raw.flag == b'S' {
-            entry.sparse = Some(self.old_gnu_sparse(block, data, raw.gnu, record)?);
-        } else if kind == Kind::File {
-            self.pax_sparse(&mut entry, pax.sparse, record)?;
+            entry.sparse = Some(self.old_gnu_sparse(block, data, raw.gnu, raw_bytes)?);
+        } else if kind == EntryType::File {
+            self.pax_sparse(&mut entry, pax.sparse, raw_bytes)?;
         }
-        self.remaining = entry.data;
+        self.remaining = entry.data_size;
         Ok(entry)
     }
 
-    /// GNU tar manual, "Old GNU Format": four runs in the header, the real size behind
-    /// them, and blocks of 21 more runs while a flag says so.
+    /// Reads the map of the old GNU format (GNU tar manual, "Old GNU Format"): four extents in
+    /// the header, then the file's size, and blocks of 21 more extents while a flag is set.
     fn old_gnu_sparse(
         &mut self,
         block: &[u8; BLOCK],
         data: u64,
         gnu: bool,
-        record: &mut Recorder,
+        raw_bytes: &mut impl RawSink,
     ) -> Result<SparseMap, LayerError> {
         if !gnu {
-            return Err(self.bad("a sparse entry without GNU's magic"));
+            return Err(self.invalid("a sparse entry without GNU's magic"));
         }
-        let mut runs = Vec::new();
-        sparse::old_gnu_runs(&block[386..482], 4, &mut runs).map_err(|what| self.bad(what))?;
-        let size = header::number(&block[483..495]).map_err(|what| self.bad(what))?;
+        let mut extents = Vec::new();
+        sparse::old_gnu_extents(&block[386..482], 4, &mut extents)
+            .map_err(|what| self.invalid(what))?;
+        let size = number::field(&block[483..495]).map_err(|what| self.invalid(what))?;
         let mut extended = block[482] != 0;
         while extended {
-            let more = self.block(record)?.ok_or_else(|| self.truncated("a sparse map"))?;
-            sparse::old_gnu_runs(&more[..504], 21, &mut runs).map_err(|what| self.bad(what))?;
+            let more = self.block(raw_bytes)?.ok_or_else(|| self.truncated("a sparse map"))?;
+            sparse::old_gnu_extents(&more[..504], 21, &mut extents)
+                .map_err(|what| self.invalid(what))?;
             extended = more[504] != 0;
         }
-        SparseMap::new(runs, size, data).map_err(|what| self.bad(what))
+        SparseMap::new(extents, size, data).map_err(|what| self.invalid(what))
     }
 
     fn pax_sparse(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut TarEntry,
         found: pax::PaxSparse,
-        record: &mut Recorder,
+        raw_bytes: &mut impl RawSink,
     ) -> Result<(), LayerError> {
         let before_data = match (found.major, found.minor, &found.map) {
             (Some(1), Some(0), _) => true,
             (Some(0), Some(0 | 1), Some(_)) | (None, None, Some(_)) => false,
             _ => return Ok(()),
         };
-        let runs = if before_data {
-            self.map_before_data(entry, record)?
+        let extents = if before_data {
+            self.map_before_data(entry, raw_bytes)?
         } else {
             found.map.unwrap_or_default()
         };
         entry.name = found.name.unwrap_or(std::mem::take(&mut entry.name));
-        let size = found.size.unwrap_or_else(|| entry.stated.cast_signed());
-        let map = SparseMap::new(runs, size, entry.data).map_err(|what| self.bad(what))?;
+        let size = found.size.unwrap_or_else(|| entry.header_size.cast_signed());
+        let map =
+            SparseMap::new(extents, size, entry.data_size).map_err(|what| self.invalid(what))?;
         entry.sparse = Some(map);
         Ok(())
     }
 
     fn map_before_data(
         &mut self,
-        entry: &mut Entry,
-        record: &mut Recorder,
-    ) -> Result<Vec<sparse::Run>, LayerError> {
+        entry: &mut TarEntry,
+        raw_bytes: &mut impl RawSink,
+    ) -> Result<Vec<sparse::Extent>, LayerError> {
         let mut map = MapReader::default();
         loop {
-            entry.data = entry
-                .data
+            entry.data_size = entry
+                .data_size
                 .checked_sub(BLOCK as u64)
-                .ok_or_else(|| self.bad("an invalid sparse map"))?;
-            let block = self.block(record)?.ok_or_else(|| self.truncated("a sparse map"))?;
-            if let Some(runs) = map.block(&block).map_err(|what| self.bad(what))? {
-                return Ok(runs);
+                .ok_or_else(|| self.invalid("an invalid sparse map"))?;
+            let block = self.block(raw_bytes)?.ok_or_else(|| self.truncated("a sparse map"))?;
+            if let Some(extents) = map.block(&block).map_err(|what| self.invalid(what))? {
+                return Ok(extents);
             }
         }
     }
 
-    fn bad(&self, what: &'static str) -> LayerError {
+    fn invalid(&self, what: &'static str) -> LayerError {
         LayerError::Tar { offset: self.offset(), what }
     }
 
@@ -343,35 +318,17 @@ fn padding_of(size: u64) -> usize {
     (size.wrapping_neg() % BLOCK as u64) as usize
 }
 
-fn kind(raw: &RawHeader) -> Option<Kind> {
+fn entry_type(raw: &RawHeader) -> Option<EntryType> {
     Some(match raw.flag {
-        // Before POSIX, a trailing slash was what made a directory.
-        0 if raw.name.ends_with(b"/") => Kind::Dir,
-        0 | b'0' | b'7' | b'S' => Kind::File,
-        b'1' => Kind::Hardlink,
-        b'2' => Kind::Symlink,
-        b'3' => Kind::Char,
-        b'4' => Kind::Block,
-        b'5' => Kind::Dir,
-        b'6' => Kind::Fifo,
+        // Before POSIX, only a trailing slash marked a directory.
+        0 if raw.name.ends_with(b"/") => EntryType::Dir,
+        0 | b'0' | b'7' | b'S' => EntryType::File,
+        b'1' => EntryType::Hardlink,
+        b'2' => EntryType::Symlink,
+        b'3' => EntryType::Char,
+        b'4' => EntryType::Block,
+        b'5' => EntryType::Dir,
+        b'6' => EntryType::Fifo,
         _ => return None,
     })
-}
-
-fn global(name: Vec<u8>) -> Entry {
-    Entry {
-        name,
-        link: Vec::new(),
-        kind: Kind::Global,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        atime: None,
-        device: (0, 0),
-        xattrs: Vec::new(),
-        stated: 0,
-        data: 0,
-        sparse: None,
-    }
 }

@@ -1,58 +1,59 @@
-//! Sparse files: which runs of a file an archive holds (GNU tar manual, "Sparse
-//! Formats"). dockerd cannot give such entries back; here they stay raw in tar-split.
+//! Sparse files: the extents of a file whose data is in the archive (GNU tar manual, "Sparse
+//! Formats"). dockerd cannot reproduce such entries; rpull stores them raw in the metadata.
 
-use super::header::{BLOCK, number};
+use super::header::BLOCK;
+use super::number;
 
-/// A run of data at an offset of the file, both in bytes.
+/// A range of a sparse file that has data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// Where in the file.
+pub struct Extent {
+    /// Its offset in the file, bytes.
     pub offset: i64,
-    /// How long.
+    /// Its length, bytes.
     pub length: i64,
 }
 
-/// Where the data of a sparse file belongs.
+/// The layout of a sparse file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SparseMap {
-    /// The runs, in the order of the data.
-    pub runs: Vec<Run>,
-    /// The file's size with its holes, in bytes.
+    /// The extents, in the order of the data.
+    pub extents: Vec<Extent>,
+    /// The file's size including its holes, bytes.
     pub size: u64,
 }
 
-/// The most runs that are taken; Go's reader bounds the map by its 1 MiB too.
-const MOST_RUNS: usize = 1 << 16;
+/// Extents of a file at most. Go's reader limits the map too, to 1 MiB.
+const MAX_EXTENTS: usize = 1 << 16;
 
 impl SparseMap {
-    /// Checks that the runs follow each other, lie within `size` and need `data` bytes.
+    /// Creates a map, if the extents are in order, lie within `size` and have `data` bytes.
     ///
     /// # Errors
-    /// A word on what is wrong.
-    pub fn new(runs: Vec<Run>, size: i64, data: u64) -> Result<Self, &'static str> {
+    /// A description of what is invalid.
+    pub fn new(extents: Vec<Extent>, size: i64, data: u64) -> Result<Self, &'static str> {
         const BAD: &str = "an invalid sparse map";
         let size_u = u64::try_from(size).map_err(|_| BAD)?;
         let (mut end, mut sum) = (0i64, 0i64);
-        for run in &runs {
-            let next = run.offset.checked_add(run.length).ok_or(BAD)?;
-            if run.offset < end || run.length < 0 || next > size {
+        for extent in &extents {
+            let next = extent.offset.checked_add(extent.length).ok_or(BAD)?;
+            if extent.offset < end || extent.length < 0 || next > size {
                 return Err(BAD);
             }
             end = next;
-            sum += run.length;
+            sum += extent.length;
         }
-        if u64::try_from(sum) != Ok(data) || runs.len() > MOST_RUNS {
+        if u64::try_from(sum) != Ok(data) || extents.len() > MAX_EXTENTS {
             return Err(BAD);
         }
-        Ok(Self { runs, size: size_u })
+        Ok(Self { extents, size: size_u })
     }
 
-    /// Cuts `bytes`, which stand at `offset` of the packed data, into the pieces that
-    /// belong together in the file: `each` gets a piece and its place there.
+    /// Splits `bytes`, which start at `offset` of the archived data, at the bounds of the extents,
+    /// and calls `each` with the offset in the file and the bytes of every part.
     ///
     /// # Errors
-    /// What `each` says.
-    pub fn each_run<E>(
+    /// The error of `each`.
+    pub fn each_extent<E>(
         &self,
         offset: u64,
         mut bytes: &[u8],
@@ -60,8 +61,8 @@ impl SparseMap {
     ) -> Result<(), E> {
         let mut before = 0;
         let mut offset = offset;
-        for run in &self.runs {
-            let (start, length) = (run.offset.unsigned_abs(), run.length.unsigned_abs());
+        for extent in &self.extents {
+            let (start, length) = (extent.offset.unsigned_abs(), extent.length.unsigned_abs());
             if offset < before + length && !bytes.is_empty() {
                 let within = offset - before;
                 let n = usize::try_from(length - within).unwrap_or(usize::MAX).min(bytes.len());
@@ -75,25 +76,30 @@ impl SparseMap {
     }
 }
 
-/// Reads `count` old-GNU runs of 24 bytes each from `bytes`; an empty offset ends them.
+/// Appends up to `count` extents of the old GNU format, 24 bytes each, to `extents`. An empty
+/// offset ends them.
 ///
 /// # Errors
-/// A field is no number.
-pub fn old_gnu_runs(bytes: &[u8], count: usize, runs: &mut Vec<Run>) -> Result<(), &'static str> {
+/// A description of what is invalid.
+pub fn old_gnu_extents(
+    bytes: &[u8],
+    count: usize,
+    extents: &mut Vec<Extent>,
+) -> Result<(), &'static str> {
     for field in bytes.chunks_exact(24).take(count) {
         if field[0] == 0 {
             break;
         }
-        runs.push(Run { offset: number(&field[..12])?, length: number(&field[12..])? });
-        if runs.len() > MOST_RUNS {
-            return Err("a sparse map with too many runs");
+        let (offset, length) = (number::field(&field[..12])?, number::field(&field[12..])?);
+        extents.push(Extent { offset, length });
+        if extents.len() > MAX_EXTENTS {
+            return Err("a sparse map with too many extents");
         }
     }
     Ok(())
 }
 
-/// A reader of the PAX 1.0 map, which stands in decimal lines before the data, padded to
-/// whole blocks.
+/// A reader of the PAX 1.0 map: decimal lines before the data, padded to whole blocks.
 #[derive(Default)]
 pub struct MapReader {
     line: Vec<u8>,
@@ -101,11 +107,11 @@ pub struct MapReader {
 }
 
 impl MapReader {
-    /// Takes one block in; the runs, once the map is complete.
+    /// Parses one block. Returns the extents once the map is complete.
     ///
     /// # Errors
-    /// A line is no number, or there are too many.
-    pub fn block(&mut self, block: &[u8; BLOCK]) -> Result<Option<Vec<Run>>, &'static str> {
+    /// A description of what is invalid.
+    pub fn block(&mut self, block: &[u8; BLOCK]) -> Result<Option<Vec<Extent>>, &'static str> {
         for &byte in block {
             if byte != b'\n' {
                 self.line.push(byte);
@@ -114,16 +120,16 @@ impl MapReader {
                 }
                 continue;
             }
-            self.numbers.push(super::pax::integer(&self.line)?);
+            self.numbers.push(number::decimal(&self.line)?);
             self.line.clear();
-            let wanted = usize::try_from(self.numbers[0]).map_err(|_| "an invalid sparse map")?;
-            if wanted > MOST_RUNS {
-                return Err("a sparse map with too many runs");
+            let count = usize::try_from(self.numbers[0]).map_err(|_| "an invalid sparse map")?;
+            if count > MAX_EXTENTS {
+                return Err("a sparse map with too many extents");
             }
-            if self.numbers.len() == 1 + 2 * wanted {
+            if self.numbers.len() == 1 + 2 * count {
                 let pairs = self.numbers[1..].as_chunks::<2>().0;
                 return Ok(Some(
-                    pairs.iter().map(|&[offset, length]| Run { offset, length }).collect(),
+                    pairs.iter().map(|&[offset, length]| Extent { offset, length }).collect(),
                 ));
             }
         }
@@ -136,37 +142,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_must_fit_its_data_and_size() {
-        let runs = |list: &[(i64, i64)]| {
-            list.iter().map(|&(offset, length)| Run { offset, length }).collect()
+    fn map_that_does_not_fit_data_or_size_is_an_error() {
+        let extents = |list: &[(i64, i64)]| {
+            list.iter().map(|&(offset, length)| Extent { offset, length }).collect()
         };
-        assert!(SparseMap::new(runs(&[(0, 3), (10, 2)]), 20, 5).is_ok());
-        assert!(SparseMap::new(runs(&[(0, 3), (10, 2)]), 20, 6).is_err(), "wrong sum");
-        assert!(SparseMap::new(runs(&[(0, 3), (2, 2)]), 20, 5).is_err(), "overlap");
-        assert!(SparseMap::new(runs(&[(0, 3), (19, 2)]), 20, 5).is_err(), "past the end");
+        assert!(SparseMap::new(extents(&[(0, 3), (10, 2)]), 20, 5).is_ok());
+        assert!(SparseMap::new(extents(&[(0, 3), (10, 2)]), 20, 6).is_err(), "wrong sum");
+        assert!(SparseMap::new(extents(&[(0, 3), (2, 2)]), 20, 5).is_err(), "overlap");
+        assert!(SparseMap::new(extents(&[(0, 3), (19, 2)]), 20, 5).is_err(), "past the end");
     }
 
     #[test]
-    fn data_goes_to_its_runs_however_it_is_cut() {
-        let runs = vec![Run { offset: 2, length: 3 }, Run { offset: 10, length: 2 }];
-        let map = SparseMap::new(runs, 20, 5).unwrap();
+    fn data_in_any_two_parts_goes_to_its_extents() {
+        let extents = vec![Extent { offset: 2, length: 3 }, Extent { offset: 10, length: 2 }];
+        let map = SparseMap::new(extents, 20, 5).unwrap();
         for cut in 0..=5 {
             let mut file = [b'.'; 20];
             let mut put = |at: u64, bytes: &[u8]| {
                 file[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
                 Ok::<(), ()>(())
             };
-            map.each_run(0, &b"abcde"[..cut], &mut put).unwrap();
-            map.each_run(cut as u64, &b"abcde"[cut..], &mut put).unwrap();
+            map.each_extent(0, &b"abcde"[..cut], &mut put).unwrap();
+            map.each_extent(cut as u64, &b"abcde"[cut..], &mut put).unwrap();
             assert_eq!(&file, b"..abc.....de........", "cut at {cut}");
         }
     }
 
     #[test]
-    fn a_map_before_the_data_ends_where_its_count_says() {
+    fn map_before_data_ends_at_its_count() {
         let mut block = [0; BLOCK];
         block[..13].copy_from_slice(b"2\n0\n3\n10\n2\n\0\0");
-        let runs = MapReader::default().block(&block).unwrap().unwrap();
-        assert_eq!(runs, [Run { offset: 0, length: 3 }, Run { offset: 10, length: 2 }]);
+        let extents = MapReader::default().block(&block).unwrap().unwrap();
+        assert_eq!(extents, [Extent { offset: 0, length: 3 }, Extent { offset: 10, length: 2 }]);
     }
 }

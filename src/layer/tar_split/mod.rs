@@ -1,6 +1,10 @@
-//! The tar-split metadata of a layer: everything in its tar that is not file content.
+//! The tar-split metadata of a layer (`tar-split.json.gz`): everything in its tar that is not file
+//! content. Its lines are entries and segments.
 
 pub mod assemble;
+pub mod compressor;
+pub mod line;
 pub mod overwritten;
+pub mod reader;
 pub mod rewrite;
 pub mod writer;
