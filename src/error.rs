@@ -200,7 +200,10 @@ fn of_layer(error: &LayerError) -> Kind {
     match error {
         // An archive whose entries stand in each other's way: no disk would take it.
         LayerError::Write { source, .. } if is_of_paths(source.kind()) => Kind::Integrity,
-        LayerError::Write { .. } | LayerError::TarSplit(_) => Kind::Storage,
+        LayerError::Write { .. } | LayerError::Open { .. } | LayerError::TarSplit(_) => {
+            Kind::Storage
+        }
+        LayerError::Thread { .. } => Kind::Other,
         LayerError::Source(_) => Kind::Network,
         LayerError::Cancelled => Kind::Interrupted,
         _ => Kind::Integrity,
@@ -279,9 +282,10 @@ fn hint_layer(error: &LayerError) -> Option<String> {
             "ask the publisher for an image with gzip or zstd layers".to_owned()
         }
         LayerError::Write { source, .. } if is_of_paths(source.kind()) => INVALID_IMAGE.to_owned(),
-        LayerError::Write { source, .. } | LayerError::TarSplit(source) => {
-            return hint_storage(source);
-        }
+        LayerError::Write { source, .. }
+        | LayerError::Open { source, .. }
+        | LayerError::TarSplit(source) => return hint_storage(source),
+        LayerError::Thread { .. } => "close other programs, or lower --jobs, then retry".to_owned(),
         LayerError::Source(_) | LayerError::Cancelled => return None,
         _ => INVALID_IMAGE.to_owned(),
     })

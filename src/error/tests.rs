@@ -64,3 +64,23 @@ fn full_disk_hint_is_the_same_for_a_layer_and_the_store() {
     assert_eq!(Error::from(store).hint(), layer.hint());
     assert!(layer.hint().is_some_and(|hint| hint.contains("free some space")));
 }
+
+#[test]
+fn layer_directory_that_cannot_be_opened_is_a_storage_error_with_its_path() {
+    for kind in [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied] {
+        let source = LayerError::open("/root/overlay2/a/diff".as_ref(), io_error(kind));
+        let error = Error::Layer { layer: Digest::of(b"layer"), source };
+        assert_eq!(error.kind(), Kind::Storage);
+        assert!(error.to_string().contains("'/root/overlay2/a/diff'"), "{error}");
+        assert_eq!(error.hint().is_some(), kind == io::ErrorKind::PermissionDenied);
+    }
+}
+
+#[test]
+fn thread_that_cannot_start_is_not_a_storage_error() {
+    let source =
+        LayerError::Thread { name: "inflate", source: io_error(io::ErrorKind::WouldBlock) };
+    let error = Error::Layer { layer: Digest::of(b"layer"), source };
+    assert_eq!(error.kind(), Kind::Other);
+    assert!(error.to_string().contains("cannot start the thread 'inflate'"), "{error}");
+}

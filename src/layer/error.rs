@@ -1,6 +1,8 @@
-//! What can be wrong with a layer.
+//! Errors of layers.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::digest::Digest;
 use crate::printable;
@@ -8,20 +10,20 @@ use crate::printable;
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
-    /// The bytes are not those that the descriptor names.
+    /// The blob has another digest than its descriptor.
     #[error("digest mismatch: the blob is {actual}, expected {expected}")]
     Digest {
-        /// What the manifest promised.
+        /// The digest in the manifest.
         expected: Digest,
-        /// What came.
+        /// The digest of the bytes.
         actual: Digest,
     },
-    /// There are fewer or more bytes than the descriptor says.
+    /// Size mismatch: the blob has fewer or more bytes than its descriptor.
     #[error("size mismatch: the blob has {actual} bytes{}, expected {expected}", if *.more { " or more" } else { "" })]
     Size {
-        /// Bytes the manifest promised.
+        /// The size in the manifest, bytes.
         expected: u64,
-        /// Bytes that came.
+        /// The number of bytes read.
         actual: u64,
         /// Whether reading stopped before the end.
         more: bool,
@@ -29,18 +31,18 @@ pub enum LayerError {
     /// The source of the compressed bytes failed.
     #[error("cannot read the layer's compressed bytes: {0}")]
     Source(#[source] io::Error),
-    /// The compressed stream is broken.
+    /// The compressed stream is invalid.
     #[error("cannot decompress the layer ({kind}): {source}")]
     Decompress {
         /// `gzip` or `zstd`.
         kind: &'static str,
-        /// The decoder's word.
+        /// The decoder's error.
         source: io::Error,
     },
-    /// A compression that is recognised and not taken.
+    /// A compression that is known and not supported.
     #[error("the layer is compressed with {0}; rpull supports gzip, zstd and uncompressed layers")]
     Compression(&'static str),
-    /// The tar's structure is broken.
+    /// The tar is invalid.
     #[error("invalid tar at byte {offset}: {what}")]
     Tar {
         /// Offset in the uncompressed stream, in bytes.
@@ -59,48 +61,69 @@ pub enum LayerError {
     /// An entry that must not be unpacked.
     #[error("refused entry '{path}': {why}")]
     Refused {
-        /// Its name as the archive has it.
+        /// Its name in the archive.
         path: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// A limit that guards against bombs was passed.
+    /// The layer exceeds a limit that protects against archive bombs.
     #[error("the layer exceeds a limit: {what} is over {limit}")]
     Limit {
-        /// Which.
+        /// The quantity that is limited.
         what: &'static str,
-        /// Its value.
+        /// The limit.
         limit: u64,
-        /// The flag that moves it.
+        /// The flag that changes the limit.
         flag: &'static str,
     },
     /// A file operation below the layer's directory failed.
     #[error("cannot {op} '{path}': {source}")]
     Write {
-        /// What was done.
+        /// The operation.
         op: &'static str,
-        /// Where, relative to the layer.
+        /// The path, relative to the layer.
         path: String,
-        /// What the kernel said.
+        /// The cause.
         source: io::Error,
     },
-    /// `tar-split.json.gz` could not be written or read.
+    /// The directory of a layer cannot be opened.
+    #[error("cannot open layer directory '{path}': {source}")]
+    Open {
+        /// The directory.
+        path: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A thread that the layer needs cannot start: the system has no resources for it.
+    #[error("cannot start the thread '{name}': {source}")]
+    Thread {
+        /// The name of the thread.
+        name: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// `tar-split.json.gz` cannot be written or read.
     #[error("cannot read or write the tar-split metadata: {0}")]
     TarSplit(#[source] io::Error),
-    /// The tar-split record and the directory do not give the layer's tar again.
+    /// The tar-split metadata and the files do not reproduce the layer's tar.
     #[error("the stored layer is damaged at '{path}': {why}")]
     Damaged {
-        /// The file concerned.
+        /// The first file that differs.
         path: String,
-        /// What differs.
+        /// The difference.
         why: String,
     },
-    /// The pull was given up while this layer was under way.
+    /// Another thread of the pull failed or was interrupted.
     #[error("cancelled")]
     Cancelled,
 }
 
 impl LayerError {
+    /// Returns the error of opening the directory `path`.
+    pub fn open(path: &Path, source: io::Error) -> Self {
+        Self::Open { path: show(path.as_os_str().as_bytes()), source }
+    }
+
     pub(super) fn write(op: &'static str, path: &[u8], source: impl Into<io::Error>) -> Self {
         Self::Write { op, path: show(path), source: source.into() }
     }
@@ -109,12 +132,12 @@ impl LayerError {
         Self::Refused { path: show(path), why: why.into() }
     }
 
-    /// Carries this error through an interface that speaks `io::Error`.
+    /// Wraps this error in an `io::Error`, for interfaces that require one.
     pub(super) fn into_io(self) -> io::Error {
         io::Error::other(self)
     }
 
-    /// Takes an error out of [`LayerError::into_io`] again, or makes one of `io` by `wrap`.
+    /// Unwraps an error of [`LayerError::into_io`]. Converts any other error with `wrap`.
     pub(super) fn from_io(io: io::Error, wrap: impl FnOnce(io::Error) -> Self) -> Self {
         match io.downcast::<Self>() {
             Ok(layer) => layer,
@@ -123,7 +146,7 @@ impl LayerError {
     }
 }
 
-/// A path for people: bytes that are not UTF-8 replaced, and escaped for a terminal.
+/// Returns a path for messages: escaped for a terminal, with bytes that are not UTF-8 replaced.
 pub(super) fn show(path: &[u8]) -> String {
     printable::escape(&String::from_utf8_lossy(path)).into_owned()
 }

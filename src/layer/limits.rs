@@ -1,34 +1,34 @@
-//! Bounds on what an archive may ask for: guards against bombs.
+//! Limits on the content of an archive, against archive bombs.
 
 use super::LayerError;
 
-/// The bounds. Each has a flag.
+/// The limits on one layer. Each has a flag.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Uncompressed bytes of one layer.
+    /// Uncompressed bytes at most.
     pub bytes: u64,
-    /// How many times larger than its blob a layer may become, once it is over 1 GiB.
+    /// The ratio of uncompressed to compressed size at most, for layers over 1 GiB.
     pub ratio: u64,
-    /// Entries of one layer.
+    /// Entries at most.
     pub entries: u64,
-    /// Parts of a path.
+    /// Parts of a path at most.
     pub depth: usize,
-    /// Bytes of one PAX or GNU auxiliary header.
+    /// Bytes of one PAX or GNU extended header at most.
     pub pax: u64,
 }
 
-/// Below this many bytes a layer may have any ratio: zeros compress a thousandfold.
+/// A layer of at most this many bytes may have any ratio: zeros compress by a factor of 1000.
 const RATIO_FROM: u64 = 1 << 30;
 
 impl Default for Limits {
     fn default() -> Self {
-        // Go's reader, and so dockerd, takes auxiliary headers of up to 1 MiB.
+        // Go's reader, and so dockerd, accepts extended headers of up to 1 MiB.
         Self { bytes: 1 << 40, ratio: 200, entries: 10_000_000, depth: 1024, pax: 1 << 20 }
     }
 }
 
 impl Limits {
-    /// Checks what an archive has come to.
+    /// Checks the uncompressed `bytes` and the `entries` read so far; `blob` is the compressed size.
     ///
     /// # Errors
     /// [`LayerError::Limit`].
@@ -60,12 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_limit_holds() {
+    fn value_over_a_limit_is_an_error() {
         let limits = Limits { bytes: 4 << 30, entries: 10, ..Limits::default() };
         assert!(limits.check(4 << 30, Some(1 << 30), 10).is_ok());
         assert!(limits.check((4 << 30) + 1, None, 0).is_err());
         assert!(limits.check(0, None, 11).is_err());
         assert!(limits.check(2 << 30, Some(1 << 20), 0).is_err());
-        assert!(limits.check(1 << 30, Some(1 << 10), 0).is_ok(), "small layers of zeros are fine");
+        assert!(
+            limits.check(1 << 30, Some(1 << 10), 0).is_ok(),
+            "a small layer may have any ratio"
+        );
     }
 }

@@ -115,18 +115,28 @@ pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerE
 /// Starts a thread of the layer. `top -H` and profilers show its name.
 fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    name: &str,
+    name: &'static str,
     work: impl FnOnce() -> Result<T, LayerError> + Send + 'scope,
 ) -> Result<Running<'scope, T>, LayerError> {
-    let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work);
-    thread.map_err(|source| LayerError::Write { op: "start", path: "a thread".to_owned(), source })
+    spawn_with(thread::Builder::new(), scope, name, work)
+}
+
+fn spawn_with<'scope, T: Send + 'scope>(
+    builder: thread::Builder,
+    scope: &'scope Scope<'scope, '_>,
+    name: &'static str,
+    work: impl FnOnce() -> Result<T, LayerError> + Send + 'scope,
+) -> Result<Running<'scope, T>, LayerError> {
+    let thread = builder.name(name.to_owned()).spawn_scoped(scope, work);
+    thread.map_err(|source| LayerError::Thread { name, source })
 }
 
 type Running<'scope, T> = ScopedJoinHandle<'scope, Result<T, LayerError>>;
 
-/// Waits for a thread and returns its result.
+/// Waits for a thread and returns its result. A panic goes on in this thread: it is a bug, not a
+/// cancellation.
 fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
-    running.join().unwrap_or(Err(LayerError::Cancelled))
+    running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Decodes the whole source into chunks for both consumers. If they stop early or the stream is
@@ -257,4 +267,31 @@ fn copy_data(
         open.file.set_len(map.size).map_err(|e| LayerError::write("write", path, e))?;
     }
     files.finish(open, entry, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_that_cannot_start_is_a_thread_error() {
+        thread::scope(|scope| {
+            // No address space has room for this stack.
+            let builder = thread::Builder::new().stack_size(1 << 60);
+            let Err(error) = spawn_with(builder, scope, "inflate", || Ok(())) else {
+                panic!("the thread started")
+            };
+            assert!(matches!(error, LayerError::Thread { name: "inflate", .. }), "{error}");
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "no such symbol")]
+    fn panic_of_a_thread_is_a_panic_of_the_unpacker() {
+        thread::scope(|scope| {
+            let running =
+                spawn(scope, "inflate", || -> Result<(), LayerError> { panic!("no such symbol") });
+            let _ = join(running.unwrap());
+        });
+    }
 }

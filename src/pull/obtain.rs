@@ -247,7 +247,8 @@ impl Layers {
                 Ok(obtained) if obtained.diff_id == diff_id => return Ok(Some(Arc::new(obtained))),
                 Ok(_)
                 | Err(Error::Layer {
-                    source: LayerError::Damaged { .. } | LayerError::TarSplit(_),
+                    source:
+                        LayerError::Damaged { .. } | LayerError::Open { .. } | LayerError::TarSplit(_),
                     ..
                 }) => {
                     let text = format!(
@@ -340,7 +341,7 @@ impl Shared {
     fn open(&self, record: &LayerRecord) -> Result<DiffDir, Failure> {
         let path = self.store.layers().diff_path(record);
         DiffDir::open(&path, XattrSpace::of_this_process())
-            .map_err(|e| Failure::Layer(LayerError::TarSplit(e)))
+            .map_err(|e| Failure::Layer(LayerError::open(&path, e)))
     }
 
     fn unpack(
@@ -350,8 +351,9 @@ impl Shared {
         meter: Option<Meter>,
     ) -> Result<Obtained, Failure> {
         let staged = self.store.stage()?;
-        let mut diff = DiffDir::open(&staged.diff_path(), XattrSpace::of_this_process())
-            .map_err(|e| Failure::Layer(LayerError::TarSplit(e)))?;
+        let path = staged.diff_path();
+        let mut diff = DiffDir::open(&path, XattrSpace::of_this_process())
+            .map_err(|e| Failure::Layer(LayerError::open(&path, e)))?;
         let job = Job {
             blob,
             diff: &mut diff,
