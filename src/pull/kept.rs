@@ -21,7 +21,7 @@ use crate::fsutil;
 use crate::layer::LayerError;
 use crate::oci::Descriptor;
 use crate::progress::{Event, Image};
-use crate::store::{ContentLock, Ingest, POLL};
+use crate::store::{ContentLock, Ingest};
 
 /// What became of looking for a layer in the content store.
 pub enum Kept {
@@ -113,29 +113,21 @@ async fn lock(
     image: &Image,
     digest: &Digest,
 ) -> Result<Option<ContentLock>, Error> {
-    let mut told = false;
-    loop {
-        let (store, digest) = (layers.store().clone(), *digest);
-        match blocking(move || store.content().try_lock_blob(&digest)).await? {
-            Some(Ok(lock)) => return Ok(Some(lock)),
-            Some(Err(who)) if !told => {
-                let what = format!("blob {}, which {who} is fetching", digest.short());
-                layers.events().send(Event::Waiting { what });
-                told = true;
-            }
-            Some(Err(_)) => {}
-            None => {
-                let content = layers.store().content();
-                if layers.options().keep_blobs && content.is_first_refusal() {
-                    let text =
-                        format!("cannot keep blobs: {} is read-only", content.path().display());
-                    layers.events().send(Event::Warning { image: Some(image.clone()), text });
-                }
-                return Ok(None);
-            }
-        }
-        tokio::time::sleep(POLL).await;
+    let (store, digest) = (layers.store().clone(), *digest);
+    let attempt = move || {
+        Ok(match store.content().try_lock_blob(&digest)? {
+            Some(Ok(lock)) => Ok(Some(lock)),
+            Some(Err(who)) => Err(format!("blob {}, which {who} is fetching", digest.short())),
+            None => Ok(None),
+        })
+    };
+    let lock = layers.wait(attempt).await?;
+    let content = layers.store().content();
+    if lock.is_none() && layers.options().keep_blobs && content.is_first_refusal() {
+        let text = format!("cannot keep blobs: {} is read-only", content.path().display());
+        layers.events().send(Event::Warning { image: Some(image.clone()), text });
     }
+    Ok(lock)
 }
 
 /// Obtains the config's bytes from the content store, or fetches them. They are kept as soon as
