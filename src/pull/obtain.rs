@@ -6,6 +6,7 @@
 //! command and however many processes need it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
@@ -269,7 +270,7 @@ impl Layers {
         let shared = self.0.clone();
         let named = record.diff_id.digest();
         run(named, move || {
-            let from = shared.open(&record)?;
+            let from = open(&shared.store.layers().diff_path(&record))?;
             let tar_split = shared.store.layers().tar_split(&record.chain)?;
             shared.unpack(fsutil::runs(TarAssembler::new(tar_split, &from)), None, None)
         })
@@ -281,7 +282,7 @@ impl Layers {
     pub async fn is_intact(&self, record: &LayerRecord) -> Result<bool, Error> {
         let (shared, record) = (self.0.clone(), record.clone());
         let verified = run(record.diff_id.digest(), move || {
-            let from = shared.open(&record)?;
+            let from = open(&shared.store.layers().diff_path(&record))?;
             let tar_split = shared.store.layers().tar_split(&record.chain)?;
             Ok(layer::verify(tar_split, &from, record.diff_id)?)
         });
@@ -297,12 +298,11 @@ impl Layers {
         let (digest, size) = (want.blob.digest, want.blob.size);
         let meter =
             Meter::new(self.0.events.clone(), want.image.clone(), digest, Phase::Unpack, size);
-        let obtained = self.0.unpack(source, Some(BlobSpec { digest, size }), Some(meter))?;
-        Ok(obtained)
+        self.0.unpack(source, Some(BlobSpec { digest, size }), Some(meter))
     }
 
-    /// The right to commit `chain`: two images of the command may share it. Whoever has it
-    /// waits for nobody but the network, so turns cannot wait for each other.
+    /// The right to commit `chain`: two images of the command may share it. Its holder never
+    /// waits for another turn, so turns cannot wait for each other in a circle.
     pub async fn turn(&self, chain: ChainId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -338,12 +338,6 @@ impl Layers {
 }
 
 impl Shared {
-    fn open(&self, record: &LayerRecord) -> Result<DiffDir, Failure> {
-        let path = self.store.layers().diff_path(record);
-        DiffDir::open(&path, XattrSpace::of_this_process())
-            .map_err(|e| Failure::Layer(LayerError::open(&path, e)))
-    }
-
     fn unpack(
         &self,
         source: impl Runs + Send,
@@ -351,9 +345,7 @@ impl Shared {
         meter: Option<Meter>,
     ) -> Result<Obtained, Failure> {
         let staged = self.store.stage()?;
-        let path = staged.diff_path();
-        let mut diff = DiffDir::open(&path, XattrSpace::of_this_process())
-            .map_err(|e| Failure::Layer(LayerError::open(&path, e)))?;
+        let mut diff = open(&staged.diff_path())?;
         let job = Job {
             blob,
             diff: &mut diff,
@@ -370,4 +362,10 @@ impl Shared {
         staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
         Ok(Obtained { diff_id, staged: Some(staged) })
     }
+}
+
+/// Opens the files of a layer.
+fn open(path: &Path) -> Result<DiffDir, Failure> {
+    DiffDir::open(path, XattrSpace::of_this_process())
+        .map_err(|e| Failure::Layer(LayerError::open(path, e)))
 }

@@ -123,16 +123,14 @@ pub async fn with_config(
         blobs.zip(diff_ids).zip(chains).zip(present).zip(early)
     {
         let want = Want::new(image, found, blob, Some((diff_id, chain)));
-        let (step, state) = match (present, early) {
-            (true, _) => (Step::Present, LayerState::AlreadyExists),
-            (false, Some(early)) => (Step::Obtain(early), LayerState::PullingFsLayer),
-            (false, None) if session.options.dry_run => (Step::DryRun, LayerState::PullingFsLayer),
-            (false, None) => {
-                session.layers.say(&want, LayerState::PullingFsLayer);
-                (Step::Obtain(begin(session, want.clone())), LayerState::PullingFsLayer)
-            }
-        };
+        let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };
         session.layers.say(&want, state);
+        let step = match (present, early) {
+            (true, _) => Step::Present,
+            (false, Some(early)) => Step::Obtain(early),
+            (false, None) if session.options.dry_run => Step::DryRun,
+            (false, None) => Step::Obtain(begin(session, want.clone())),
+        };
         layers.push(Planned { want, diff_id, step });
     }
     Ok(Plan { layers, id: ImageId(config.digest) })

@@ -2,7 +2,7 @@
 //! of it happens under the `commit` lock, so processes that want the same layer get the same.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::layers::{LayerRecord, Layers};
 use super::layout::PARENT;
@@ -40,7 +40,7 @@ impl Layers {
         broken: Option<&CacheId>,
     ) -> Result<Established, StoreError> {
         let chain = ChainId::above(parent.map(|parent| parent.chain), diff_id);
-        let _commit = lock::exclusive(&self.layout.lock("commit"), &|_| {})?;
+        let _commit = lock::commit(&self.layout)?;
         if let Some(record) = self.get(&chain)?.filter(|there| broken != Some(&there.cache_id)) {
             return Ok(match links::fault(&self.layout.overlay(), &record, parent)? {
                 None => Established::Layer(record),
@@ -63,7 +63,7 @@ impl Layers {
         record: &LayerRecord,
         parent: Option<&LayerRecord>,
     ) -> Result<(), StoreError> {
-        let _commit = lock::exclusive(&self.layout.lock("commit"), &|_| {})?;
+        let _commit = lock::commit(&self.layout)?;
         links::repair(&self.layout, record, parent, &self.children(&record.chain)?)
     }
 
@@ -106,7 +106,7 @@ impl Layers {
         }
         fsutil::sync_dir(&set)?;
         let place = self.layout.layer(&chain);
-        let old = self.own_directory(&place)?;
+        let old = self.own_directory(&chain)?;
         let children = self.children(&chain)?;
         if old.is_some() || !children.is_empty() {
             links::inherit(&self.layout, &chain, old.as_ref(), &cache_id, &children)?;
@@ -122,12 +122,14 @@ impl Layers {
         Ok(record)
     }
 
-    /// The directory that the record in `place` names, unless another record names it too: then
+    /// The directory that the record of `chain` names, unless another record names it too: then
     /// it is that one's.
-    fn own_directory(&self, place: &Path) -> Result<Option<CacheId>, StoreError> {
-        let Some(id) = stage::cache_id_in(place)? else { return Ok(None) };
-        let shared = self.claims()?.get(&id) > Some(&1);
-        Ok((!shared).then_some(id))
+    fn own_directory(&self, chain: &ChainId) -> Result<Option<CacheId>, StoreError> {
+        let id = stage::cache_id_in(&self.layout.layer(chain))?;
+        if id.is_none() || self.with_shared_directory(&[*chain])?.contains(chain) {
+            return Ok(None);
+        }
+        Ok(id)
     }
 
     /// Removes layers, topmost first: first their records by a rename each, so that no layer

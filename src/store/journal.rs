@@ -65,7 +65,7 @@ impl Journal {
         let path = layout.journals().join(format!("{}-{random}", std::process::id()));
         // Without the lock, another process could see the file before it is locked, take it
         // for a dead process's and remove it.
-        let _commit = lock::exclusive(&layout.lock("commit"), &|_| {})?;
+        let _commit = lock::commit(layout)?;
         let file = File::options()
             .append(true)
             .create_new(true)

@@ -148,6 +148,15 @@ pub fn stop_waiting() {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
+/// Waits for the lock under which a layer is committed, repaired or given up. It is held for
+/// moments, so nothing tells that it is waited for.
+///
+/// # Errors
+/// [`StoreError::Fs`] if the lock file cannot be opened.
+pub fn commit(layout: &Layout) -> Result<Lock, StoreError> {
+    exclusive(&layout.lock("commit"), &|_| {})
+}
+
 /// Calls `attempt` until it gives a lock. `waiting` is called once, with the description of
 /// the holder that the first attempt gave.
 ///

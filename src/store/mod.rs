@@ -99,13 +99,13 @@ impl Store {
     }
 
     /// Removes what dead processes left: staged layers, begun removals, temporary links. The
-    /// caller holds the store lock. Returns the number of staged layers.
+    /// caller holds the store lock.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn sweep(&self) -> Result<usize, StoreError> {
+    pub fn sweep(&self) -> Result<(), StoreError> {
         let dead = {
-            let _commit = lock::exclusive(&self.layout.lock("commit"), &|_| {})?;
+            let _commit = lock::commit(&self.layout)?;
             self.layers.finish_removals()?;
             let dead = Dead::all(&self.layout)?;
             if !dead.is_empty() {
@@ -113,14 +113,13 @@ impl Store {
             }
             dead
         };
-        let mut swept = 0;
         for journal in dead {
             for entry in &journal.entries {
-                swept += usize::from(stage::give_up(&self.layout, entry)?);
+                stage::give_up(&self.layout, entry)?;
             }
             journal.remove()?;
         }
-        Ok(swept)
+        Ok(())
     }
 
     /// Stages a new layer. The caller holds the store lock.
@@ -139,7 +138,8 @@ impl Store {
     }
 
     /// Waits for the store lock, shared for a command that adds, exclusive for a removal, and
-    /// sweeps what dead processes left. `waiting` is called with a description of the holder if there is one.
+    /// sweeps what dead processes left. `waiting` is called with a description of the holder if
+    /// there is one.
     ///
     /// # Errors
     /// [`StoreError`] if the root cannot be prepared or the lock files cannot be opened.

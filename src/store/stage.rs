@@ -99,7 +99,7 @@ impl Staged {
     }
 
     fn write_set(&self) -> PathBuf {
-        self.layout.write_sets().join(format!("{UNPACKING}{}", self.entry.random))
+        unpacking(&self.layout, &self.entry)
     }
 }
 
@@ -136,20 +136,20 @@ pub(super) fn all_complete(layout: &Layout) -> Result<Vec<Complete>, FsError> {
     Ok(fsutil::names_in(&dir)?.iter().filter_map(parse).collect())
 }
 
-/// Removes a staged layer that is not committed; whether there was one. No process can commit it
+/// Removes a staged layer, unless it is committed. No process can commit it
 /// once its write set has its first name again, so its files are removed without the lock.
 ///
 /// # Errors
 /// [`StoreError::Fs`]; the write set then stays.
-pub(super) fn give_up(layout: &Layout, entry: &Entry) -> Result<bool, StoreError> {
+pub(super) fn give_up(layout: &Layout, entry: &Entry) -> Result<(), StoreError> {
     // Once committed or removed, it stays so.
     if write_set_of(layout, &entry.random)?.is_none() {
-        return Ok(false);
+        return Ok(());
     }
-    let unpacking = layout.write_sets().join(format!("{UNPACKING}{}", entry.random));
+    let unpacking = unpacking(layout, entry);
     let parent = {
-        let _commit = lock::exclusive(&layout.lock("commit"), &|_| {})?;
-        let Some(set) = write_set_of(layout, &entry.random)? else { return Ok(false) };
+        let _commit = lock::commit(layout)?;
+        let Some(set) = write_set_of(layout, &entry.random)? else { return Ok(()) };
         if set != unpacking {
             fs::rename(&set, &unpacking).at("withdraw", &set)?;
         }
@@ -159,13 +159,17 @@ pub(super) fn give_up(layout: &Layout, entry: &Entry) -> Result<bool, StoreError
     overlay.remove_layer(&entry.cache_id, Some(&entry.link_id))?;
     // `lower` is written only just before the commit, together with the parent's mark.
     if let Some(parent) = parent {
-        let _commit = lock::exclusive(&layout.lock("commit"), &|_| {})?;
+        let _commit = lock::commit(layout)?;
         if !has_child(layout, &parent) {
             overlay.uncommit(&parent)?;
         }
     }
-    fsutil::remove(&unpacking)?;
-    Ok(true)
+    Ok(fsutil::remove(&unpacking)?)
+}
+
+/// The write set of a layer that is being unpacked or given up.
+fn unpacking(layout: &Layout, entry: &Entry) -> PathBuf {
+    layout.write_sets().join(format!("{UNPACKING}{}", entry.random))
 }
 
 fn write_set_of(layout: &Layout, random: &str) -> Result<Option<PathBuf>, FsError> {

@@ -87,7 +87,7 @@ impl Drop for Ingest {
     }
 }
 
-/// Removes what killed processes left: their files in `ingest`, and lock files that nobody
+/// Removes what killed processes left: their files in `ingest`, and lock files that no process
 /// holds. What does not have the form of a name that rpull gives is left alone, and so is
 /// what cannot be removed.
 pub fn sweep(ingest: &Dir, locks: &Dir) {
