@@ -1,26 +1,9 @@
 //! A running sha256 (FIPS 180-4), and two of them at once.
 
 use sha2::block_api::compress256;
+use sha256_x2::{Block, INITIAL_STATE, State};
 
-use super::{Digest, two};
-
-/// Bytes that are hashed in one step.
-pub type Block = [u8; 64];
-
-/// What stands between two blocks.
-pub type State = [u32; 8];
-
-/// The state before the first block (FIPS 180-4, 5.3.3).
-const BEGIN: State = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+use super::Digest;
 
 /// A running sha256.
 #[derive(Clone)]
@@ -34,7 +17,7 @@ pub struct Hasher {
 
 impl Default for Hasher {
     fn default() -> Self {
-        Self { state: BEGIN, rest: [0; 64], count: 0 }
+        Self { state: INITIAL_STATE, rest: [0; 64], count: 0 }
     }
 }
 
@@ -59,7 +42,7 @@ impl Hasher {
         let (b_blocks, b_rest) = b.fill_up(b_bytes).as_chunks();
         let (a_two, a_one) = a_blocks.split_at(a_blocks.len().min(b_blocks.len()));
         let (b_two, b_one) = b_blocks.split_at(a_two.len());
-        two::compress([&mut a.state, &mut b.state], [a_two, b_two]);
+        sha256_x2::compress([&mut a.state, &mut b.state], [a_two, b_two]);
         compress256(&mut a.state, a_one);
         compress256(&mut b.state, b_one);
         a.took(a_blocks.len(), a_rest);

@@ -8,7 +8,6 @@
 //! algorithm that Docker's store has directories for.
 
 mod hasher;
-mod two;
 
 use std::fmt;
 use std::str::FromStr;

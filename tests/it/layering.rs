@@ -48,6 +48,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("reqwest", &["registry"]),
     ("tar", &["layer"]),
     ("flate2", &["layer"]),
+    ("sha256_x2", &["digest"]),
     ("zstd", &["layer"]),
     ("indicatif", BINARY),
     ("clap", BINARY),
@@ -74,15 +75,21 @@ struct Source {
     code: String,
 }
 
+/// The sources of `rpull` itself.
 fn sources() -> Vec<Source> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut open = vec![src.clone()];
+    let found = sources_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    assert!(found.len() > 10, "these are not the sources");
+    found
+}
+
+fn sources_below(src: &Path) -> Vec<Source> {
+    let mut open = vec![src.to_owned()];
     let mut found = Vec::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let below = path.strip_prefix(&src).unwrap().to_owned();
+            let below = path.strip_prefix(src).unwrap().to_owned();
             let first = below.components().next().unwrap().as_os_str().to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
             found.push(Source {
@@ -92,7 +99,6 @@ fn sources() -> Vec<Source> {
             });
         }
     }
-    assert!(found.len() > 10, "these are not the sources");
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
@@ -202,11 +208,27 @@ fn names_crate(code: &str, name: &str) -> bool {
     })
 }
 
+/// The lint tables forbid it already; this notices when a table is lost or overridden.
 #[test]
-fn unsafe_code_is_fenced_in_one_file() {
-    let unsafely = |source: &Source| source.code.contains("unsafe");
-    let found: Vec<_> = sources().into_iter().filter(unsafely).map(|source| source.path).collect();
-    assert_eq!(found, [Path::new("digest/two.rs")]);
+fn unsafe_code_is_only_in_sha256_x2() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = |path: &str| fs::read_to_string(root.join(path).join("Cargo.toml")).unwrap();
+    assert!(manifest("").contains("\nunsafe_code = \"forbid\"\n"));
+    assert!(manifest("").contains("[lints]\nworkspace = true"));
+    let mut folders = vec![PathBuf::from("src")];
+    for entry in fs::read_dir(root.join("crates")).unwrap() {
+        folders.push(Path::new("crates").join(entry.unwrap().file_name()).join("src"));
+    }
+    assert!(folders.len() > 1, "the crates were not found");
+    folders.retain(|folder| {
+        sources_below(&root.join(folder)).iter().any(|source| has_word(&source.code, "unsafe"))
+    });
+    assert_eq!(folders, [Path::new("crates/sha256-x2/src")]);
+}
+
+/// Whether `code` has `name` as a word of its own, so not within `unsafe_code`.
+fn has_word(code: &str, name: &str) -> bool {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
 }
 
 /// clippy.toml forbids the functions; this holds also for code that no lint is run on, and
