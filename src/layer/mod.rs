@@ -4,8 +4,6 @@
 pub mod budget;
 mod error;
 mod extract;
-mod gzip;
-mod inflate;
 mod limits;
 mod stream;
 mod tar;

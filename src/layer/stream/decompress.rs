@@ -6,9 +6,9 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::ops::Range;
 
+use inflate::GzipReader;
+
 use crate::layer::LayerError;
-use crate::layer::gzip::GzipReader;
-use crate::layer::inflate::Window;
 
 const LONGEST_MAGIC: usize = 6;
 
@@ -53,7 +53,7 @@ impl Compression {
 }
 
 /// Bytes of a buffer that [`Decoder::fill`] needs beside those that it returns.
-pub const DECODER_OVERHEAD: usize = Window::REACH + Window::SLACK;
+pub const DECODER_OVERHEAD: usize = inflate::BUFFER_OVERHEAD;
 
 /// Decodes a stream of one compression.
 pub enum Decoder<R: BufRead> {

@@ -1,9 +1,5 @@
-//! DEFLATE (RFC 1951), from pieces of input into buffers that begin with their own history.
-//!
-//! Inflating is the largest part of a pull, and all of a layer waits for it: it is ours for
-//! its speed alone, which `benches/micro.rs` compares with flate2's. What would make a fault
-//! here costly elsewhere does not apply: there is no unsafe code, and whatever it gets wrong,
-//! the layer's diff id tells.
+//! DEFLATE (RFC 1951): a decoder that takes its input in parts of any size and writes into a
+//! buffer that begins with its own history.
 
 mod bits;
 mod codes;
@@ -20,23 +16,21 @@ use codes::{
 use symbols::Symbols;
 pub use window::Window;
 
-/// The stream is none: what about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Invalid(pub &'static str);
+use crate::InvalidData;
 
 /// Why decoding paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// All input is taken, and more is wanted.
+    /// All input was taken, and the stream continues.
     Input,
-    /// There is no room for another match.
-    Room,
-    /// The stream is over. These are the eight bytes after it: input is taken before its
-    /// bits are asked for, so what follows a stream must be had from here.
+    /// The buffer may be too small for another match.
+    BufferFull,
+    /// The stream ended. Carries the eight bytes after it: the bit buffer may have taken them
+    /// from the input already.
     End([u8; 8]),
 }
 
-/// A stream that is being decoded.
+/// The state of one stream's decoder.
 pub struct Inflate {
     bits: Bits,
     state: State,
@@ -44,33 +38,33 @@ pub struct Inflate {
     litlens: Litlens,
     distances: Distances,
     code_lengths: CodeLengths,
-    /// The code lengths of both alphabets, as they are read.
+    /// The code lengths of both alphabets, as far as they were read.
     lengths: [u8; LITLENS + DISTANCES],
 }
 
 #[derive(Clone, Copy)]
 enum State {
-    /// At a block's three bits.
+    /// Before the three bits that begin a block.
     Block,
-    /// At a stored block's length.
+    /// Before the length of a stored block.
     StoredLength,
     /// In a stored block.
     Stored { left: usize },
-    /// At the three counts of a dynamic block.
+    /// Before the three counts of a dynamic block.
     Counts,
-    /// At one of the lengths of the code that the lengths are written in.
+    /// Before a length of the code that encodes the other codes' lengths.
     CodeLengths { counts: Counts, at: usize },
-    /// At one of the lengths of the other codes.
+    /// Before a length of the other codes.
     Lengths { counts: Counts, at: usize },
-    /// At a symbol.
+    /// Before a symbol.
     Symbols,
-    /// At the first half of what follows the stream.
+    /// Before the first half of the eight bytes after the stream.
     Trailer,
-    /// At its second half.
+    /// Before their second half.
     TrailerEnd { first: u64 },
 }
 
-/// The counts of a dynamic block's codes.
+/// The numbers of code lengths that a dynamic block declares.
 #[derive(Clone, Copy)]
 struct Counts {
     litlens: usize,
@@ -78,11 +72,11 @@ struct Counts {
     code_lengths: usize,
 }
 
-/// The order in which the lengths of the code lengths' code are written (RFC 1951, 3.2.7).
+/// The order of the code length alphabet's own lengths (RFC 1951, 3.2.7).
 const CODE_LENGTH_ORDER: [usize; CODE_LENGTHS] =
     [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
-/// The end of a block.
+/// The symbol that ends a block.
 const END_OF_BLOCK: usize = 256;
 
 impl Default for Inflate {
@@ -100,14 +94,18 @@ impl Default for Inflate {
 }
 
 impl Inflate {
-    /// Decodes from the front of `input` to the end of `window` until one of them has no more.
-    /// After the end of a stream, the next one begins.
+    /// Decodes from the front of `input` to the end of `window` until one of them is exhausted.
+    /// After the end of a stream, the next call begins another one.
     ///
     /// # Errors
-    /// The stream is invalid. Nothing more can be had from it.
-    pub fn run(&mut self, input: &mut &[u8], window: &mut Window<'_>) -> Result<Pause, Invalid> {
+    /// The stream is invalid. It must not be continued.
+    pub fn run(
+        &mut self,
+        input: &mut &[u8],
+        window: &mut Window<'_>,
+    ) -> Result<Pause, InvalidData> {
         loop {
-            if !self.bits.need(self.needed(), input) {
+            if !self.bits.ensure(self.needed(), input) {
                 return Ok(Pause::Input);
             }
             self.state = match self.state {
@@ -119,7 +117,7 @@ impl Inflate {
                     let left = left - self.stored(left, input, window);
                     if left > 0 {
                         self.state = State::Stored { left };
-                        return Ok(if input.is_empty() { Pause::Input } else { Pause::Room });
+                        return Ok(if input.is_empty() { Pause::Input } else { Pause::BufferFull });
                     }
                     State::Block
                 }
@@ -142,8 +140,8 @@ impl Inflate {
         }
     }
 
-    /// The bits that the state's next step takes at most, or 0 if it looks for itself. More
-    /// than a step needs may be asked for, as eight bytes follow every stream.
+    /// Returns the most bits that the state's next step takes, or 0 if the step checks itself.
+    /// Asking for more than a step takes is safe, as eight bytes follow every stream.
     fn needed(&self) -> u32 {
         match self.state {
             State::Block if self.last => 0,
@@ -161,7 +159,7 @@ impl Inflate {
         then
     }
 
-    fn block(&mut self) -> Result<State, Invalid> {
+    fn block(&mut self) -> Result<State, InvalidData> {
         self.last = self.bits.take(1) == 1;
         match self.bits.take(2) {
             0 => Ok(self.align(State::StoredLength)),
@@ -170,37 +168,37 @@ impl Inflate {
                 Ok(State::Symbols)
             }
             2 => Ok(State::Counts),
-            _ => Err(Invalid("a block of no known type")),
+            _ => Err(InvalidData("an invalid block type")),
         }
     }
 
-    fn stored_length(&mut self) -> Result<State, Invalid> {
+    fn stored_length(&mut self) -> Result<State, InvalidData> {
         let (length, inverse) = (self.bits.take(16), self.bits.take(16));
         if length != inverse ^ 0xffff {
-            return Err(Invalid("a stored block whose length does not match its inverse"));
+            return Err(InvalidData("a stored block whose length does not match its complement"));
         }
         Ok(State::Stored { left: length as usize })
     }
 
-    /// Copies of `left` bytes what can be had; their number.
+    /// Copies up to `left` bytes of a stored block. Returns their number.
     fn stored(&mut self, left: usize, input: &mut &[u8], window: &mut Window<'_>) -> usize {
-        let room = &mut window.bytes[window.end..];
-        let left = left.min(room.len());
+        let free = &mut window.bytes[window.end..];
+        let left = left.min(free.len());
         let mut copied = 0;
-        // Bytes that wait as bits come first.
+        // The bit buffer holds the first of them.
         while copied < left && self.bits.count > 0 {
-            room[copied] = self.bits.take(8) as u8;
+            free[copied] = self.bits.take(8) as u8;
             copied += 1;
         }
         let (bytes, rest) = input.split_at(input.len().min(left - copied));
-        room[copied..copied + bytes.len()].copy_from_slice(bytes);
+        free[copied..copied + bytes.len()].copy_from_slice(bytes);
         copied += bytes.len();
         *input = rest;
         window.end += copied;
         copied
     }
 
-    fn fixed(&mut self) -> Result<(), Invalid> {
+    fn fixed(&mut self) -> Result<(), InvalidData> {
         let lengths = &mut self.lengths[..LITLENS];
         lengths[..144].fill(8);
         lengths[144..256].fill(9);
@@ -210,19 +208,19 @@ impl Inflate {
         self.distances.build(&[5; DISTANCES], &DISTANCE_SYMBOLS)
     }
 
-    fn counts(&mut self) -> Result<State, Invalid> {
+    fn counts(&mut self) -> Result<State, InvalidData> {
         let litlens = self.bits.take(5) as usize + 257;
         let distances = self.bits.take(5) as usize + 1;
         let code_lengths = self.bits.take(4) as usize + 4;
-        // The last two symbols of each alphabet stand for nothing.
+        // The last two symbols of each alphabet are invalid.
         if litlens > LITLENS - 2 || distances > DISTANCES - 2 {
-            return Err(Invalid("a block with too many codes"));
+            return Err(InvalidData("too many code lengths"));
         }
         self.lengths[..CODE_LENGTHS].fill(0);
         Ok(State::CodeLengths { counts: Counts { litlens, distances, code_lengths }, at: 0 })
     }
 
-    fn code_length(&mut self, counts: Counts, at: usize) -> Result<State, Invalid> {
+    fn code_length(&mut self, counts: Counts, at: usize) -> Result<State, InvalidData> {
         self.lengths[CODE_LENGTH_ORDER[at]] = self.bits.take(3) as u8;
         if at + 1 < counts.code_lengths {
             return Ok(State::CodeLengths { counts, at: at + 1 });
@@ -231,28 +229,28 @@ impl Inflate {
         Ok(State::Lengths { counts, at: 0 })
     }
 
-    /// One length, or a run of them.
-    fn length(&mut self, counts: Counts, at: usize) -> Result<State, Invalid> {
+    /// Decodes one length, or a repetition.
+    fn length(&mut self, counts: Counts, at: usize) -> Result<State, InvalidData> {
         let entry = self.code_lengths.first(self.bits.buffer);
         if entry & SPECIAL != 0 {
-            return Err(Invalid("a code without a meaning"));
+            return Err(InvalidData("an unassigned code"));
         }
         self.bits.skip(entry & 0xff);
-        let (length, run) = match (entry >> 16) as u8 {
-            16 if at == 0 => return Err(Invalid("a repeated length before the first")),
+        let (length, repeat) = match (entry >> 16) as u8 {
+            16 if at == 0 => return Err(InvalidData("a repetition before the first code length")),
             16 => (self.lengths[at - 1], 3 + self.bits.take(2) as usize),
             17 => (0, 3 + self.bits.take(3) as usize),
             18 => (0, 11 + self.bits.take(7) as usize),
             length => (length, 1),
         };
         let all = counts.litlens + counts.distances;
-        let lengths = self.lengths[..all].get_mut(at..at + run);
-        lengths.ok_or(Invalid("more lengths than codes"))?.fill(length);
-        if at + run < all {
-            return Ok(State::Lengths { counts, at: at + run });
+        let lengths = self.lengths[..all].get_mut(at..at + repeat);
+        lengths.ok_or(InvalidData("a repetition beyond the last code length"))?.fill(length);
+        if at + repeat < all {
+            return Ok(State::Lengths { counts, at: at + repeat });
         }
         if self.lengths[END_OF_BLOCK] == 0 {
-            return Err(Invalid("a block without an end"));
+            return Err(InvalidData("a block without an end symbol"));
         }
         let (litlens, distances) = self.lengths[..all].split_at(counts.litlens);
         self.litlens.build(litlens, &LITLEN_SYMBOLS)?;
@@ -260,25 +258,25 @@ impl Inflate {
         Ok(State::Symbols)
     }
 
-    /// Decodes to the end of the block, unless there is a reason to pause.
+    /// Decodes to the end of the block, unless it has to pause.
     fn symbols(
         &mut self,
         input: &mut &[u8],
         window: &mut Window<'_>,
-    ) -> Result<Option<Pause>, Invalid> {
+    ) -> Result<Option<Pause>, InvalidData> {
         let symbols = Symbols { litlens: &self.litlens, distances: &self.distances };
         loop {
-            if symbols.many(&mut self.bits, input, window)? {
+            if symbols.decode_fast(&mut self.bits, input, window)? {
                 return Ok(None);
             }
-            if !window.has_room() {
-                return Ok(Some(Pause::Room));
+            if !window.has_space() {
+                return Ok(Some(Pause::BufferFull));
             }
-            // Near the end of the input.
-            if !self.bits.need(symbols::LONGEST, input) {
+            // Too close to the end of the input for `decode_fast`.
+            if !self.bits.ensure(symbols::LONGEST, input) {
                 return Ok(Some(Pause::Input));
             }
-            if symbols.one(&mut self.bits, window)? {
+            if symbols.decode_one(&mut self.bits, window)? {
                 return Ok(None);
             }
         }

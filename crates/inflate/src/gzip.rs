@@ -1,26 +1,29 @@
-//! gzip (RFC 1952), one member or many. Its CRC comes from the same vectorised code as
-//! tar-split's.
+//! gzip (RFC 1952), one member or several.
 
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use crc_fast::CrcAlgorithm;
 
-use super::inflate::{Inflate, Invalid, Pause, Window};
+use crate::InvalidData;
+use crate::deflate::{Inflate, Pause, Window};
 
-/// The optional parts of a header (RFC 1952, 2.3.1).
+/// The flags of a header's optional parts (RFC 1952, 2.3.1).
 const FHCRC: u8 = 1 << 1;
 const FEXTRA: u8 = 1 << 2;
 const FNAME: u8 = 1 << 3;
 const FCOMMENT: u8 = 1 << 4;
 
-/// Reads what `R` holds gzipped. What follows the last member and begins none is passed
-/// over, as gzip(1) and dockerd do: careless tools leave zeros there, and the diff id vouches
-/// for what came before.
+/// Bytes that a buffer for [`GzipReader::fill`] needs beyond those to decode per call: the history
+/// and the space that the decoder's inner loop keeps free.
+pub const BUFFER_OVERHEAD: usize = Window::SIZE + Window::SLACK;
+
+/// A reader of gzip data. Ignores what follows the last member unless it begins like another one,
+/// as gzip(1) and dockerd do: some tools pad with zeros.
 pub struct GzipReader<R> {
     source: R,
     inflate: Inflate,
-    /// The end of what was decoded last, which what comes next may repeat.
+    /// The end of the bytes decoded last, which later ones may refer to.
     history: Vec<u8>,
     crc: crc_fast::Digest,
     length: u32,
@@ -31,29 +34,29 @@ pub struct GzipReader<R> {
 enum State {
     /// Before the first member.
     Start,
-    /// In a member's data.
+    /// Inside a member's data.
     Data,
     /// After a member.
     Between,
-    /// After the last.
+    /// After the last member.
     End,
 }
 
 impl<R: BufRead> GzipReader<R> {
-    /// Reads from the start of `source`.
+    /// Returns a reader of the members in `source`.
     pub fn new(source: R) -> Self {
         let crc = crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc);
         Self {
             source,
             inflate: Inflate::default(),
-            history: Vec::with_capacity(Window::REACH),
+            history: Vec::with_capacity(Window::SIZE),
             crc,
             length: 0,
             state: State::Start,
         }
     }
 
-    /// The source, wherever it stands.
+    /// Returns the source, which may be at any position within a member.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.source
     }
@@ -62,7 +65,7 @@ impl<R: BufRead> GzipReader<R> {
         let mut fixed = [0; 10];
         self.source.read_exact(&mut fixed)?;
         if fixed[..3] != [0x1f, 0x8b, 8] {
-            return Err(invalid("no gzip header where a member should begin"));
+            return Err(InvalidData("a member does not begin with a gzip header").into());
         }
         let flags = fixed[3];
         if flags & FEXTRA != 0 {
@@ -101,54 +104,61 @@ impl<R: BufRead> GzipReader<R> {
         }
     }
 
-    /// Decodes into `room`, and says where in it: it begins with what was decoded before, as
-    /// DEFLATE refers back to that. Nothing is decoded at the end of the source only.
+    /// Decodes into `buffer` and returns the range of the decoded bytes, which is empty only at
+    /// the end of the source. What precedes the range is history from earlier calls; the buffer
+    /// may be another one with each call.
     ///
     /// # Errors
-    /// The source's own; else it is no gzip.
-    pub fn fill(&mut self, room: &mut [u8]) -> io::Result<Range<usize>> {
-        let floor = Window::REACH - self.history.len();
-        room[floor..Window::REACH].copy_from_slice(&self.history);
-        let mut window = Window { bytes: room, floor, end: Window::REACH };
-        while self.state != State::End && window.has_room() {
+    /// Those of the source, [`io::ErrorKind::UnexpectedEof`] if it ends within a member, and
+    /// [`InvalidData`] as [`io::ErrorKind::InvalidData`]. After an error the reader must not be
+    /// used again.
+    ///
+    /// # Panics
+    /// If `buffer` is shorter than [`BUFFER_OVERHEAD`].
+    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Range<usize>> {
+        assert!(buffer.len() >= BUFFER_OVERHEAD, "the buffer is too short to decode into");
+        let start = Window::SIZE - self.history.len();
+        buffer[start..Window::SIZE].copy_from_slice(&self.history);
+        let mut window = Window { bytes: buffer, start, end: Window::SIZE };
+        while self.state != State::End && window.has_space() {
             match self.state {
                 State::Between if self.source.fill_buf()?.first() != Some(&0x1f) => {
                     self.state = State::End;
                 }
                 State::Start | State::Between => {
                     self.header()?;
-                    window.floor = window.end;
+                    window.start = window.end;
                     self.state = State::Data;
                 }
                 State::Data => self.data(&mut window)?,
                 State::End => {}
             }
         }
-        let (floor, end) = (window.floor, window.end);
+        let (start, end) = (window.start, window.end);
         self.history.clear();
-        self.history.extend_from_slice(&room[floor.max(end - Window::REACH)..end]);
-        Ok(Window::REACH..end)
+        self.history.extend_from_slice(&buffer[start.max(end - Window::SIZE)..end]);
+        Ok(Window::SIZE..end)
     }
 
-    /// Decodes what the source has at hand.
+    /// Decodes what the source has buffered.
     fn data(&mut self, window: &mut Window<'_>) -> io::Result<()> {
         let mut input = self.source.fill_buf()?;
-        let at_hand = input.len();
-        if at_hand == 0 {
+        let available = input.len();
+        if available == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let from = window.end;
         let paused = self.inflate.run(&mut input, window);
-        let used = at_hand - input.len();
+        let used = available - input.len();
         self.source.consume(used);
-        let made = &window.bytes[from..window.end];
-        self.crc.update(made);
+        let decoded = &window.bytes[from..window.end];
+        self.crc.update(decoded);
         // The trailer holds the length modulo 2^32.
-        self.length = self.length.wrapping_add(made.len() as u32);
+        self.length = self.length.wrapping_add(decoded.len() as u32);
         match paused {
-            Ok(Pause::Input | Pause::Room) => Ok(()),
+            Ok(Pause::Input | Pause::BufferFull) => Ok(()),
             Ok(Pause::End(trailer)) => self.trailer(trailer),
-            Err(Invalid(what)) => Err(invalid(what)),
+            Err(invalid) => Err(invalid.into()),
         }
     }
 
@@ -156,19 +166,15 @@ impl<R: BufRead> GzipReader<R> {
         let [a, b, c, d, e, f, g, h] = trailer;
         let crc = u64::from(u32::from_le_bytes([a, b, c, d]));
         if crc != self.crc.finalize_reset() {
-            return Err(invalid("the checksum does not match"));
+            return Err(InvalidData("the checksum does not match").into());
         }
         if u32::from_le_bytes([e, f, g, h]) != self.length {
-            return Err(invalid("the length does not match"));
+            return Err(InvalidData("the length does not match").into());
         }
         self.length = 0;
         self.state = State::Between;
         Ok(())
     }
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
 #[cfg(test)]
@@ -189,30 +195,30 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Through buffers of `buffer` bytes, so that every field is cut somewhere.
-    fn read(bytes: &[u8], buffer: usize) -> io::Result<Vec<u8>> {
-        let mut reader = GzipReader::new(BufReader::with_capacity(buffer, bytes));
+    /// Reads through a source with a buffer of `size` bytes, which splits every field somewhere.
+    fn read(bytes: &[u8], size: usize) -> io::Result<Vec<u8>> {
+        let mut reader = GzipReader::new(BufReader::with_capacity(size, bytes));
         let mut out = Vec::new();
-        let mut room = vec![0; Window::REACH + 2000];
+        let mut buffer = vec![0; Window::SIZE + 2000];
         loop {
-            match reader.fill(&mut room)? {
-                made if made.is_empty() => return Ok(out),
-                made => out.extend_from_slice(&room[made]),
+            match reader.fill(&mut buffer)? {
+                decoded if decoded.is_empty() => return Ok(out),
+                decoded => out.extend_from_slice(&buffer[decoded]),
             }
         }
     }
 
     #[test]
-    fn members_with_all_fields_are_one_stream_however_they_are_cut() {
+    fn members_with_all_fields_any_split_decode_as_one_stream() {
         let text = b"rpull ".repeat(5000);
         let bytes = [member(&text), member(b""), member(b"end")].concat();
-        for buffer in [1, 2, 7, 100, 1 << 20] {
-            assert_eq!(read(&bytes, buffer).unwrap(), [&text[..], b"end"].concat(), "by {buffer}");
+        for size in [1, 2, 7, 100, 1 << 20] {
+            assert_eq!(read(&bytes, size).unwrap(), [&text[..], b"end"].concat(), "by {size}");
         }
     }
 
     #[test]
-    fn what_is_cut_or_changed_is_an_error() {
+    fn cut_or_changed_member_is_an_error() {
         let bytes = member(b"some text that is long enough");
         for end in 0..bytes.len() {
             assert!(read(&bytes[..end], 64).is_err(), "cut at {end}");

@@ -1,33 +1,33 @@
-//! Where the bytes go: a buffer that begins with those that a distance may reach back to.
+//! The output buffer, which begins with the history that a distance may refer to.
 
 use super::codes::low;
 
-/// A buffer that is being filled.
+/// An output buffer: history, then decoded bytes, then free space.
 pub struct Window<'a> {
     /// The buffer.
     pub bytes: &'a mut [u8],
-    /// The first byte that is of this stream.
-    pub floor: usize,
-    /// The end of the bytes so far.
+    /// The index of the first byte of this stream; what lies before is not history.
+    pub start: usize,
+    /// The index after the last decoded byte.
     pub end: usize,
 }
 
 impl Window<'_> {
-    /// A distance reaches no further back, bytes.
-    pub const REACH: usize = 32 << 10;
+    /// The longest distance, in bytes.
+    pub const SIZE: usize = 32 << 10;
 
-    /// Room that must be left for a round of decoding: two literals, the longest match,
-    /// and what a copy by words writes beyond it.
+    /// Bytes that must be free for a round of decoding: two literals, the longest match, and what
+    /// a copy by words writes beyond it.
     pub const SLACK: usize = 2 + 258 + 32;
 
-    /// Whether there is room for one more round.
-    pub fn has_room(&self) -> bool {
+    /// Returns whether there is space for another round.
+    pub fn has_space(&self) -> bool {
         self.bytes.len() - self.end >= Self::SLACK
     }
 }
 
-/// Copies `length` bytes from `distance` before `to` to `to`, as if byte by byte: a match
-/// may overlap itself. May write up to 32 bytes beyond them.
+/// Copies `length` bytes from `distance` before `to` to `to`, as if byte by byte: a match may
+/// overlap itself. Writes up to 32 bytes beyond them.
 #[inline(always)]
 pub fn copy(bytes: &mut [u8], to: usize, distance: usize, length: usize) {
     if distance >= 16 {
@@ -39,7 +39,7 @@ pub fn copy(bytes: &mut [u8], to: usize, distance: usize, length: usize) {
     }
 }
 
-/// By words of `N` bytes, of which a distance is at least one.
+/// Copies words of `N` bytes; the distance is at least `N`.
 #[inline(always)]
 fn words<const N: usize>(bytes: &mut [u8], to: usize, distance: usize, length: usize) {
     let from = to - distance;
@@ -52,7 +52,7 @@ fn words<const N: usize>(bytes: &mut [u8], to: usize, distance: usize, length: u
     }
 }
 
-/// For distances of less than a word: what is repeated is put together once.
+/// Copies at a distance below 8 by repeating one word that is composed first.
 #[inline(always)]
 fn repeat(bytes: &mut [u8], to: usize, distance: usize, length: usize) {
     let Some(&word) = bytes[to - distance..].first_chunk() else { return };
@@ -68,8 +68,8 @@ fn repeat(bytes: &mut [u8], to: usize, distance: usize, length: usize) {
     }
 }
 
-/// For each distance, the number that repeats a word's low bytes when it is multiplied, and
-/// the bytes of the repeats that are whole.
+/// For each distance: the factor that repeats a word's low bytes when multiplied with it, and the
+/// number of bytes in the whole repetitions.
 const REPEATS: [(u64, usize); 8] = {
     let mut repeats = [(1, 8); 8];
     let mut distance = 1;

@@ -1,37 +1,37 @@
-//! Huffman codes as tables: the next bits of the stream are an index, and the entry there says
-//! the symbol, its base value, and how many bits it takes (RFC 1951, 3.2).
+//! Huffman codes as lookup tables. The stream's next bits are an index; the entry there has the
+//! symbol, its base value, and the number of bits it takes (RFC 1951, 3.2).
 //!
 //! An entry is 32 bits:
 //!
 //! ```text
 //! 31      a literal
 //! 16..31  the literal; the base of a length or distance; the start of a subtable
-//! 15      special: one of the next two, or, with neither, no symbol at all
+//! 15      special: a subtable, the end of the block, or (with neither bit set) invalid
 //! 14      a subtable
 //! 13      the end of the block
-//! 8..12   the bits of the code; of a subtable, the bits that index it
-//! 0..8    the bits of the code and its extra bits
+//! 8..12   the number of bits of the code; for a subtable, of its index
+//! 0..8    the number of bits of the code and its extra bits
 //! ```
 //!
-//! A code longer than the table's index goes on in a subtable, whose entries count their bits
-//! from there.
+//! A code longer than the main table's index continues in a subtable, whose entries count only
+//! the remaining bits.
 
-use super::Invalid;
+use crate::InvalidData;
 
 /// The entry is a literal.
 pub const LITERAL: u32 = 1 << 31;
 /// The entry is neither a literal nor a length or distance.
 pub const SPECIAL: u32 = 1 << 15;
-/// A special entry: more bits are an index from its value on.
+/// A special entry: its value is where a subtable starts, which the next bits index.
 pub const SUBTABLE: u32 = 1 << 14;
-/// A special entry: the block is over.
+/// A special entry: the end of the block.
 pub const END: u32 = 1 << 13;
 
-/// Symbols of the literal and length alphabet, with the two that must not occur.
+/// Symbols of the literal and length alphabet, including the two that are invalid.
 pub const LITLENS: usize = 288;
-/// Symbols of the distance alphabet, with the two that must not occur.
+/// Symbols of the distance alphabet, including the two that are invalid.
 pub const DISTANCES: usize = 32;
-/// Symbols of the alphabet in which code lengths are written.
+/// Symbols of the alphabet that encodes code lengths.
 pub const CODE_LENGTHS: usize = 19;
 
 /// Bits of the longest code.
@@ -41,22 +41,22 @@ const LONGEST: usize = 15;
 pub const LITLEN_BITS: usize = 11;
 /// Bits that index a distance table.
 pub const DISTANCE_BITS: usize = 8;
-/// Bits that index a table of code lengths; no such code is longer.
+/// Bits that index a code length table. No code of that alphabet is longer.
 pub const CODE_LENGTH_BITS: usize = 7;
 
-// The most entries that a complete code can need with such an index, by zlib's `enough`.
+// The most entries that a complete code can need with such an index (zlib's `enough`).
 const LITLEN_ENTRIES: usize = 2342;
 const DISTANCE_ENTRIES: usize = 402;
 const CODE_LENGTH_ENTRIES: usize = 1 << CODE_LENGTH_BITS;
 
-/// Entries of a code with at most `N` of them, the first by `BITS` bits.
+/// The entries of a code, at most `N`. The main table comes first and is indexed by `BITS` bits.
 pub struct Table<const BITS: usize, const N: usize>(pub [u32; N]);
 
-/// Literals and lengths.
+/// A literal and length table.
 pub type Litlens = Table<LITLEN_BITS, LITLEN_ENTRIES>;
-/// Distances.
+/// A distance table.
 pub type Distances = Table<DISTANCE_BITS, DISTANCE_ENTRIES>;
-/// Code lengths.
+/// A code length table.
 pub type CodeLengths = Table<CODE_LENGTH_BITS, CODE_LENGTH_ENTRIES>;
 
 impl<const BITS: usize, const N: usize> Default for Table<BITS, N> {
@@ -66,32 +66,32 @@ impl<const BITS: usize, const N: usize> Default for Table<BITS, N> {
 }
 
 impl<const BITS: usize, const N: usize> Table<BITS, N> {
-    /// The entry that the low bits of `bits` are the index of.
+    /// Returns the main table's entry for the low bits of `bits`.
     #[inline(always)]
     pub fn first(&self, bits: u64) -> u32 {
         self.0[bits as usize & ((1 << BITS) - 1)]
     }
 
-    /// The entry in the subtable that the special `entry` points to; `bits` are those after
-    /// the index.
+    /// Returns the entry in the subtable of the special `entry`. `bits` begin after those that
+    /// indexed the main table.
     ///
     /// # Errors
-    /// It is no symbol.
+    /// `entry` is invalid.
     #[inline(always)]
-    pub fn second(&self, entry: u32, bits: u64) -> Result<u32, Invalid> {
+    pub fn second(&self, entry: u32, bits: u64) -> Result<u32, InvalidData> {
         if entry & SUBTABLE == 0 {
-            return Err(Invalid("a code without a meaning"));
+            return Err(InvalidData("an unassigned code"));
         }
         Ok(self.0[(entry >> 16) as usize + low(bits, entry >> 8 & 15) as usize])
     }
 
-    /// Makes the table of the canonical code with these `lengths`, one a symbol; 0 is a symbol
-    /// that does not occur. `symbols` are the entries but for the bits of the codes.
+    /// Builds the table of the canonical code with these `lengths`, one per symbol; a symbol of
+    /// length 0 does not occur. `symbols` are the entries without their code's bits.
     ///
     /// # Errors
-    /// The lengths are of no code, or of one that leaves bits without a meaning. A lone code
-    /// of one bit, or none at all, is taken as zlib and Go take it.
-    pub fn build(&mut self, lengths: &[u8], symbols: &[u32]) -> Result<(), Invalid> {
+    /// The code is oversubscribed or incomplete. As in zlib and Go, a code with no symbols, or
+    /// with one symbol of one bit, is accepted.
+    pub fn build(&mut self, lengths: &[u8], symbols: &[u32]) -> Result<(), InvalidData> {
         let mut counts = [0_usize; LONGEST + 1];
         for &length in lengths {
             counts[usize::from(length)] += 1;
@@ -100,7 +100,7 @@ impl<const BITS: usize, const N: usize> Table<BITS, N> {
         counts[0] = 0;
         let mut free = 1_usize;
         for count in &counts[1..] {
-            free = (free * 2).checked_sub(*count).ok_or(Invalid("a code with too many symbols"))?;
+            free = (free * 2).checked_sub(*count).ok_or(InvalidData("an oversubscribed code"))?;
         }
         if free > 0 {
             return self.build_incomplete(lengths, symbols, used, counts[1]);
@@ -116,9 +116,9 @@ impl<const BITS: usize, const N: usize> Table<BITS, N> {
         symbols: &[u32],
         used: usize,
         of_one_bit: usize,
-    ) -> Result<(), Invalid> {
+    ) -> Result<(), InvalidData> {
         if used > 1 || used != of_one_bit {
-            return Err(Invalid("a code with too few symbols"));
+            return Err(InvalidData("an incomplete code"));
         }
         self.0[..1 << BITS].fill(SPECIAL | 1);
         if let Some(symbol) = lengths.iter().position(|&length| length == 1) {
@@ -128,12 +128,13 @@ impl<const BITS: usize, const N: usize> Table<BITS, N> {
         Ok(())
     }
 
-    /// Codes are counted up from short to long, their bits reversed as the stream has them.
+    /// Assigns codes in ascending order from short to long. Their bits are reversed, as in the
+    /// stream.
     fn fill(&mut self, sorted: &[u16], counts: &mut [usize; LONGEST + 1], symbols: &[u32]) {
         let table = &mut self.0;
         let mut code = 0;
         let mut length = 0;
-        // How much of the table stands; what stands is repeated when codes get longer.
+        // The filled part of the main table. It is repeated whenever the code length grows.
         let mut filled = 1;
         let mut free = 1 << BITS;
         let mut subtable = (usize::MAX, 0);
@@ -172,18 +173,18 @@ impl<const BITS: usize, const N: usize> Table<BITS, N> {
     }
 }
 
-/// The low `count` bits of `bits`.
+/// Returns the low `count` bits of `bits`.
 #[inline(always)]
 pub fn low(bits: u64, count: u32) -> u64 {
     bits & !(u64::MAX << (count & 63))
 }
 
-/// The entry of a symbol whose code has `length` bits.
+/// Returns the entry of a symbol whose code has `length` bits.
 fn coded(symbol: u32, length: usize) -> u32 {
     symbol + ((length as u32) << 8) + length as u32
 }
 
-/// The code after `code` of `length` bits; 0 after the last.
+/// Returns the bit-reversed code that follows `code` of `length` bits; 0 after the last.
 fn next(code: usize, length: usize) -> usize {
     match (code ^ ((1 << length) - 1)).checked_ilog2() {
         Some(top) => code & ((1 << top) - 1) | 1 << top,
@@ -191,7 +192,7 @@ fn next(code: usize, length: usize) -> usize {
     }
 }
 
-/// Symbols in the order of their codes.
+/// Returns the symbols in the order of their codes.
 fn sort(lengths: &[u8], counts: &[usize; LONGEST + 1]) -> [u16; LITLENS] {
     let mut starts = [0; LONGEST + 1];
     for length in 1..LONGEST {
@@ -208,8 +209,8 @@ fn sort(lengths: &[u8], counts: &[usize; LONGEST + 1]) -> [u16; LITLENS] {
     sorted
 }
 
-/// The index bits of a subtable that begins with a code of `bits` bits beyond the main table;
-/// `counts` are the codes left of that length and each longer one.
+/// Returns the index bits of a subtable whose first code has `bits` bits beyond the main table.
+/// `counts` are the numbers of codes left of that length and of each longer one.
 fn subtable_bits(mut bits: usize, counts: &[usize]) -> usize {
     let mut space = counts[0];
     for count in &counts[1..] {
@@ -222,13 +223,13 @@ fn subtable_bits(mut bits: usize, counts: &[usize]) -> usize {
     bits
 }
 
-/// The extra bits of the `nth` length or distance, of which so many `share` a number of them
-/// (RFC 1951, 3.2.5).
+/// Returns the number of extra bits of the `nth` length or distance. `share` consecutive symbols
+/// have the same number (RFC 1951, 3.2.5).
 const fn extra_bits(nth: usize, share: usize) -> u32 {
     (nth / share).saturating_sub(1) as u32
 }
 
-/// Entries of the literal and length alphabet, without their codes.
+/// Entries of the literal and length alphabet, without their code's bits.
 pub const LITLEN_SYMBOLS: [u32; LITLENS] = {
     let mut symbols = [SPECIAL; LITLENS];
     let mut symbol = 0;
@@ -248,7 +249,7 @@ pub const LITLEN_SYMBOLS: [u32; LITLENS] = {
     symbols
 };
 
-/// Entries of the distance alphabet, without their codes.
+/// Entries of the distance alphabet, without their code's bits.
 pub const DISTANCE_SYMBOLS: [u32; DISTANCES] = {
     let mut symbols = [SPECIAL; DISTANCES];
     let mut symbol = 0;
@@ -262,7 +263,7 @@ pub const DISTANCE_SYMBOLS: [u32; DISTANCES] = {
     symbols
 };
 
-/// Entries of the code length alphabet, without their codes.
+/// Entries of the code length alphabet, without their code's bits.
 pub const CODE_LENGTH_SYMBOLS: [u32; CODE_LENGTHS] = {
     let mut symbols = [0; CODE_LENGTHS];
     let mut symbol = 0;

@@ -1,5 +1,5 @@
-//! An encoder of streams that no compressor makes: codes of any shape, and every symbol as
-//! likely as any other, so that the longest codes and most extra bits meet.
+//! An encoder of streams that no compressor writes: codes of any shape, with every symbol equally
+//! likely, so that the longest codes and most extra bits occur together.
 
 use super::super::codes::{DISTANCES, LITLENS};
 
@@ -23,17 +23,17 @@ impl Bits {
         }
     }
 
-    /// The bytes so far.
+    /// Returns the bytes.
     pub fn bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// Numbers that look random.
-pub struct Dice(pub u64);
+/// A pseudo-random number generator.
+pub struct Random(pub u64);
 
-impl Dice {
-    /// One below `bound`.
+impl Random {
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -43,23 +43,23 @@ impl Dice {
 
 /// A complete code.
 struct Code {
-    /// By symbol; 0 for those that do not occur.
+    /// The code's length per symbol; 0 if the symbol does not occur.
     lengths: Vec<u8>,
-    /// By symbol; the first bit of a code is its highest.
+    /// The code per symbol; its first bit is the highest.
     codes: Vec<usize>,
     /// The symbols that occur.
     used: Vec<usize>,
 }
 
 impl Code {
-    /// One of `count` codes for some of `symbols` symbols, among them `must`. The deeper one is
-    /// split before the shallow one, as often as `deep` of 10 times.
-    fn new(dice: &mut Dice, symbols: usize, count: usize, must: usize, deep: usize) -> Self {
+    /// Makes a code of `count` of `symbols` symbols, including `must`. Splits the deepest leaf
+    /// `deep` times in 10, else a random one.
+    fn new(random: &mut Random, symbols: usize, count: usize, must: usize, deep: usize) -> Self {
         let mut leaves = vec![1_u8, 1];
         while leaves.len() < count {
             let deepest = (0..leaves.len()).filter(|&n| leaves[n] < 15).max_by_key(|&n| leaves[n]);
-            let any = dice.below(leaves.len());
-            let chosen = if dice.below(10) < deep { deepest.unwrap_or(any) } else { any };
+            let any = random.below(leaves.len());
+            let chosen = if random.below(10) < deep { deepest.unwrap_or(any) } else { any };
             if leaves[chosen] < 15 {
                 leaves[chosen] += 1;
                 leaves.push(leaves[chosen]);
@@ -69,12 +69,12 @@ impl Code {
         lengths[must] = leaves.pop().unwrap();
         for leaf in leaves {
             let free: Vec<usize> = (0..symbols).filter(|&n| lengths[n] == 0).collect();
-            lengths[free[dice.below(free.len())]] = leaf;
+            lengths[free[random.below(free.len())]] = leaf;
         }
         Self::canonical(lengths)
     }
 
-    /// The canonical code with these lengths (RFC 1951, 3.2.2).
+    /// Makes the canonical code with these lengths (RFC 1951, 3.2.2).
     fn canonical(lengths: Vec<u8>) -> Self {
         let mut codes = vec![0; lengths.len()];
         let mut next = 0;
@@ -95,13 +95,13 @@ impl Code {
         }
     }
 
-    fn any(&self, dice: &mut Dice) -> usize {
-        self.used[dice.below(self.used.len())]
+    fn any(&self, random: &mut Random) -> usize {
+        self.used[random.below(self.used.len())]
     }
 }
 
-/// Begins a last, dynamic block with these code lengths, each written by itself: 13 of the
-/// lengths' codes have 4 bits and 6 have 5.
+/// Begins a final dynamic block with these code lengths, without repetitions. 13 of the codes for
+/// lengths have 4 bits and 6 have 5.
 pub fn dynamic(bits: &mut Bits, litlens: &[u8], distances: &[u8]) {
     let own = Code::canonical((0..19).map(|n| if n < 13 { 4 } else { 5 }).collect());
     bits.put(0b101, 3);
@@ -116,19 +116,19 @@ pub fn dynamic(bits: &mut Bits, litlens: &[u8], distances: &[u8]) {
     }
 }
 
-/// A stream of `count` symbols, of which no distance reaches too far, and its longest code.
+/// Returns a valid stream of about `count` symbols, and the length of its longest code.
 pub fn stream(seed: u64, count: usize) -> (Vec<u8>, Option<u8>) {
-    let mut dice = Dice(seed);
-    let deep = dice.below(11);
-    let litlen_codes = 20 + dice.below(LITLENS - 2 - 20);
-    let litlens = Code::new(&mut dice, LITLENS - 2, litlen_codes, 256, deep);
-    let distance_codes = 16 + dice.below(DISTANCES - 2 - 16);
-    let distances = Code::new(&mut dice, DISTANCES - 2, distance_codes, 0, deep);
+    let mut random = Random(seed);
+    let deep = random.below(11);
+    let litlen_codes = 20 + random.below(LITLENS - 2 - 20);
+    let litlens = Code::new(&mut random, LITLENS - 2, litlen_codes, 256, deep);
+    let distance_codes = 16 + random.below(DISTANCES - 2 - 16);
+    let distances = Code::new(&mut random, DISTANCES - 2, distance_codes, 0, deep);
     let mut bits = Bits::default();
     dynamic(&mut bits, &litlens.lengths, &distances.lengths);
     let mut made = 0;
     for _ in 0..count {
-        let symbol = litlens.any(&mut dice);
+        let symbol = litlens.any(&mut random);
         match symbol {
             256 => continue,
             0..256 => {
@@ -139,23 +139,23 @@ pub fn stream(seed: u64, count: usize) -> (Vec<u8>, Option<u8>) {
             _ => {}
         }
         let (base, extra) = length(symbol);
-        let distance = distances.any(&mut dice);
+        let distance = distances.any(&mut random);
         let (near, far) = reach(distance);
         if near + (1 << far) > made {
             continue;
         }
         litlens.put(&mut bits, symbol);
-        let more = dice.below(1 << extra);
+        let more = random.below(1 << extra);
         bits.put(more, extra);
         distances.put(&mut bits, distance);
-        bits.put(dice.below(1 << far), far);
+        bits.put(random.below(1 << far), far);
         made += base + more;
     }
     litlens.put(&mut bits, 256);
     (bits.bytes(), litlens.lengths.into_iter().max())
 }
 
-/// The base and extra bits of a length's symbol (RFC 1951, 3.2.5).
+/// Returns the base and the number of extra bits of a length symbol (RFC 1951, 3.2.5).
 fn length(symbol: usize) -> (usize, u8) {
     const BASES: [usize; 29] = [
         3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115,
@@ -168,7 +168,7 @@ fn length(symbol: usize) -> (usize, u8) {
     (BASES[symbol - 257], extra as u8)
 }
 
-/// The base and extra bits of a distance's symbol (RFC 1951, 3.2.5).
+/// Returns the base and the number of extra bits of a distance symbol (RFC 1951, 3.2.5).
 fn reach(symbol: usize) -> (usize, u8) {
     const BASES: [usize; 30] = [
         1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537,

@@ -1,4 +1,4 @@
-//! Against flate2, which shares nothing with this decoder, and against streams made by hand.
+//! Comparisons with flate2, which shares no code with this decoder, and streams made by hand.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use encoder::Bits as Encoder;
 
 mod encoder;
 
-/// What follows each stream here.
+/// The eight bytes after each stream.
 const AFTER: [u8; 8] = *b"trailer!";
 
 fn deflate(bytes: &[u8], level: u32) -> Vec<u8> {
@@ -26,17 +26,17 @@ enum Outcome {
     Unfinished,
 }
 
-/// Decodes `stream` by pieces of input and rooms of output; at its end, what follows is
-/// compared.
-fn inflate(stream: &[u8], piece: usize, room: usize) -> Outcome {
+/// Decodes `stream` with input in parts of `part` bytes and `space` bytes of output at a time.
+/// Checks the bytes after its end.
+fn inflate(stream: &[u8], part: usize, space: usize) -> Outcome {
     let mut inflate = Inflate::default();
-    let mut buffer = vec![0xaa; Window::REACH + room + Window::SLACK];
-    let (mut floor, mut end) = (Window::REACH, Window::REACH);
+    let mut buffer = vec![0xaa; Window::SIZE + space + Window::SLACK];
+    let (mut start, mut end) = (Window::SIZE, Window::SIZE);
     let mut out = Vec::new();
-    for mut input in stream.chunks(piece) {
+    for mut input in stream.chunks(part) {
         loop {
             let from = end;
-            let mut window = Window { bytes: &mut buffer, floor, end };
+            let mut window = Window { bytes: &mut buffer, start, end };
             let pause = inflate.run(&mut input, &mut window);
             end = window.end;
             out.extend_from_slice(&buffer[from..end]);
@@ -50,10 +50,10 @@ fn inflate(stream: &[u8], piece: usize, room: usize) -> Outcome {
                     assert!(input.is_empty(), "input is left");
                     break;
                 }
-                Ok(Pause::Room) => {
-                    let kept = (end - floor).min(Window::REACH);
-                    buffer.copy_within(end - kept..end, Window::REACH - kept);
-                    (floor, end) = (Window::REACH - kept, Window::REACH);
+                Ok(Pause::BufferFull) => {
+                    let kept = (end - start).min(Window::SIZE);
+                    buffer.copy_within(end - kept..end, Window::SIZE - kept);
+                    (start, end) = (Window::SIZE - kept, Window::SIZE);
                 }
             }
         }
@@ -61,7 +61,7 @@ fn inflate(stream: &[u8], piece: usize, room: usize) -> Outcome {
     Outcome::Unfinished
 }
 
-/// What flate2 says of the same bytes, and how many of them it took.
+/// Returns what flate2 decodes, and how many bytes it took.
 fn reference(stream: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut out = Vec::with_capacity(1 << 20);
     let mut decompress = Decompress::new(false);
@@ -74,8 +74,7 @@ fn followed(stream: &[u8]) -> Vec<u8> {
     [stream, &AFTER].concat()
 }
 
-/// Bytes in which symbols are as frequent as Fibonacci's numbers, so that codes get as long
-/// as they may.
+/// Returns bytes whose frequencies fall like Fibonacci's numbers, which gives the longest codes.
 fn skewed(count: usize, mut seed: u64) -> Vec<u8> {
     (0..count)
         .map(|_| {
@@ -84,7 +83,7 @@ fn skewed(count: usize, mut seed: u64) -> Vec<u8> {
                 .wrapping_add(1_442_695_040_888_963_407);
             let mut symbol = 0;
             let mut bits = seed >> 16;
-            // Each symbol is about 0.6 times as frequent as the one before.
+            // Each symbol is about 0.6 times as frequent as the previous one.
             while bits % 100 < 62 && symbol < 255 {
                 symbol += 1;
                 bits = bits.rotate_right(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 3;
@@ -106,34 +105,34 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn what_was_deflated_comes_back(
+    fn deflated_content_any_split_round_trips(
         bytes in content(),
         level in 0..=9_u32,
-        piece in prop_oneof![1..100_usize, Just(1 << 20)],
-        room in prop_oneof![1..500_usize, Just(1 << 16)],
+        part in prop_oneof![1..100_usize, Just(1 << 20)],
+        space in prop_oneof![1..500_usize, Just(1 << 16)],
     ) {
         let stream = followed(&deflate(&bytes, level));
-        prop_assert_eq!(inflate(&stream, piece, room), Outcome::End(bytes));
+        prop_assert_eq!(inflate(&stream, part, space), Outcome::End(bytes));
     }
 
-    /// A changed stream is taken by both decoders, with the same bytes, or by none.
+    /// Both decoders accept a changed stream, with the same content, or both reject it.
     #[test]
-    fn a_changed_stream_is_what_flate2_says(
+    fn changed_stream_any_split_agrees_with_flate2(
         bytes in content(),
         level in 0..=9_u32,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        piece in prop_oneof![1..100_usize, Just(1 << 20)],
+        part in prop_oneof![1..100_usize, Just(1 << 20)],
     ) {
         let mut stream = deflate(&bytes, level);
         for (index, change) in changes {
-            // Most changes near the beginning, where the codes are.
+            // Near the beginning, where the codes are.
             let near = index.index(stream.len().min(120));
             stream[near] ^= change;
         }
-        let ours = |stream: &[u8]| inflate(&followed(stream), piece, 1 << 16);
+        let ours = |stream: &[u8]| inflate(&followed(stream), part, 1 << 16);
         match reference(&stream) {
             Some((out, taken)) => prop_assert_eq!(ours(&stream[..taken]), Outcome::End(out)),
-            // Without its end it is wanted more of, unless the bytes after it end it.
+            // flate2 may only miss the end of the stream, which the trailer could then complete.
             None if reference(&followed(&stream)).is_none() => {
                 prop_assert!(!matches!(ours(&stream), Outcome::End(_)));
             }
@@ -143,16 +142,16 @@ proptest! {
 }
 
 #[test]
-fn distances_reach_back_across_rooms_and_no_further_than_the_beginning() {
-    // Noise repeated at exactly the longest distance.
-    let noise: Vec<u8> = skewed(Window::REACH, 7).iter().map(|b| b.wrapping_mul(151)).collect();
+fn distance_across_buffers_is_resolved_and_beyond_start_is_refused() {
+    // Noise, repeated at exactly the longest distance.
+    let noise: Vec<u8> = skewed(Window::SIZE, 7).iter().map(|b| b.wrapping_mul(151)).collect();
     let bytes = noise.repeat(4);
     let stream = followed(&deflate(&bytes, 9));
     assert!(stream.len() < 2 * noise.len(), "the repeats were not found");
-    for room in [1, 1000, 40_000] {
-        assert_eq!(inflate(&stream, 777, room), Outcome::End(bytes.clone()));
+    for space in [1, 1000, 40_000] {
+        assert_eq!(inflate(&stream, 777, space), Outcome::End(bytes.clone()));
     }
-    // A fixed block: the literal 0, then length 3 at `distance`, whose bits come highest first.
+    // A fixed block: the literal 0, then a match of length 3. Code bits come highest first.
     let block = |distance: usize| {
         let mut bits = Encoder::default();
         bits.put(0b011, 3);
@@ -167,16 +166,16 @@ fn distances_reach_back_across_rooms_and_no_further_than_the_beginning() {
 }
 
 #[test]
-fn codes_of_every_shape_are_read() {
+fn generated_codes_any_shape_agree_with_flate2() {
     let mut longest = Vec::new();
     for seed in 0..100 {
         let (stream, code) = encoder::stream(seed, 3000);
-        let (out, taken) = reference(&stream).expect("flate2 reads it");
+        let (out, taken) = reference(&stream).expect("flate2 decodes it");
         assert_eq!(taken, stream.len());
         let stream = followed(&stream);
-        for piece in [1, 37, 1 << 20] {
-            let ours = inflate(&stream, piece, 1 << 16);
-            assert!(ours == Outcome::End(out.clone()), "seed {seed} by {piece}");
+        for part in [1, 37, 1 << 20] {
+            let ours = inflate(&stream, part, 1 << 16);
+            assert!(ours == Outcome::End(out.clone()), "seed {seed} by {part}");
         }
         longest.extend(code);
     }
@@ -184,7 +183,7 @@ fn codes_of_every_shape_are_read() {
 }
 
 #[test]
-fn a_block_without_an_end_is_refused() {
+fn block_without_end_symbol_is_refused() {
     let stream = |first: u8, second: u8, end: u8| {
         let mut litlens = [0; 257];
         (litlens[0], litlens[1], litlens[256]) = (first, second, end);
@@ -198,18 +197,18 @@ fn a_block_without_an_end_is_refused() {
 }
 
 #[test]
-fn the_longest_codes_are_read() {
+fn longest_codes_any_level_round_trip() {
     let bytes = skewed(300_000, 3);
     for level in [1, 6, 9] {
         let stream = followed(&deflate(&bytes, level));
-        for piece in [1, 23, 1 << 20] {
-            assert_eq!(inflate(&stream, piece, 5000), Outcome::End(bytes.clone()));
+        for part in [1, 23, 1 << 20] {
+            assert_eq!(inflate(&stream, part, 5000), Outcome::End(bytes.clone()));
         }
     }
 }
 
 #[test]
-fn a_cut_stream_never_ends() {
+fn cut_stream_at_any_byte_is_unfinished() {
     let bytes = skewed(3000, 5);
     for level in [0, 1, 9] {
         let stream = followed(&deflate(&bytes, level));
@@ -220,16 +219,16 @@ fn a_cut_stream_never_ends() {
 }
 
 #[test]
-fn what_is_no_code_is_refused() {
+fn invalid_code_lengths_are_refused() {
     let code = |lengths: &[u8]| Distances::default().build(lengths, &DISTANCE_SYMBOLS);
     assert!(code(&[1, 1]).is_ok());
     assert!(code(&[1, 2, 2]).is_ok());
     assert!(code(&[0, 1]).is_ok(), "a lone code of one bit");
     assert!(code(&[0, 0]).is_ok(), "no code at all");
-    assert!(code(&[1, 1, 1]).is_err(), "too many");
-    assert!(code(&[1, 2]).is_err(), "too few");
+    assert!(code(&[1, 1, 1]).is_err(), "oversubscribed");
+    assert!(code(&[1, 2]).is_err(), "incomplete");
     assert!(code(&[2]).is_err(), "a lone code of two bits");
-    // The other half of a lone code means nothing.
+    // The unassigned half of a lone code.
     let mut lone = Distances::default();
     lone.build(&[0, 1], &DISTANCE_SYMBOLS).unwrap();
     assert_eq!(lone.first(0) >> 16, 2);
@@ -237,15 +236,15 @@ fn what_is_no_code_is_refused() {
 }
 
 #[test]
-fn one_stream_follows_another() {
+fn consecutive_streams_one_decoder_both_decode() {
     let mut inflate = Inflate::default();
     let stream = followed(&deflate(b"one", 6)).repeat(2);
-    let mut buffer = vec![0; Window::REACH + 100 + Window::SLACK];
-    let mut window = Window { bytes: &mut buffer, floor: Window::REACH, end: Window::REACH };
+    let mut buffer = vec![0; Window::SIZE + 100 + Window::SLACK];
+    let mut window = Window { bytes: &mut buffer, start: Window::SIZE, end: Window::SIZE };
     let mut input = stream.as_slice();
     for _ in 0..2 {
         assert_eq!(inflate.run(&mut input, &mut window), Ok(Pause::End(AFTER)));
     }
     assert!(input.is_empty());
-    assert_eq!(&buffer[Window::REACH..][..6], b"oneone");
+    assert_eq!(&buffer[Window::SIZE..][..6], b"oneone");
 }
