@@ -18,9 +18,16 @@ Examples:
 
 Run `rpull COMMAND --help` for the options and examples of a command.";
 
+/// The text after the name in `--version`. A packager can set `RPULL_VERSION` at build time to add a
+/// commit. A build script that asks git would rebuild the library with every commit.
+const VERSION: &str = match option_env!("RPULL_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Pull container images into Docker's own on-disk layout, without a daemon.
 #[derive(Debug, Parser)]
-#[command(name = "rpull", version = env!("RPULL_VERSION"), max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "rpull", version = VERSION, max_term_width = 100, arg_required_else_help = true)]
 // Output escapes control characters, and cannot tell the parser's colours from others.
 #[command(styles = Styles::plain())]
 #[command(override_usage = "rpull [OPTIONS] IMAGE...\n       rpull [OPTIONS] COMMAND")]
