@@ -17,7 +17,7 @@
 //!   in the queue and the batch that is being written hold [`DEFERRED_CHUNKS`] at most.
 //!
 //! **Compressed bytes**: at most [`COMPRESSED_BYTES`] of a download. The download
-//! (`pull/pipeline`) waits until there is space for the next [`COMPRESSED_BUFFER_SIZE`]. It gets
+//! (`pull/bridge`) waits until there is space for the next [`COMPRESSED_BUFFER_SIZE`]. It gets
 //! that, because only two threads keep compressed bytes while the decoder waits for more: the
 //! decoder its last buffer, and the hashing thread at most [`HASH_BACKLOG`].
 //!
@@ -26,20 +26,20 @@
 //!
 //! Three things are not in the budget: the tar-split metadata between its two threads (a few
 //! batches of [`METADATA_BATCH_SIZE`] and one segment), the window of a zstd stream, and the
-//! segments of a parallel download.
+//! segments of parallel downloads, which `registry/parallel` bounds for all layers together.
 
 use super::stream::decompress::DECODER_OVERHEAD;
 
 /// Bytes of a chunk at most: large enough that passing it on costs nothing beside the work on it,
 /// small enough to stay in a processor cache between the threads.
-pub const CHUNK_SIZE: usize = 512 << 10;
+pub const CHUNK_SIZE: usize = 384 << 10;
 
 /// Bytes of the buffer of a chunk: a decoder needs space beside the bytes that it writes.
 pub const BUFFER_SIZE: usize = CHUNK_SIZE + DECODER_OVERHEAD;
 
 /// Live chunks of a layer at most: being filled, in a queue, being read, or kept for a deferred
 /// write.
-pub const CHUNKS_PER_LAYER: usize = 12;
+pub const CHUNKS_PER_LAYER: usize = 10;
 
 /// Bytes of the largest file whose write is deferred. A larger file would keep whole chunks in
 /// memory, and creating it is a smaller part of its cost.
@@ -63,14 +63,14 @@ pub const DEFERRED_QUEUE: usize = 1;
 pub const DEFERRED_CHUNKS: usize = (1 + DEFERRED_QUEUE + 1) * DEFERRED_BATCH_CHUNKS;
 
 /// Compressed bytes of a download that were read and are not yet both decoded and hashed.
-pub const COMPRESSED_BYTES: usize = 2 << 20;
+pub const COMPRESSED_BYTES: usize = 1152 << 10;
 
 /// Bytes of one buffer of compressed bytes at most.
-pub const COMPRESSED_BUFFER_SIZE: usize = 512 << 10;
+pub const COMPRESSED_BUFFER_SIZE: usize = 256 << 10;
 
 /// Compressed bytes that wait for a chunk to be hashed with: as many as an incompressible chunk
 /// is decoded from, and the rest of the last buffer.
-pub const HASH_BACKLOG: usize = 1 << 20;
+pub const HASH_BACKLOG: usize = 640 << 10;
 
 /// Messages to the hashing thread at most. They alone bound the compressed bytes of a blob that
 /// is read from the content store, whose buffers are smaller.
@@ -102,5 +102,5 @@ const _: () =
 // The hashing thread has all compressed bytes of a chunk when the chunk arrives.
 const _: () = assert!(HASH_BACKLOG >= CHUNK_SIZE + COMPRESSED_BUFFER_SIZE);
 
-// The buffers of a pull with default settings.
-const _: () = assert!(DEFAULT_LAYERS * BYTES_PER_LAYER <= 64 << 20);
+// The buffers of a pull with default settings leave half of 64 MiB to all else.
+const _: () = assert!(DEFAULT_LAYERS * BYTES_PER_LAYER <= 32 << 20);
