@@ -81,7 +81,7 @@ fn unpack(blob: &[u8], dir: &Path) {
         meter: None,
         pool: BufferPool::default(),
     };
-    layer::unpack(fsutil::runs(blob), job).unwrap();
+    layer::unpack(fsutil::buffers(blob), job).unwrap();
 }
 
 #[divan::bench]

@@ -24,8 +24,8 @@
 //! # A pull
 //!
 //! ```text
-//! Reference -> pull::resolve -> Manifest -> pull::plan -> pull::obtain (parallel)
-//!     registry::BlobStream -> pull::pipeline -> layer::unpack -> overlay::DiffDir
+//! Reference -> pull::resolve -> Manifest -> pull::plan -> pull::stage (parallel)
+//!     registry::BlobStream -> pull::bridge -> layer::unpack -> overlay::DiffDir
 //! -> pull::commit (in order): store::Layers -> store::Images -> store::Names
 //! ```
 //!

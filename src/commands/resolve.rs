@@ -55,7 +55,7 @@ impl Resolve {
 fn print(
     context: &Context,
     name: &Reference,
-    resolved: Option<&rpull::registry::Resolved>,
+    resolved: Option<&rpull::registry::ManifestInfo>,
 ) -> Result<(), Error> {
     if context.json() {
         return output::json_line(&json!({

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
-/// Bytes of one of the [`runs`] at most.
-const RUN: usize = 256 << 10;
+/// Bytes of one of the [`buffers`] at most.
+const BUFFER_SIZE: usize = 256 << 10;
 
 /// Bytes that a small file of a store has at most; larger ones are read in several steps.
 const SMALL: usize = 4096;
@@ -53,20 +53,20 @@ pub fn read_buffered(reader: &mut impl BufRead, out: &mut [u8]) -> io::Result<us
     Ok(n)
 }
 
-/// Bytes from somewhere, in runs that can be shared without a copy.
-pub trait Runs: Iterator<Item = io::Result<Bytes>> {}
+/// A source of bytes, in buffers that can be shared without a copy.
+pub trait Buffers: Iterator<Item = io::Result<Bytes>> {}
 
-impl<I: Iterator<Item = io::Result<Bytes>>> Runs for I {}
+impl<I: Iterator<Item = io::Result<Bytes>>> Buffers for I {}
 
-/// What `reader` brings, in runs of up to 256 KiB, to its end or its first error.
-pub fn runs(mut reader: impl Read) -> impl Runs {
+/// Returns the bytes of `reader` in buffers of up to 256 KiB, to its end or its first error.
+pub fn buffers(mut reader: impl Read) -> impl Buffers {
     let mut failed = false;
     std::iter::from_fn(move || {
         if failed {
             return None;
         }
-        let mut bytes = Vec::with_capacity(RUN);
-        match reader.by_ref().take(RUN as u64).read_to_end(&mut bytes) {
+        let mut bytes = Vec::with_capacity(BUFFER_SIZE);
+        match reader.by_ref().take(BUFFER_SIZE as u64).read_to_end(&mut bytes) {
             Ok(0) => None,
             Ok(_) => Some(Ok(bytes.into())),
             Err(e) => {

@@ -15,6 +15,6 @@ pub use extract::metadata::Owners;
 pub use limits::Limits;
 pub use stream::chunks::BufferPool;
 pub use stream::decompress::{DECODER_OVERHEAD, Decoder};
-pub use stream::source::BlobSpec;
+pub use stream::digests::BlobSpec;
 pub use tar_split::assemble::{TarAssembler, verify};
 pub use unpack::{Job, Unpacked, unpack};

@@ -21,15 +21,15 @@ use super::extract::{Extracted, Extractor, OpenFile};
 use super::limits::Limits;
 use super::stream::chunks::{self, BufferPool, ChunkSender, ChunkStream, LayerBuffers};
 use super::stream::decompress::{Compression, Decoder};
-use super::stream::digests::{self, HashInput, HashSender};
-use super::stream::source::{BlobReader, BlobSpec};
+use super::stream::digests::{self, BlobSpec, HashInput, HashSender};
+use super::stream::source::BlobReader;
 use super::tar::entry::TarEntry;
 use super::tar::path;
 use super::tar::reader::TarReader;
 use super::tar_split::compressor::LineCompressor;
 use super::tar_split::rewrite::rewrite;
 use super::tar_split::writer::{MetadataWriter, RepeatedNames};
-use crate::fsutil::Runs;
+use crate::fsutil::Buffers;
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
 use crate::progress::Meter;
@@ -72,7 +72,7 @@ pub struct Unpacked {
 /// # Errors
 /// [`LayerError`]. If the content is invalid and the blob has another digest than expected, it is
 /// [`LayerError::Digest`].
-pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
+pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, LayerError> {
     let (to_files, files) = chunks::channel();
     let (to_hash, hash_input) = digests::channel();
     let (deferred, worker) = deferred::channel();
@@ -85,21 +85,18 @@ pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerE
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
             decode(source, local, &LayerBuffers::new(pool), &to_files, &to_hash)
         })?;
-        let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input)))?;
+        let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input, blob)))?;
         let compressing = spawn(scope, "metadata", move || compress(tar_split, &lines))?;
         let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, owners, deferred);
         let size = blob.map(|blob| blob.size);
         let unpacked = unpack_entries(files, extractor, &limits, size, to_compressor);
-        let (decoded, digests) = (join(decoding), join(hashing));
+        let (decoded, hashed) = (join(decoding), join(hashing));
         let (compressed, written) = (join(compressing), join(writing));
-        let digests = digests?;
+        let hashed = hashed?;
         // A complete blob with another digest is the cause of every other error. Next come errors
         // of the source.
-        let complete = matches!(decoded, Ok(()) | Err(LayerError::Decompress { .. }));
-        if let Some(blob) = blob.filter(|_| complete) {
-            blob.check(digests.blob)?;
-        }
+        hashed.check_blob()?;
         decoded?;
         compressed?;
         written?;
@@ -108,7 +105,7 @@ pub fn unpack(source: impl Runs + Send, job: Job<'_>) -> Result<Unpacked, LayerE
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
             rewrite(&mut metadata, scratch, &repeated, &mut overwritten)?;
         }
-        Ok(Unpacked { diff_id: DiffId(digests.tar), size, entries, warnings })
+        Ok(Unpacked { diff_id: hashed.diff_id()?, size, entries, warnings })
     })
 }
 
@@ -141,7 +138,7 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 
 /// Decodes the whole source into chunks for both consumers. If they stop early or the stream is
 /// invalid, reads the rest for its digest: a blob with another digest must be reported as such.
-fn decode<S: Runs>(
+fn decode<S: Buffers>(
     source: BlobReader<S>,
     local: bool,
     buffers: &LayerBuffers,
@@ -171,7 +168,7 @@ fn decode<S: Runs>(
     }
 }
 
-fn drain<S: Runs>(source: &mut BlobReader<S>) -> Result<(), LayerError> {
+fn drain<S: Buffers>(source: &mut BlobReader<S>) -> Result<(), LayerError> {
     source.drain().map_err(|e| LayerError::from_io(e, LayerError::Source))
 }
 

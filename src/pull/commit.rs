@@ -1,135 +1,141 @@
-//! Making it real, in order: layers from the base up, then the image, then its names.
+//! Commits, in order: layers from the base up, then the image, then its names.
 
 use std::fs::File;
+use std::sync::Arc;
 
-use super::blocking::blocking;
-use super::obtain::Layers;
-use super::plan::{Plan, Planned, Step};
-use super::resolve::Found;
-use super::{Pulled, Session};
+use super::Pulled;
+use super::copy;
+use super::plan::{Plan, PlannedLayer, Step};
+use super::resolve::ResolvedImage;
+use super::session::Session;
+use super::stage::Stager;
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, Document, ImageConfig, ImageId};
-use crate::progress::{Event, Image, LayerState, Status};
+use crate::progress::{Image, LayerState, Status};
 use crate::reference::Reference;
 use crate::store::{Established, LayerRecord, Store, StoreError};
 
-/// How often a layer is obtained anew at most, where other processes stage it and give up.
-const ROUNDS: usize = 10;
+/// How often a layer is staged anew at most, if other processes stage it and give up.
+const MAX_ROUNDS: usize = 10;
 
 /// Commits an image's layers.
-pub async fn layers(session: &Session<'_>, plan: Plan) -> Result<(), Error> {
-    let suspects = suspects(session, &plan).await?;
+///
+/// # Errors
+/// [`Error`] if a layer cannot be staged, has another diff id or cannot be committed. Layers
+/// below it stay committed.
+pub async fn layers(session: &Arc<Session>, stager: &Stager, plan: Plan) -> Result<(), Error> {
+    let chains = plan.layers.iter().filter_map(|layer| layer.task.place);
+    let chains: Vec<ChainId> = chains.map(|(_, chain)| chain).collect();
+    // Layers whose directory another record names as well: only one of the two can be right.
+    let suspects = session.store(move |store| store.layers().with_shared_directory(&chains));
+    let suspects = suspects.await?;
     let mut parent: Option<LayerRecord> = None;
     for planned in plan.layers {
-        parent = Some(one(&session.layers, planned, parent.take(), &suspects).await?);
+        parent = Some(layer(session, stager, planned, parent.take(), &suspects).await?);
     }
     Ok(())
 }
 
-/// The planned layers whose directory another record names as well: only one can be right.
-async fn suspects(session: &Session<'_>, plan: &Plan) -> Result<Vec<ChainId>, Error> {
-    let chains = plan.layers.iter().filter_map(|layer| layer.want.place);
-    let chains: Vec<ChainId> = chains.map(|(_, chain)| chain).collect();
-    let store = session.store.clone();
-    blocking(move || store.layers().with_shared_directory(&chains)).await
-}
-
-/// The record of one layer above `parent`: the one that is there if it is right, else of what
-/// was obtained.
-async fn one(
-    layers: &Layers,
-    planned: Planned,
+/// Commits one layer above `parent`, unless its record is there and right. Returns the record.
+async fn layer(
+    session: &Arc<Session>,
+    stager: &Stager,
+    planned: PlannedLayer,
     parent: Option<LayerRecord>,
     suspects: &[ChainId],
 ) -> Result<LayerRecord, Error> {
-    let Planned { mut want, diff_id, step } = planned;
-    // Held until the layer is committed: dropped before, what this process staged is removed.
-    let mut obtained = match step {
-        Step::Obtain(obtaining) => Some(obtaining.done().await?),
+    let PlannedLayer { mut task, diff_id, step } = planned;
+    // Kept until the layer is committed: dropped before, what this process staged is removed.
+    let mut ready = match step {
+        Step::Stage(staging) => Some(staging.finish().await?),
         Step::Present | Step::DryRun => None,
     };
     let chain = ChainId::above(parent.as_ref().map(|parent| parent.chain), diff_id);
-    let _turn = layers.turn(chain).await;
+    let _commit = session.lock_commit(chain).await;
     let mut suspect =
         suspects.contains(&chain).then(|| "another layer uses its directory".to_owned());
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         // What this process unpacked has its true diff id; the config promised another one.
-        if let Some(actual) =
-            obtained.as_ref().filter(|it| it.staged.is_some()).map(|it| it.diff_id)
+        if let Some(actual) = ready.as_ref().filter(|it| it.is_staged_here()).map(|it| it.diff_id)
             && actual != diff_id
         {
-            return Err(Error::DiffId { layer: want.blob.digest, expected: diff_id, actual });
+            return Err(Error::DiffId { layer: task.blob.digest, expected: diff_id, actual });
         }
-        let (store, below, known) = (layers.store().clone(), parent.clone(), want.broken.clone());
-        let (blob, repository) = (want.blob.digest, want.image.repository().clone());
-        let established = blocking(move || {
+        let (below, broken) = (parent.clone(), task.broken.clone());
+        let (blob, repository) = (task.blob.digest, task.image.repository().clone());
+        let established = session.store(move |store| {
             // Before the layer is committed: a process that waited for its download finds it by
             // its write set or by this record, at any moment.
             store.distribution().record(&blob, &diff_id, &repository)?;
-            store.layers().establish(below.as_ref(), diff_id, known.as_ref())
+            store.layers().establish(below.as_ref(), diff_id, broken.as_ref())
         });
         match (established.await?, suspect.take()) {
             (Established::Layer(record), None) => {
-                if obtained.is_some() {
-                    layers.say(&want, LayerState::PullComplete);
+                if ready.is_some() {
+                    session.report(&task, LayerState::PullComplete);
                 }
                 return Ok(record);
             }
-            (Established::Missing, _) => obtained = Some(layers.obtain_anew(&want).await?),
+            (Established::Missing, _) => ready = Some(stager.stage_anew(&task).await?),
             (Established::Layer(record), Some(why)) | (Established::Suspect(record, why), _) => {
-                if layers.is_intact(&record).await? {
-                    let (store, below) = (layers.store().clone(), parent.clone());
-                    blocking(move || store.layers().repair(&record, below.as_ref())).await?;
+                if copy::is_intact(session, &record).await? {
+                    let below = parent.clone();
+                    let repair =
+                        session.store(move |store| store.layers().repair(&record, below.as_ref()));
+                    repair.await?;
                     continue;
                 }
                 let text =
-                    format!("layer {} is damaged ({why}); replacing it", want.blob.digest.short());
-                layers.events().send(Event::Warning { image: Some(want.image.clone()), text });
-                want.broken = Some(record.cache_id);
+                    format!("layer {} is damaged ({why}); replacing it", task.blob.digest.short());
+                session.warn(&task.image, text);
+                task.broken = Some(record.cache_id);
             }
         }
     }
     Err(Error::Other(format!(
         "cannot commit layer {}: it was removed repeatedly; check that no other program writes to this root",
-        want.blob.digest
+        task.blob.digest
     )))
 }
 
-/// Stores the image, then lets its names mean it.
+/// Stores the image, then writes its names.
+///
+/// # Errors
+/// [`Error::Store`] if the records cannot be written.
 pub async fn image(
-    session: &Session<'_>,
+    session: &Session,
     image: &Image,
-    found: &Found,
+    resolved: &ResolvedImage,
     config: &Document<ImageConfig>,
 ) -> Result<Pulled, Error> {
-    let named = found.named();
-    let top = Descriptor {
-        media_type: named.media_type.clone(),
-        digest: named.digest,
-        size: named.bytes.len() as u64,
+    let top = resolved.top();
+    let digest = top.digest;
+    let descriptor = Descriptor {
+        media_type: top.media_type.clone(),
+        digest,
+        size: top.bytes.len() as u64,
         platform: None,
         urls: Vec::new(),
         annotations: Default::default(),
     };
+    let documents = resolved.documents.iter();
     let documents: Vec<_> =
-        found.documents.iter().map(|document| (document.digest, document.bytes.clone())).collect();
-    let (store, reference, sync) =
-        (session.store.clone(), Reference::clone(image), session.options.sync);
-    let config = config.bytes.clone();
-    let (id, status) = blocking(move || {
+        documents.map(|document| (document.digest, document.bytes.clone())).collect();
+    let (reference, config) = (Reference::clone(image), config.bytes.clone());
+    let sync = session.options.sync;
+    let commit = session.store(move |store| {
         for (digest, bytes) in &documents {
             store.content().put(digest, bytes)?;
         }
         let id = store.images().put(&config)?;
         store.content().put(&id.digest(), &config)?;
         if sync {
-            sync_all(&store)?;
+            sync_all(store)?;
         }
-        let status = name(&store, &reference, id, &top)?;
-        Ok((id, status))
-    })
-    .await?;
-    Ok(Pulled { reference: Reference::clone(image), digest: named.digest, id, status })
+        Ok((id, name(store, &reference, id, &descriptor)?))
+    });
+    let (id, status) = commit.await?;
+    Ok(Pulled { reference: Reference::clone(image), digest, id, status })
 }
 
 /// A tag pull writes the tag and the digest, a digest pull only the digest, as dockerd

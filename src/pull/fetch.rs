@@ -1,38 +1,49 @@
-//! A layer's bytes, from the content store or the registry, to the unpacker.
+//! Stages a layer from its blob, which comes from the content store or from the registry.
 
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 
-use super::blocking::run;
-use super::kept::{self, Keep, Kept};
-use super::obtain::{Layers, Obtained, Want};
-use super::{lanes, pipeline};
+use super::bridge;
+use super::gate::join_error;
+use super::kept_blobs::{self, BlobWriter, KeptBlob};
+use super::session::Session;
+use super::task::{LayerTask, ReadyLayer};
+use super::unpack::unpack_blob;
 use crate::error::Error;
 use crate::progress::{Meter, Phase};
 
-/// Obtains a layer by its bytes. A blob that the content store kept is read from there.
-pub async fn fetch(layers: &Layers, want: &Want) -> Result<Arc<Obtained>, Error> {
-    let lock = match kept::obtain(layers, want).await? {
-        Kept::Obtained(obtained) => return Ok(obtained),
-        Kept::Fetch(lock) => lock,
+/// Stages a layer from its blob. A blob that the content store has is read from there.
+///
+/// # Errors
+/// [`Error::Registry`] if the blob cannot be fetched, [`Error::Layer`] if it is invalid or cannot
+/// be written.
+pub async fn fetch(session: &Arc<Session>, task: &LayerTask) -> Result<ReadyLayer, Error> {
+    let lock = match kept_blobs::stage(session, task).await? {
+        KeptBlob::Staged(layer) => return Ok(layer),
+        KeptBlob::Missing(lock) => lock,
     };
-    let (feed, fed) = pipeline::channel();
-    let (all, wanted) = (layers.clone(), want.clone());
-    let unpacking = tokio::spawn(run(want.blob.digest, move || {
-        let Some(mut keep) = Keep::new(&all, &wanted, lock)? else {
-            return all.unpack(&wanted, fed);
-        };
-        let obtained = all.unpack(&wanted, fed.map(|read| keep.write(read?)))?;
-        keep.finish()?;
-        Ok(obtained)
-    }));
-    let (events, image) = (layers.events().clone(), want.image.clone());
-    let mut meter = Meter::new(events, image, want.blob.digest, Phase::Download, want.blob.size);
-    let stream = lanes::stream(want, layers.lanes());
-    feed.run(stream.inspect_ok(|bytes| meter.add(bytes.len() as u64))).await;
-    match unpacking.await {
-        Ok(result) => result.map(Arc::new),
-        Err(_) => Err(Error::Interrupted),
-    }
+    let (writer, reader) = bridge::channel();
+    let (shared, unpacked) = (session.clone(), task.clone());
+    let unpacking = tokio::spawn(async move {
+        let (inner, digest) = (shared.clone(), unpacked.blob.digest);
+        let work = shared.store_layer(digest, move |store| {
+            let Some(mut kept) = BlobWriter::new(store, &unpacked, lock)? else {
+                return unpack_blob(&inner, store, &unpacked, reader);
+            };
+            let source = reader.map(|read| kept.write(read?));
+            let layer = unpack_blob(&inner, store, &unpacked, source)?;
+            kept.commit()?;
+            Ok(layer)
+        });
+        work.await
+    });
+    let (events, digest, size) = (session.events.clone(), task.blob.digest, task.blob.size);
+    let mut meter = Meter::new(events, task.image.clone(), digest, Phase::Download, size);
+    let blob = task.registry.download(task.image.repository(), &task.blob);
+    let downloaded = writer.send_all(blob.inspect_ok(|bytes| meter.add(bytes.len() as u64))).await;
+    let unpacked = unpacking.await.map_err(|e| join_error(&e))?;
+    // If the download failed, the unpacker was cancelled by that.
+    downloaded?;
+    unpacked
 }

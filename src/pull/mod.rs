@@ -1,19 +1,22 @@
-//! The operation: names go in, a root that overlay mounts and dockerd consume comes out.
+//! The operation: references go in, a root that overlay mounts and dockerd can use comes out.
 //!
-//! Read from top to bottom, [`pull`] and [`one`] are the program:
-//! resolve -> plan -> stage (parallel) -> commit (in order) -> name.
+//! [`pull`] and [`pull_one`], read from top to bottom, are the program:
+//! resolve -> plan -> stage (fetch and unpack, in parallel) -> commit (in order) -> name.
 
-mod blocking;
+mod bridge;
 mod commit;
+mod copy;
 mod fetch;
-mod kept;
-mod lanes;
-mod obtain;
+mod gate;
+mod kept_blobs;
 mod options;
-mod pipeline;
 mod plan;
 mod resolve;
+mod session;
+mod stage;
 mod states;
+mod task;
+mod unpack;
 
 use std::sync::Arc;
 
@@ -29,8 +32,9 @@ use crate::store::Store;
 
 pub use options::{Options, Policy};
 
-use obtain::Layers;
-use resolve::Resolved;
+use resolve::Resolution;
+use session::Session;
+use stage::Stager;
 
 /// An image that is complete in the store.
 #[derive(Debug, Clone)]
@@ -45,17 +49,8 @@ pub struct Pulled {
     pub status: Status,
 }
 
-/// What all images of one command share.
-struct Session<'a> {
-    store: &'a Arc<Store>,
-    registry: &'a Registry,
-    options: &'a Options,
-    events: &'a Sender,
-    layers: Layers,
-}
-
-/// Pulls `images` together: what they share is fetched once. One that fails does not stop
-/// the others; the results stand in the order of the names.
+/// Pulls `images` together: what they share is fetched once. If one fails, the others go on. The
+/// results have the order of `images`.
 pub async fn pull(
     store: &Arc<Store>,
     registry: &Registry,
@@ -63,58 +58,47 @@ pub async fn pull(
     options: &Options,
     events: &Sender,
 ) -> Vec<Result<Pulled, Error>> {
-    let layers = Layers::new(store.clone(), options, events.clone());
-    let session = Session { store, registry, options, events, layers };
+    let session = Session::new(store.clone(), registry.clone(), options.clone(), events.clone());
+    let session = Arc::new(session);
+    let stager = Stager::new(session.clone());
     let pulls = images.into_iter().map(|reference| async {
         let (reference, added) = reference.with_default_tag();
         let image: Image = Arc::new(reference);
         if added {
-            session.events.send(Event::DefaultTag { image: image.clone() });
+            events.send(Event::DefaultTag { image: image.clone() });
         }
-        let result = one(&session, &image).await;
-        match &result {
-            Ok(pulled) => session.events.send(Event::Done {
-                image: image.clone(),
-                digest: pulled.digest,
-                id: pulled.id,
-                status: pulled.status,
-            }),
-            Err(error) => session
-                .events
-                .send(Event::Failed { image: image.clone(), error: error.to_string() }),
-        }
+        let result = pull_one(&session, &stager, &image).await;
+        events.send(match &result {
+            Ok(pulled) => {
+                Event::Done { image, digest: pulled.digest, id: pulled.id, status: pulled.status }
+            }
+            Err(error) => Event::Failed { image, error: error.to_string() },
+        });
         result
     });
     future::join_all(pulls).await
 }
 
-async fn one(session: &Session<'_>, image: &Image) -> Result<Pulled, Error> {
-    let found = match resolve::resolve(session, image).await? {
-        Resolved::Present { digest, id } => {
+async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Result<Pulled, Error> {
+    let resolved = match resolve::resolve(session, image).await? {
+        Resolution::Present { digest, id } => {
             let reference = Reference::clone(image);
             return Ok(Pulled { reference, digest, id, status: Status::UpToDate });
         }
-        Resolved::Manifest(found) => found,
+        Resolution::Pull(resolved) => resolved,
     };
-    session.events.send(Event::Pulling {
-        image: image.clone(),
-        layers: found
-            .manifest
-            .parsed
-            .layers
-            .iter()
-            .map(|layer| (layer.digest, layer.size))
-            .collect(),
-    });
+    let blobs = resolved.manifest.parsed.layers.iter();
+    let layers = blobs.map(|blob| (blob.digest, blob.size)).collect();
+    session.events.send(Event::Pulling { image: image.clone(), layers });
     if !session.options.dry_run {
-        session.layers.begin_writing().await?;
+        session.begin_writing().await?;
     }
-    let early = plan::before_config(session, image, &found).await?;
-    let config = resolve::config(session, image, &found).await?;
-    let plan = plan::with_config(session, image, &found, &config, early).await?;
+    let early = plan::before_config(session, stager, image, &resolved).await?;
+    let config = resolve::config(session, image, &resolved).await?;
+    let plan = plan::with_config(session, stager, image, &resolved, &config, early).await?;
     if session.options.dry_run {
-        return Ok(plan.would_be(image, &found));
+        return Ok(plan.dry_run(image, &resolved));
     }
-    commit::layers(session, plan).await?;
-    commit::image(session, image, &found, &config).await
+    commit::layers(session, stager, plan).await?;
+    commit::image(session, image, &resolved, &config).await
 }

@@ -1,30 +1,38 @@
 //! What has to be done for an image, layer by layer.
 
+use std::sync::Arc;
+
 use tokio::task::JoinHandle;
 
-use super::blocking::{blocking, ended};
-use super::obtain::{Obtained, Want};
-use super::resolve::Found;
-use super::{Pulled, Session};
+use super::Pulled;
+use super::gate::join_error;
+use super::resolve::ResolvedImage;
+use super::session::Session;
+use super::stage::Stager;
+use super::task::{LayerTask, ReadyLayer};
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, DiffId, Document, ImageConfig, ImageId};
 use crate::progress::{Image, LayerState, Status};
-use std::sync::Arc;
 
-/// A layer being obtained; given up when it is dropped.
-pub struct Obtaining(JoinHandle<Result<Arc<Obtained>, Error>>);
+/// A layer that is being staged. Dropped, it is cancelled.
+pub struct Staging(JoinHandle<Result<Arc<ReadyLayer>, Error>>);
 
-impl Obtaining {
-    /// Waits for it.
-    pub async fn done(mut self) -> Result<Arc<Obtained>, Error> {
-        match (&mut self.0).await {
-            Ok(result) => result,
-            Err(error) => Err(ended(&error)),
-        }
+impl Staging {
+    fn start(stager: &Stager, task: LayerTask) -> Self {
+        let stager = stager.clone();
+        Self(tokio::spawn(async move { stager.stage(task).await }))
+    }
+
+    /// Waits for the layer.
+    ///
+    /// # Errors
+    /// The error of [`Stager::stage`].
+    pub async fn finish(mut self) -> Result<Arc<ReadyLayer>, Error> {
+        (&mut self.0).await.map_err(|e| join_error(&e))?
     }
 }
 
-impl Drop for Obtaining {
+impl Drop for Staging {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -32,20 +40,20 @@ impl Drop for Obtaining {
 
 /// What is done for one layer.
 pub enum Step {
-    /// Nothing: the store has it. Its agreement with its parents is checked when its turn to
-    /// be committed comes.
+    /// Nothing: the store has it. Whether it agrees with its parents is checked before the layers
+    /// above it are committed.
     Present,
-    /// It is being obtained.
-    Obtain(Obtaining),
-    /// It would be obtained.
+    /// It is being staged.
+    Stage(Staging),
+    /// It would be staged, but this is a dry run.
     DryRun,
 }
 
 /// One layer of an image.
-pub struct Planned {
-    /// The layer, with what it must unpack to and the stack up to it.
-    pub want: Want,
-    /// What it must unpack to.
+pub struct PlannedLayer {
+    /// The layer, with its place.
+    pub task: LayerTask,
+    /// The expected diff id.
     pub diff_id: DiffId,
     /// What is done for it.
     pub step: Step,
@@ -54,89 +62,86 @@ pub struct Planned {
 /// All layers of an image, base first.
 pub struct Plan {
     /// The layers.
-    pub layers: Vec<Planned>,
+    pub layers: Vec<PlannedLayer>,
     id: ImageId,
 }
 
 impl Plan {
-    /// What a dry run says in the end.
-    pub fn would_be(&self, image: &Image, found: &Found) -> Pulled {
+    /// Returns the result of a dry run.
+    pub fn dry_run(&self, image: &Image, resolved: &ResolvedImage) -> Pulled {
         let complete = self.layers.iter().all(|layer| matches!(layer.step, Step::Present));
         Pulled {
             reference: image.as_ref().clone(),
-            digest: found.named().digest,
+            digest: resolved.top().digest,
             id: self.id,
             status: if complete { Status::UpToDate } else { Status::Downloaded },
         }
     }
 }
 
-/// Begins with the layers that were never seen here, while the config is still on its way.
+/// Starts to stage the layers whose blobs are unknown here, while the config is fetched.
+///
+/// # Errors
+/// [`Error::Store`] if the store cannot be read.
 pub async fn before_config(
-    session: &Session<'_>,
+    session: &Session,
+    stager: &Stager,
     image: &Image,
-    found: &Found,
-) -> Result<Vec<Option<Obtaining>>, Error> {
-    let blobs = found.manifest.parsed.layers.clone();
+    resolved: &ResolvedImage,
+) -> Result<Vec<Option<Staging>>, Error> {
+    let blobs = resolved.manifest.parsed.layers.clone();
     if session.options.dry_run {
         return Ok(blobs.iter().map(|_| None).collect());
     }
-    let store = session.store.clone();
     let digests: Vec<_> = blobs.iter().map(|blob| blob.digest).collect();
-    let known = blocking(move || {
-        digests
-            .iter()
-            .map(|digest| store.distribution().diff_id(digest))
-            .collect::<Result<Vec<_>, _>>()
-    })
-    .await?;
-    let unseen = |(blob, known): (&Descriptor, &Option<DiffId>)| {
-        known.is_none().then(|| Want::new(image, found, blob, None))
+    let known = session.store(move |store| {
+        let known = |digest| store.distribution().diff_id(digest);
+        digests.iter().map(known).collect::<Result<Vec<_>, _>>()
+    });
+    let unknown = |(blob, known): (&Descriptor, &Option<DiffId>)| {
+        known.is_none().then(|| LayerTask::new(image, resolved, blob, None))
     };
-    let wanted: Vec<Option<Want>> = blobs.iter().zip(&known).map(unseen).collect();
-    // All are announced before the first of them begins, as dockerd does it.
-    wanted.iter().flatten().for_each(|want| session.layers.say(want, LayerState::PullingFsLayer));
-    Ok(wanted.into_iter().map(|want| want.map(|want| begin(session, want))).collect())
+    let tasks: Vec<Option<LayerTask>> = blobs.iter().zip(&known.await?).map(unknown).collect();
+    // All of them are reported before the first one starts, as dockerd does it.
+    tasks.iter().flatten().for_each(|task| session.report(task, LayerState::PullingFsLayer));
+    Ok(tasks.into_iter().map(|task| task.map(|task| Staging::start(stager, task))).collect())
 }
 
-/// Knowing the config, decides for each layer what is done for it, and begins that.
+/// Decides by the config what is done for each layer, and starts it.
+///
+/// # Errors
+/// [`Error::Store`] if the store cannot be read.
 pub async fn with_config(
-    session: &Session<'_>,
+    session: &Session,
+    stager: &Stager,
     image: &Image,
-    found: &Found,
+    resolved: &ResolvedImage,
     config: &Document<ImageConfig>,
-    early: Vec<Option<Obtaining>>,
+    early: Vec<Option<Staging>>,
 ) -> Result<Plan, Error> {
     let diff_ids = config.parsed.diff_ids().to_vec();
     let chains = ChainId::stack(&diff_ids);
-    let (store, looked_up) = (session.store.clone(), chains.clone());
-    let present = blocking(move || {
-        looked_up
-            .iter()
-            .map(|chain| Ok(store.layers().get(chain)?.is_some()))
-            .collect::<Result<Vec<_>, _>>()
-    })
-    .await?;
-    let blobs = found.manifest.parsed.layers.iter();
+    let looked_up = chains.clone();
+    let present = session.store(move |store| {
+        let present = |chain| Ok(store.layers().get(chain)?.is_some());
+        looked_up.iter().map(present).collect::<Result<Vec<_>, _>>()
+    });
+    let present = present.await?;
+    let blobs = resolved.manifest.parsed.layers.iter();
     let mut layers = Vec::with_capacity(diff_ids.len());
     for ((((blob, diff_id), chain), present), early) in
         blobs.zip(diff_ids).zip(chains).zip(present).zip(early)
     {
-        let want = Want::new(image, found, blob, Some((diff_id, chain)));
+        let task = LayerTask::new(image, resolved, blob, Some((diff_id, chain)));
         let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };
-        session.layers.say(&want, state);
+        session.report(&task, state);
         let step = match (present, early) {
             (true, _) => Step::Present,
-            (false, Some(early)) => Step::Obtain(early),
+            (false, Some(early)) => Step::Stage(early),
             (false, None) if session.options.dry_run => Step::DryRun,
-            (false, None) => Step::Obtain(begin(session, want.clone())),
+            (false, None) => Step::Stage(Staging::start(stager, task.clone())),
         };
-        layers.push(Planned { want, diff_id, step });
+        layers.push(PlannedLayer { task, diff_id, step });
     }
     Ok(Plan { layers, id: ImageId(config.digest) })
-}
-
-fn begin(session: &Session<'_>, want: Want) -> Obtaining {
-    let layers = session.layers.clone();
-    Obtaining(tokio::spawn(async move { layers.obtain(want).await }))
 }

@@ -1,9 +1,11 @@
-//! A name to a manifest: what the store knows, what the registry says, which platform.
+//! Resolves a reference to a manifest: what the store has, what the registry serves, and which
+//! platform.
 
 use bytes::Bytes;
 
-use super::blocking::blocking;
-use super::{Policy, Session};
+use super::kept_blobs;
+use super::options::Policy;
+use super::session::Session;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{AnyManifest, Document, ImageConfig, ImageId, Manifest, ManifestError, Platform};
@@ -12,23 +14,23 @@ use crate::reference::Reference;
 use crate::registry::{RawManifest, Registry};
 use crate::store::{Condition, Store, StoreError};
 
-/// No honest config has more; buildkit's are a few KiB.
+/// Bytes of a config at most; buildkit's have a few KiB.
 const LARGEST_CONFIG: u64 = 8 << 20;
 
-/// Indexes may name indexes; nobody nests them deeper.
+/// How deep an index may be nested in indexes.
 const DEEPEST: usize = 3;
 
-/// What a name came to.
-pub enum Resolved {
-    /// The store has it, whole.
+/// The result of resolving a reference.
+pub enum Resolution {
+    /// The store has the whole image.
     Present {
-        /// By this digest.
+        /// The digest in the registry.
         digest: Digest,
-        /// As this image.
+        /// The image.
         id: ImageId,
     },
-    /// It has to be looked at.
-    Manifest(Box<Found>),
+    /// The image must be pulled, or what is missing of it.
+    Pull(Box<ResolvedImage>),
 }
 
 /// A document as it was served.
@@ -47,31 +49,31 @@ impl Served {
     }
 }
 
-/// The manifest of one image.
-pub struct Found {
-    /// What the name stands for first, and what that led to: perhaps an index, then the
-    /// manifest.
+/// An image in a registry.
+pub struct ResolvedImage {
+    /// All indexes on the way to the manifest, if any, and the manifest.
     pub documents: Vec<Served>,
     /// The manifest for the platform.
     pub manifest: Document<Manifest>,
-    /// The registry, saying its retries on behalf of the image.
+    /// The registry, which reports its retries for the image.
     pub registry: Registry,
 }
 
-impl Found {
-    /// What the registry calls the name: an index's digest, if it is one.
-    pub fn named(&self) -> &Served {
+impl ResolvedImage {
+    /// Returns what the reference stands for in the registry: the outermost index, or the
+    /// manifest.
+    pub fn top(&self) -> &Served {
         &self.documents[0]
     }
 }
 
 /// Resolves `image` as the policy says. A digest that is present costs no request; a tag
 /// that is known costs one HEAD.
-pub async fn resolve(session: &Session<'_>, image: &Image) -> Result<Resolved, Error> {
+pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Error> {
     let known = local(session, image).await?;
     let settled = image.digest().is_some() || session.options.policy != Policy::Always;
     if let Some((digest, id)) = known.whole.filter(|_| settled) {
-        return Ok(Resolved::Present { digest, id });
+        return Ok(Resolution::Present { digest, id });
     }
     if session.options.policy == Policy::Never {
         return Err(match known.damaged {
@@ -81,7 +83,7 @@ pub async fn resolve(session: &Session<'_>, image: &Image) -> Result<Resolved, E
     }
     if let Some(why) = known.damaged {
         let text = format!("the stored image is damaged ({why}); repairing it");
-        session.events.send(Event::Warning { image: Some(image.clone()), text });
+        session.warn(image, text);
     }
     let registry = session.registry.with_events(session.events.clone(), image.clone());
     session.events.send(Event::Resolving { image: image.clone() });
@@ -89,24 +91,23 @@ pub async fn resolve(session: &Session<'_>, image: &Image) -> Result<Resolved, E
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
         if means(session, image.with_digest(head), id).await? {
-            return Ok(Resolved::Present { digest: head, id });
+            return Ok(Resolution::Present { digest: head, id });
         }
         digest = Some(head);
     }
-    let found = manifest(session, image, registry, digest).await?;
-    Ok(Resolved::Manifest(Box::new(found)))
+    let resolved = manifest(session, image, registry, digest).await?;
+    Ok(Resolution::Pull(Box::new(resolved)))
 }
 
 /// Whether `name` means the image `id`, which was whole a moment ago. Names are written after
 /// all that they stand for and removed before it, so it still is, if it is named.
-async fn means(session: &Session<'_>, name: Reference, id: ImageId) -> Result<bool, Error> {
-    let lock = session.layers.lock_to_read().await?;
-    let store = session.store.clone();
-    blocking(move || {
+async fn means(session: &Session, name: Reference, id: ImageId) -> Result<bool, Error> {
+    let lock = session.lock_to_read().await?;
+    let means = session.store(move |store| {
         let _lock = lock;
         Ok(store.names().load()?.lookup(&name) == Some(id))
-    })
-    .await
+    });
+    means.await
 }
 
 /// What the store has of an image.
@@ -120,15 +121,14 @@ struct Local {
 }
 
 /// Looks at the store under its lock: no removal is half done.
-async fn local(session: &Session<'_>, image: &Image) -> Result<Local, Error> {
-    let lock = session.layers.lock_to_read().await?;
-    let (store, image) = (session.store.clone(), image.clone());
-    let platform = session.options.platform.clone();
-    blocking(move || {
+async fn local(session: &Session, image: &Image) -> Result<Local, Error> {
+    let lock = session.lock_to_read().await?;
+    let (image, platform) = (image.clone(), session.options.platform.clone());
+    let local = session.store(move |store| {
         let _lock = lock;
-        look_up(&store, &image, platform.as_ref())
-    })
-    .await
+        look_up(store, &image, platform.as_ref())
+    });
+    local.await
 }
 
 fn look_up(
@@ -165,11 +165,11 @@ fn tag(image: &Reference) -> &str {
 }
 
 async fn manifest(
-    session: &Session<'_>,
+    session: &Session,
     image: &Image,
     registry: Registry,
     digest: Option<Digest>,
-) -> Result<Found, Error> {
+) -> Result<ResolvedImage, Error> {
     let wanted = session.options.platform.clone().unwrap_or_else(Platform::host);
     let mut documents: Vec<Served> = Vec::new();
     let mut next = digest;
@@ -179,7 +179,7 @@ async fn manifest(
         match parsed {
             AnyManifest::Image(manifest) => {
                 documents.push(Served::new(raw, &manifest.media_type));
-                return Ok(Found { documents, manifest, registry });
+                return Ok(ResolvedImage { documents, manifest, registry });
             }
             AnyManifest::Index(index) => {
                 documents.push(Served::new(raw, &index.media_type));
@@ -192,14 +192,14 @@ async fn manifest(
 
 /// A manifest from our content if it is there, else from the registry.
 async fn fetch(
-    session: &Session<'_>,
+    session: &Session,
     image: &Image,
     registry: &Registry,
     digest: Option<Digest>,
 ) -> Result<RawManifest, Error> {
     if let Some(digest) = digest {
-        let store = session.store.clone();
-        if let Some(bytes) = blocking(move || store.content().get(&digest)).await? {
+        let stored = session.store(move |store| store.content().get(&digest));
+        if let Some(bytes) = stored.await? {
             return Ok(RawManifest { bytes, digest, media_type: String::new() });
         }
     }
@@ -209,24 +209,27 @@ async fn fetch(
 
 /// The image's config, byte for byte and parsed.
 pub async fn config(
-    session: &Session<'_>,
+    session: &Session,
     image: &Image,
-    found: &Found,
+    resolved: &ResolvedImage,
 ) -> Result<Document<ImageConfig>, Error> {
-    let descriptor = &found.manifest.parsed.config;
+    let descriptor = &resolved.manifest.parsed.config;
     let bytes = match stored_config(session, descriptor.digest).await? {
         Some(bytes) => bytes,
-        None => super::kept::config(session, image, found, LARGEST_CONFIG).await?,
+        None => {
+            let registry = &resolved.registry;
+            kept_blobs::config(session, image, registry, descriptor, LARGEST_CONFIG).await?
+        }
     };
     let parsed = ImageConfig::parse(&bytes)?;
-    parsed.check_layers(found.manifest.parsed.layers.len())?;
+    parsed.check_layers(resolved.manifest.parsed.layers.len())?;
     if let Some(wanted) = session.options.platform.as_ref().filter(|wanted| !parsed.runs_on(wanted))
     {
         let text = format!(
             "image with reference {image} was found but its platform ({}) does not match the specified platform ({wanted})",
             parsed.platform()
         );
-        session.events.send(Event::Warning { image: Some(image.clone()), text });
+        session.warn(image, text);
     }
     Ok(Document {
         bytes,
@@ -238,12 +241,11 @@ pub async fn config(
 
 /// The config of an image that the store has. A damaged one is replaced when the image is
 /// committed.
-async fn stored_config(session: &Session<'_>, digest: Digest) -> Result<Option<Bytes>, Error> {
-    let store = session.store.clone();
-    blocking(move || match store.images().get(&ImageId(digest)) {
+async fn stored_config(session: &Session, digest: Digest) -> Result<Option<Bytes>, Error> {
+    let config = session.store(move |store| match store.images().get(&ImageId(digest)) {
         Ok(bytes) => Ok(bytes.map(Bytes::from)),
         Err(StoreError::Damaged { .. }) => Ok(None),
         Err(e) => Err(e),
-    })
-    .await
+    });
+    config.await
 }

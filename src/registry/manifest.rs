@@ -15,12 +15,12 @@ use crate::reference::Repository;
 /// No honest manifest has more; the distribution registry's own bound.
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
-/// What a registry says of a manifest without sending it.
+/// The digest and type of a manifest, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
-    /// Its digest.
+pub struct ManifestInfo {
+    /// The digest.
     pub digest: Digest,
-    /// Its type.
+    /// The media type.
     pub media_type: String,
 }
 
@@ -45,11 +45,11 @@ impl Registry {
         &self,
         repository: &Repository,
         reference: &str,
-    ) -> Result<Resolved, RegistryError> {
+    ) -> Result<ManifestInfo, RegistryError> {
         let request = manifest_request(Method::HEAD, repository, reference);
         match self.retrying(None, || self.send(&request)).await {
             Ok(response) => match digest_header(response.headers()) {
-                Some(digest) => Ok(Resolved { digest, media_type: media_type_of(&response) }),
+                Some(digest) => Ok(ManifestInfo { digest, media_type: media_type_of(&response) }),
                 None => self.resolve_by_get(repository, reference).await,
             },
             // The body of a HEAD's refusal cannot be read; GET says what is wrong.
@@ -67,9 +67,9 @@ impl Registry {
         &self,
         repository: &Repository,
         reference: &str,
-    ) -> Result<Resolved, RegistryError> {
+    ) -> Result<ManifestInfo, RegistryError> {
         let raw = self.manifest(repository, reference).await?;
-        Ok(Resolved { digest: raw.digest, media_type: raw.media_type })
+        Ok(ManifestInfo { digest: raw.digest, media_type: raw.media_type })
     }
 
     /// A manifest or index by tag or digest. Asked for by digest, it has that digest.

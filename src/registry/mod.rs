@@ -15,6 +15,7 @@ mod host;
 mod http;
 mod manifest;
 mod options;
+mod parallel;
 mod retry;
 mod token;
 mod wait;
@@ -23,13 +24,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::digest::Digest;
 use crate::progress::{Event, Image, Sender};
 
 pub use blob::BlobStream;
 pub use credentials::{Credential, CredentialSource, Explicit, Found, Secret, Sources};
 pub use error::RegistryError;
-pub use manifest::{RawManifest, Resolved};
+pub use manifest::{ManifestInfo, RawManifest};
 pub use options::RegistryOptions;
 pub use retry::is_transient;
 
@@ -51,6 +54,8 @@ struct Shared {
     clients: Clients,
     auth: Authenticator,
     requests: AtomicU64,
+    /// One permit per segment of a parallel download that is in memory.
+    segments: Semaphore,
 }
 
 impl Shared {
@@ -64,7 +69,8 @@ impl Registry {
     pub fn new(options: RegistryOptions) -> Self {
         let auth = Authenticator::new(credentials::chain(&options));
         let clients = Clients::new(options.clone());
-        let shared = Shared { options, clients, auth, requests: AtomicU64::new(0) };
+        let (requests, segments) = (AtomicU64::new(0), Semaphore::new(parallel::MAX_SEGMENTS));
+        let shared = Shared { options, clients, auth, requests, segments };
         Self { shared: Arc::new(shared), events: None }
     }
 

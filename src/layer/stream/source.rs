@@ -1,38 +1,13 @@
-//! A layer's blob: its expected size and digest, and the reader that checks them.
-//!
-//! Every byte read is counted and hashed, decoded or not.
+//! The reader of a layer's blob. Every byte read is counted and hashed, decoded or not.
 
 use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
 
-use super::digests::{HashInput, HashSender};
-use crate::digest::Digest;
-use crate::fsutil::{self, Runs};
+use super::digests::{BlobSpec, HashInput, HashSender};
+use crate::fsutil::{self, Buffers};
 use crate::layer::LayerError;
 use crate::progress::Meter;
-
-/// The expected size and digest of a blob.
-#[derive(Debug, Clone, Copy)]
-pub struct BlobSpec {
-    /// The sha256 of the bytes as the registry serves them.
-    pub digest: Digest,
-    /// The number of bytes.
-    pub size: u64,
-}
-
-impl BlobSpec {
-    /// Compares `actual` with the expected digest.
-    ///
-    /// # Errors
-    /// [`LayerError::Digest`].
-    pub fn check(&self, actual: Digest) -> Result<(), LayerError> {
-        if actual == self.digest {
-            return Ok(());
-        }
-        Err(LayerError::Digest { expected: self.digest, actual })
-    }
-}
 
 /// Reads a blob from `S`, checks its size, and sends every byte to the hashing thread, decoded or
 /// not.
@@ -46,7 +21,7 @@ pub struct BlobReader<S> {
     ended: bool,
 }
 
-impl<S: Runs> BlobReader<S> {
+impl<S: Buffers> BlobReader<S> {
     /// Creates a reader of `source` that must have the size of `spec`. Without a `spec` any size
     /// is accepted, and the bytes are not hashed.
     pub fn new(source: S, spec: Option<BlobSpec>, meter: Option<Meter>, hash: HashSender) -> Self {
@@ -84,13 +59,17 @@ impl<S: Runs> BlobReader<S> {
         if more || self.ended && self.count != spec.size {
             return Err(LayerError::Size { expected: spec.size, actual: self.count, more });
         }
+        let input = match self.ended {
+            true => HashInput::EndOfBlob,
+            false => HashInput::Compressed(self.current.clone()),
+        };
         // The hashing thread ends after this reader, so sending cannot fail.
-        let _ = self.hash.send(HashInput::Compressed(self.current.clone()));
+        let _ = self.hash.send(input);
         Ok(())
     }
 }
 
-impl<S: Runs> BufRead for BlobReader<S> {
+impl<S: Buffers> BufRead for BlobReader<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() && !self.ended {
             self.next_buffer().map_err(LayerError::into_io)?;
@@ -103,7 +82,7 @@ impl<S: Runs> BufRead for BlobReader<S> {
     }
 }
 
-impl<S: Runs> Read for BlobReader<S> {
+impl<S: Buffers> Read for BlobReader<S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         fsutil::read_buffered(self, out)
     }
@@ -112,6 +91,7 @@ impl<S: Runs> Read for BlobReader<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::layer::stream::digests;
 
     fn read(bytes: &[u8], digest_of: &[u8], size: u64) -> Result<Vec<u8>, LayerError> {
@@ -122,7 +102,7 @@ mod tests {
         let mut out = Vec::new();
         reader.read_to_end(&mut out).map_err(|e| LayerError::from_io(e, LayerError::Source))?;
         drop(reader);
-        spec.check(digests::hash_all(&input).blob).map(|()| out)
+        digests::hash_all(&input, Some(spec)).diff_id().map(|_| out)
     }
 
     #[test]
@@ -150,6 +130,19 @@ mod tests {
         reader.read_exact(&mut first).unwrap();
         reader.drain().unwrap();
         drop(reader);
-        assert!(spec.check(digests::hash_all(&input).blob).is_ok());
+        assert!(digests::hash_all(&input, Some(spec)).diff_id().is_ok());
+    }
+
+    #[test]
+    fn blob_that_is_not_read_to_its_end_has_no_diff_id() {
+        let spec = BlobSpec { digest: Digest::of(b"abcdef"), size: 6 };
+        let source = [Ok(Bytes::from_static(b"abcdef"))];
+        let (hash, input) = digests::channel();
+        let mut reader = BlobReader::new(source.into_iter(), Some(spec), None, hash);
+        reader.read_exact(&mut [0; 6]).unwrap();
+        drop(reader);
+        let hashed = digests::hash_all(&input, Some(spec));
+        assert!(hashed.check_blob().is_ok(), "an incomplete blob is not a mismatch");
+        assert!(matches!(hashed.diff_id(), Err(LayerError::Cancelled)));
     }
 }

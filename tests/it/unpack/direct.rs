@@ -57,7 +57,7 @@ impl Layer {
             meter: None,
             pool: POOL.clone(),
         };
-        let unpacked = layer::unpack(rpull::fsutil::runs(tar), job)?;
+        let unpacked = layer::unpack(rpull::fsutil::buffers(tar), job)?;
         fs::write(record.join("cache-id"), "cache").unwrap();
         fs::write(record.join("diff"), unpacked.diff_id.to_string()).unwrap();
         Ok(Self { root, unpacked })

@@ -1,0 +1,130 @@
+//! What all images of one command share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+
+use super::gate::{StoreGate, WorkError};
+use super::options::Options;
+use super::states::States;
+use super::task::LayerTask;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::layer::{BufferPool, Owners};
+use crate::oci::ChainId;
+use crate::progress::{Event, Image, LayerState, Sender};
+use crate::registry::Registry;
+use crate::store::{Lock, Store, StoreError};
+
+/// What all images of one command share.
+pub struct Session {
+    /// The registries.
+    pub registry: Registry,
+    /// The settings.
+    pub options: Options,
+    /// The receiver of events.
+    pub events: Sender,
+    /// The layers that are unpacked at a time.
+    pub jobs: Semaphore,
+    /// The buffers of all layers.
+    pub buffers: BufferPool,
+    gate: StoreGate,
+    states: States,
+    owners_warning: Once,
+    commits: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Session {
+    /// Creates the session of a command.
+    pub fn new(store: Arc<Store>, registry: Registry, options: Options, events: Sender) -> Self {
+        Self {
+            registry,
+            jobs: Semaphore::new(options.jobs.max(1)),
+            options,
+            buffers: BufferPool::default(),
+            gate: StoreGate::new(store),
+            states: States::new(events.clone()),
+            owners_warning: Once::new(),
+            commits: Mutex::default(),
+            events,
+        }
+    }
+
+    /// Runs `work` with the store on a blocking thread.
+    ///
+    /// # Errors
+    /// The error of `work`; [`Error::Internal`] if it panics.
+    pub async fn store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.gate.run(work).await
+    }
+
+    /// Runs `work` on a layer with the store on a blocking thread. `blob` names the layer in
+    /// errors.
+    ///
+    /// # Errors
+    /// The error of `work`; [`Error::Internal`] if it panics.
+    pub async fn store_layer<T: Send + 'static>(
+        &self,
+        blob: Digest,
+        work: impl FnOnce(&Store) -> Result<T, WorkError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.gate.run_on_layer(blob, work).await
+    }
+
+    /// Makes the store ready to be written, and keeps removals away for the rest of the
+    /// command: what is planned from now on stays true until it is written.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the root cannot be prepared or locked.
+    pub async fn begin_writing(&self) -> Result<(), Error> {
+        if Owners::of_this_process() == Owners::Single {
+            let text = "not running as root: this user owns all files, and devices are left out";
+            let warning = Event::Warning { image: None, text: text.to_owned() };
+            self.owners_warning.call_once(|| self.events.send(warning));
+        }
+        self.gate.lock_to_write(|what| self.events.send(Event::Waiting { what })).await
+    }
+
+    /// Waits for the lock of a command that reads.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the lock cannot be taken.
+    pub async fn lock_to_read(&self) -> Result<Option<Lock>, Error> {
+        self.wait(Store::attempt_to_read).await
+    }
+
+    /// Calls `attempt` until it returns a lock, and reports once what is waited for.
+    ///
+    /// # Errors
+    /// The first error of `attempt`.
+    pub async fn wait<T: Send + 'static>(
+        &self,
+        attempt: impl Fn(&Store) -> Result<Result<T, String>, StoreError> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        self.gate.wait(|what| self.events.send(Event::Waiting { what }), attempt).await
+    }
+
+    /// Waits for the right to commit `chain`: two images of the command may share it. Its holder
+    /// never waits for another such right, so none can wait for each other in a circle.
+    pub async fn lock_commit(&self, chain: ChainId) -> OwnedMutexGuard<()> {
+        let commit = {
+            let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+            commits.entry(chain).or_default().clone()
+        };
+        commit.lock_owned().await
+    }
+
+    /// Reports that a layer is in `state`, unless it is further already.
+    pub fn report(&self, task: &LayerTask, state: LayerState) {
+        self.states.advance(&task.image, &task.blob.digest, state);
+    }
+
+    /// Warns about `image`.
+    pub fn warn(&self, image: &Image, text: String) {
+        self.events.send(Event::Warning { image: Some(image.clone()), text });
+    }
+}

@@ -1,0 +1,72 @@
+//! A layer that an image needs, and what staging it gives.
+
+use tokio::runtime::Handle;
+
+use super::resolve::ResolvedImage;
+use crate::oci::{ChainId, Descriptor, DiffId};
+use crate::overlay::CacheId;
+use crate::progress::Image;
+use crate::registry::Registry;
+use crate::store::Staged;
+
+/// A layer that an image needs.
+#[derive(Clone)]
+pub struct LayerTask {
+    /// The image.
+    pub image: Image,
+    /// The registry, which reports its retries for the image.
+    pub registry: Registry,
+    /// The blob.
+    pub blob: Descriptor,
+    /// The expected diff id, and the chain id up to this layer, once the config is known.
+    pub place: Option<(DiffId, ChainId)>,
+    /// A directory of the layer that is known to be damaged.
+    pub broken: Option<CacheId>,
+}
+
+impl LayerTask {
+    /// Creates the task for the layer `blob` of `image`.
+    pub fn new(
+        image: &Image,
+        resolved: &ResolvedImage,
+        blob: &Descriptor,
+        place: Option<(DiffId, ChainId)>,
+    ) -> Self {
+        let (image, registry, blob) = (image.clone(), resolved.registry.clone(), blob.clone());
+        Self { image, registry, blob, place, broken: None }
+    }
+}
+
+/// A layer that can be committed, or is.
+pub struct ReadyLayer {
+    /// Its diff id.
+    pub diff_id: DiffId,
+    staged: Option<Staged>,
+}
+
+impl ReadyLayer {
+    /// A layer that this process staged. If it is dropped before it is committed, its files are
+    /// removed.
+    pub fn staged_here(diff_id: DiffId, staged: Staged) -> Self {
+        Self { diff_id, staged: Some(staged) }
+    }
+
+    /// A layer that another process staged or committed.
+    pub fn staged_elsewhere(diff_id: DiffId) -> Self {
+        Self { diff_id, staged: None }
+    }
+
+    /// Whether this process unpacked the layer, so that its diff id is that of its content.
+    pub fn is_staged_here(&self) -> bool {
+        self.staged.is_some()
+    }
+}
+
+impl Drop for ReadyLayer {
+    fn drop(&mut self) {
+        // Removing files blocks. A runtime that ends drops the closure, which removes them too.
+        if let (Some(staged), Ok(runtime)) = (self.staged.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(staged));
+        }
+    }
+}

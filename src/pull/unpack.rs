@@ -1,0 +1,74 @@
+//! Unpacks a layer into a staging directory. Blocking.
+
+use std::path::Path;
+
+use super::gate::WorkError;
+use super::session::Session;
+use super::task::{LayerTask, ReadyLayer};
+use crate::fsutil::Buffers;
+use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Unpacked};
+use crate::overlay::{DiffDir, XattrSpace};
+use crate::progress::{Event, Meter, Phase};
+use crate::store::Store;
+
+/// Unpacks the blob of `task`, read from `source`.
+///
+/// # Errors
+/// [`WorkError`]; nothing is left behind then.
+pub fn unpack_blob(
+    session: &Session,
+    store: &Store,
+    task: &LayerTask,
+    source: impl Buffers + Send,
+) -> Result<ReadyLayer, WorkError> {
+    let (digest, size) = (task.blob.digest, task.blob.size);
+    let meter = Meter::new(session.events.clone(), task.image.clone(), digest, Phase::Unpack, size);
+    unpack(session, store, source, Some(BlobSpec { digest, size }), Some(meter))
+}
+
+/// Unpacks an uncompressed tar, read from `source`.
+///
+/// # Errors
+/// [`WorkError`]; nothing is left behind then.
+pub fn unpack_tar(
+    session: &Session,
+    store: &Store,
+    source: impl Buffers + Send,
+) -> Result<ReadyLayer, WorkError> {
+    unpack(session, store, source, None, None)
+}
+
+fn unpack(
+    session: &Session,
+    store: &Store,
+    source: impl Buffers + Send,
+    blob: Option<BlobSpec>,
+    meter: Option<Meter>,
+) -> Result<ReadyLayer, WorkError> {
+    let staged = store.stage()?;
+    let mut diff = open_diff(&staged.diff_path())?;
+    let job = Job {
+        blob,
+        diff: &mut diff,
+        tar_split: staged.create_tar_split()?,
+        limits: session.options.limits,
+        owners: Owners::of_this_process(),
+        meter,
+        pool: session.buffers.clone(),
+    };
+    let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
+    for text in warnings {
+        session.events.send(Event::Warning { image: None, text });
+    }
+    staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
+    Ok(ReadyLayer::staged_here(diff_id, staged))
+}
+
+/// Opens the files of a layer.
+///
+/// # Errors
+/// [`LayerError::Open`] if it is missing or cannot be read.
+pub fn open_diff(path: &Path) -> Result<DiffDir, WorkError> {
+    DiffDir::open(path, XattrSpace::of_this_process())
+        .map_err(|e| WorkError::Layer(LayerError::open(path, e)))
+}
