@@ -12,6 +12,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use rpull::error::Error;
@@ -201,9 +202,9 @@ pub fn human_size(bytes: u64) -> String {
 }
 
 /// How long ago `created` (RFC 3339) was, in docker's words; empty if it is no time.
-pub fn human_age(created: &str, now: jiff::Timestamp) -> String {
-    let Ok(then) = created.parse::<jiff::Timestamp>() else { return String::new() };
-    let seconds = now.duration_since(then).as_secs().max(0);
+pub fn human_age(created: &str, now: DateTime<Utc>) -> String {
+    let Ok(then) = created.parse::<DateTime<Utc>>() else { return String::new() };
+    let seconds = now.signed_duration_since(then).num_seconds().max(0);
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     match () {
         () if seconds < 1 => "Less than a second ago".to_owned(),
@@ -287,7 +288,7 @@ mod tests {
 
     #[test]
     fn ages_are_as_docker_prints_them() {
-        let now: jiff::Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        let now: DateTime<Utc> = "2026-01-31T12:00:00Z".parse().unwrap();
         for (then, text) in [
             ("2026-01-31T11:59:30Z", "30 seconds ago"),
             ("2026-01-31T11:58:30Z", "About a minute ago"),

@@ -1,5 +1,6 @@
 //! `rpull history`: the build history of an image.
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use rpull::error::Error;
@@ -43,7 +44,7 @@ impl History {
         if context.json() {
             return output::json(&lines);
         }
-        let now = jiff::Timestamp::now();
+        let now = Utc::now();
         let rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line, now)).collect();
         if context.global.quiet {
             return rows.iter().try_for_each(|row| output::line(&row[0]));
@@ -51,7 +52,7 @@ impl History {
         output::table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
     }
 
-    fn row(&self, line: &HistoryLine, now: jiff::Timestamp) -> Vec<String> {
+    fn row(&self, line: &HistoryLine, now: DateTime<Utc>) -> Vec<String> {
         let id = line.id.map(|id| if self.no_trunc { id.to_string() } else { id.short() });
         let mut by = line.created_by.replace('\t', " ");
         if !self.no_trunc && by.chars().count() > INSTRUCTION {

@@ -1,5 +1,6 @@
 //! `rpull images`: the images in the store.
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use rpull::error::Error;
@@ -51,7 +52,7 @@ impl Images {
         if context.global.quiet {
             return lines.iter().try_for_each(|line| output::line(self.id(line)));
         }
-        let now = jiff::Timestamp::now();
+        let now = Utc::now();
         let mut header = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];
         let mut rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line, now)).collect();
         if !self.digests {
@@ -63,7 +64,7 @@ impl Images {
         output::table(&header, &rows)
     }
 
-    fn row(&self, line: &ImageLine, now: jiff::Timestamp) -> Vec<String> {
+    fn row(&self, line: &ImageLine, now: DateTime<Utc>) -> Vec<String> {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "<none>".to_owned());
         vec![
             or_none(line.repository.clone()),

@@ -1,5 +1,6 @@
 //! `rpull tag`: adds a tag to an image.
 
+use chrono::{SecondsFormat, Utc};
 use clap::Args;
 
 use rpull::error::Error;
@@ -43,6 +44,7 @@ impl Tag {
         let id = store.find(&self.source)?;
         let target = target.with_default_tag().0;
         store.names().update(|names| names.set(&target, id))?;
-        Ok(store.images().set_last_updated(&id, &jiff::Timestamp::now().to_string())?)
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        Ok(store.images().set_last_updated(&id, &now)?)
     }
 }

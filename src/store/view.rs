@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -272,6 +273,6 @@ fn text(value: &Value, key: &str) -> String {
 }
 
 /// For sorting; what is no time is oldest.
-fn time(created: &str) -> Option<jiff::Timestamp> {
+fn time(created: &str) -> Option<DateTime<Utc>> {
     created.parse().ok()
 }
