@@ -4,7 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_rpull");
+/// The command under test: the one that cargo built, or the one that `tests/portability` names
+/// when it compiles the tests.
+pub const BINARY: &str = match option_env!("RPULL_TEST_BINARY") {
+    Some(binary) => binary,
+    None => env!("CARGO_BIN_EXE_rpull"),
+};
 
 /// An rpull command on one root.
 pub struct Rpull {
