@@ -1,16 +1,22 @@
-//! The error that a command ends with: its kind (the exit code) and a hint for the user.
+//! The error of an operation, and its kind.
 
 use std::io;
 
 use crate::digest::Digest;
-use crate::fsutil::FsError;
-use crate::layer::LayerError;
-use crate::oci::{DiffId, ManifestError, PlatformError};
-use crate::reference::ReferenceError;
-use crate::registry::RegistryError;
-use crate::store::StoreError;
+use crate::oci::DiffId;
 
-/// Anything that can end a command.
+pub use crate::digest::DigestError;
+pub use crate::fsutil::FsError;
+pub use crate::layer::{LayerError, LimitKind};
+pub use crate::oci::{ManifestError, PlatformError};
+pub use crate::reference::{Reason as ReferenceReason, ReferenceError};
+pub use crate::registry::RegistryError;
+pub use crate::store::StoreError;
+
+/// The error of a pull or of an operation on a store.
+///
+/// [`kind`](Self::kind) tells what a program can do about it. The text names what failed and the
+/// cause in one line; `source()` leads to the errors that caused it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,11 +55,13 @@ pub enum Error {
         /// What it is.
         actual: DiffId,
     },
-    /// `--policy never`, and the image is not there.
-    #[error("{0} is not in the store, and --policy never forbids a pull")]
+    /// The image is not in the store, and [`Policy::Never`](crate::pull::Policy::Never) forbids a
+    /// pull.
+    #[error("{0} is not in the store, and the policy forbids a pull")]
     NotPresent(String),
-    /// `--policy never`, and the image that is there is damaged.
-    #[error("{image} is damaged in the store ({why}), and --policy never forbids a repair")]
+    /// The image in the store is damaged, and [`Policy::Never`](crate::pull::Policy::Never) forbids
+    /// a repair.
+    #[error("{image} is damaged in the store ({why}), and the policy forbids a repair")]
     Damaged {
         /// The image as it was named.
         image: String,
@@ -88,125 +96,101 @@ impl From<FsError> for Error {
     }
 }
 
-/// The category of an error; the number is the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// None of the others.
-    Other = 1,
+/// The category of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// None of the others, such as a bug in rpull.
+    Other,
     /// Invalid arguments.
-    Usage = 2,
-    /// It does not exist.
-    NotFound = 3,
-    /// Credentials are wrong or missing.
-    Auth = 4,
-    /// No connection.
-    Network = 5,
-    /// Content is not what it should be.
-    Integrity = 6,
+    Usage,
+    /// The image, tag, platform or store does not exist.
+    NotFound,
+    /// Credentials are missing or were rejected.
+    Auth,
+    /// The registry is unreachable or does not work.
+    Network,
+    /// Content failed verification or is damaged.
+    Integrity,
     /// The disk is full, or files cannot be written.
-    Storage = 7,
-    /// Another process uses it.
-    Busy = 8,
-    /// Too many requests.
-    RateLimited = 9,
-    /// By Ctrl-C.
-    Interrupted = 130,
+    Storage,
+    /// A running dockerd, a mount or a container uses it.
+    Busy,
+    /// The registry limits requests.
+    RateLimited,
+    /// The operation was cancelled.
+    Interrupted,
 }
 
 impl Error {
-    /// Returns the category, which decides the exit code.
-    pub fn kind(&self) -> Kind {
+    /// Returns the category.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Reference(_) | Self::Platform(_) | Self::Usage(_) => Kind::Usage,
+            Self::Reference(_) | Self::Platform(_) | Self::Usage(_) => ErrorKind::Usage,
             Self::Manifest(ManifestError::NoPlatform { .. }) | Self::NotPresent(_) => {
-                Kind::NotFound
+                ErrorKind::NotFound
             }
-            Self::Manifest(_) => Kind::Integrity,
+            Self::Manifest(_) => ErrorKind::Integrity,
             Self::Registry(error) => of_registry(error),
             Self::Store(error) => of_store(error),
             Self::Layer { source, .. } => of_layer(source),
-            Self::DiffId { .. } | Self::Damaged { .. } => Kind::Integrity,
-            Self::Interrupted => Kind::Interrupted,
+            Self::DiffId { .. } | Self::Damaged { .. } => ErrorKind::Integrity,
+            Self::Interrupted => ErrorKind::Interrupted,
             Self::Mount { source, .. } => of_io(source),
-            Self::Internal(_) | Self::Other(_) => Kind::Other,
-        }
-    }
-
-    /// Returns what the user can do about it, in the imperative.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Internal(_) | Self::Registry(RegistryError::Internal(_)) => {
-                Some("this is a bug in rpull: report it with this message, the command and `rpull --version`".to_owned())
-            }
-            Self::Registry(error) => hint_registry(error),
-            Self::Store(error) => hint_store(error),
-            Self::Manifest(error) => Some(hint_manifest(error).to_owned()),
-            Self::Layer { source, .. } => hint_layer(source),
-            Self::DiffId { .. } => Some(INVALID_IMAGE.to_owned()),
-            Self::NotPresent(_) => Some("pull it without --policy never".to_owned()),
-            Self::Damaged { .. } => {
-                Some("pull it without --policy never, which repairs the store".to_owned())
-            }
-            Self::Reference(_) => Some(
-                "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned(),
-            ),
-            Self::Platform(_) => Some("use a platform like linux/arm64 or linux/arm/v7".to_owned()),
-            Self::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("run as root, or let another tool mount what `rpull mount --print` shows".to_owned())
-            }
-            _ => None,
+            Self::Internal(_) | Self::Other(_) => ErrorKind::Other,
         }
     }
 }
 
-fn of_registry(error: &RegistryError) -> Kind {
+fn of_registry(error: &RegistryError) -> ErrorKind {
     match error {
-        RegistryError::NotFound { .. } => Kind::NotFound,
+        RegistryError::NotFound { .. } => ErrorKind::NotFound,
         RegistryError::Network { .. }
         | RegistryError::Tls { .. }
-        | RegistryError::Status { .. } => Kind::Network,
-        RegistryError::Protocol { .. } => Kind::Network,
-        RegistryError::InsecureRedirect { .. } => Kind::Network,
-        RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => Kind::Network,
+        | RegistryError::Status { .. } => ErrorKind::Network,
+        RegistryError::Protocol { .. } => ErrorKind::Network,
+        RegistryError::InsecureRedirect { .. } => ErrorKind::Network,
+        RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => ErrorKind::Network,
         RegistryError::Token { status: 429, .. } | RegistryError::RateLimited { .. } => {
-            Kind::RateLimited
+            ErrorKind::RateLimited
         }
         RegistryError::Token { .. }
         | RegistryError::Denied { .. }
-        | RegistryError::Unauthorized { .. } => Kind::Auth,
-        RegistryError::Credentials { .. } | RegistryError::InsecureRealm { .. } => Kind::Auth,
+        | RegistryError::Unauthorized { .. } => ErrorKind::Auth,
+        RegistryError::Credentials { .. } | RegistryError::InsecureRealm { .. } => ErrorKind::Auth,
         RegistryError::Digest { .. }
         | RegistryError::Size { .. }
-        | RegistryError::TooLarge { .. } => Kind::Integrity,
-        RegistryError::Certificates { .. } => Kind::Usage,
-        RegistryError::Internal(_) => Kind::Other,
+        | RegistryError::TooLarge { .. } => ErrorKind::Integrity,
+        RegistryError::Certificates { .. } => ErrorKind::Usage,
+        RegistryError::Internal(_) => ErrorKind::Other,
     }
 }
 
-fn of_store(error: &StoreError) -> Kind {
+fn of_store(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Fs(error) => of_io(&error.source),
-        StoreError::NoStore(_) | StoreError::NoSuchImage(_) => Kind::NotFound,
-        StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => Kind::Integrity,
-        StoreError::Ambiguous { .. } | StoreError::Reference(_) => Kind::Usage,
-        StoreError::Dockerd { .. } | StoreError::InUse { .. } => Kind::Busy,
-        StoreError::Interrupted => Kind::Interrupted,
-        StoreError::Random(_) => Kind::Other,
+        StoreError::NoStore(_) | StoreError::NoSuchImage(_) => ErrorKind::NotFound,
+        StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => ErrorKind::Integrity,
+        StoreError::Ambiguous { .. } | StoreError::Reference(_) => ErrorKind::Usage,
+        StoreError::Dockerd { .. } | StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
+            ErrorKind::Busy
+        }
+        StoreError::Interrupted => ErrorKind::Interrupted,
+        StoreError::Random(_) => ErrorKind::Other,
     }
 }
 
-fn of_layer(error: &LayerError) -> Kind {
+fn of_layer(error: &LayerError) -> ErrorKind {
     match error {
         // An archive whose entries stand in each other's way: no disk would take it.
-        LayerError::Write { source, .. } if is_of_paths(source.kind()) => Kind::Integrity,
+        LayerError::Write { source, .. } if is_of_paths(source.kind()) => ErrorKind::Integrity,
         LayerError::Write { .. } | LayerError::Open { .. } | LayerError::TarSplit(_) => {
-            Kind::Storage
+            ErrorKind::Storage
         }
-        LayerError::Thread { .. } => Kind::Other,
-        LayerError::Source(_) => Kind::Network,
-        LayerError::Cancelled => Kind::Interrupted,
-        _ => Kind::Integrity,
+        LayerError::Thread { .. } => ErrorKind::Other,
+        LayerError::Source(_) => ErrorKind::Network,
+        LayerError::Cancelled => ErrorKind::Interrupted,
+        _ => ErrorKind::Integrity,
     }
 }
 
@@ -215,148 +199,12 @@ fn is_of_paths(kind: io::ErrorKind) -> bool {
     matches!(kind, AlreadyExists | InvalidFilename | IsADirectory | NotADirectory | NotFound)
 }
 
-fn of_io(error: &io::Error) -> Kind {
+fn of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        io::ErrorKind::ResourceBusy => Kind::Busy,
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::NotFound,
-        _ => Kind::Storage,
+        io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+        _ => ErrorKind::Storage,
     }
-}
-
-/// For content whose digest is right, so that neither the registry nor the network altered it.
-const INVALID_IMAGE: &str =
-    "the image itself is invalid; ask its publisher to build and push it again";
-
-/// For content that is not what its digest or size promises.
-const ALTERED: &str = "check that no proxy alters content, then retry; nothing was kept";
-
-fn hint_store(error: &StoreError) -> Option<String> {
-    Some(
-        match error {
-            StoreError::Fs(error) => return hint_storage(&error.source),
-            StoreError::Dockerd { .. } => {
-                "stop dockerd, run the command, and start dockerd again; or choose another --root"
-            }
-            StoreError::NoStore(_) => {
-                "pull an image first, or choose a store with --root or RPULL_ROOT"
-            }
-            StoreError::NoSuchImage(_) => "run `rpull images` to list the images of the store",
-            StoreError::Ambiguous { .. } => "give more digits of the id",
-            StoreError::InUse { .. } => "remove or unmount what uses it first",
-            StoreError::DamagedNames { .. } => {
-                "restore this file from a backup, or move it away and pull the images again"
-            }
-            StoreError::Damaged { .. } => "pull the image again, which repairs the store",
-            StoreError::Reference(_) => {
-                "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>"
-            }
-            StoreError::Interrupted | StoreError::Random(_) => return None,
-        }
-        .to_owned(),
-    )
-}
-
-fn hint_manifest(error: &ManifestError) -> &'static str {
-    match error {
-        ManifestError::NoPlatform { .. } => "choose one of the offered platforms with --platform",
-        ManifestError::Schema1 => "ask its publisher to push the image again with a current tool",
-        ManifestError::NotAnImage { .. } | ManifestError::MediaType(_) => {
-            "check the name and tag: rpull pulls container images only"
-        }
-        ManifestError::Layer { .. } => {
-            "ask the publisher for an image whose layers are tar archives (plain, gzip or zstd)"
-        }
-        ManifestError::TooManyLayers(_) => "ask the publisher for an image with fewer layers",
-        _ => INVALID_IMAGE,
-    }
-}
-
-fn hint_layer(error: &LayerError) -> Option<String> {
-    Some(match error {
-        LayerError::Limit { flag, .. } => {
-            format!("if you trust the image, raise the limit with {flag}")
-        }
-        LayerError::Digest { .. } | LayerError::Size { .. } => ALTERED.to_owned(),
-        LayerError::Damaged { .. } => "pull the image again, which repairs the store".to_owned(),
-        LayerError::Compression(_) => {
-            "ask the publisher for an image with gzip or zstd layers".to_owned()
-        }
-        LayerError::Write { source, .. } if is_of_paths(source.kind()) => INVALID_IMAGE.to_owned(),
-        LayerError::Write { source, .. }
-        | LayerError::Open { source, .. }
-        | LayerError::TarSplit(source) => return hint_storage(source),
-        LayerError::Thread { .. } => "close other programs, or lower --jobs, then retry".to_owned(),
-        LayerError::Source(_) | LayerError::Cancelled => return None,
-        _ => INVALID_IMAGE.to_owned(),
-    })
-}
-
-fn hint_storage(source: &io::Error) -> Option<String> {
-    Some(
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free some space or choose another --root, then retry; complete layers are kept"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "run as the owner of the root, or choose another with --root"
-            }
-            io::ErrorKind::ReadOnlyFilesystem => "choose a writable directory with --root",
-            _ => return None,
-        }
-        .to_owned(),
-    )
-}
-
-fn hint_registry(error: &RegistryError) -> Option<String> {
-    Some(
-        match error {
-            RegistryError::NotFound { .. } => "check the name and tag",
-            RegistryError::Denied { .. } => {
-                "check the name; for a private repository, log in (docker login, podman login) or give --username and --password-stdin"
-            }
-            RegistryError::Unauthorized { source_of: None, .. } => {
-                "log in (docker login, podman login) or give --username and --password-stdin"
-            }
-            RegistryError::Unauthorized { source_of: Some(from), .. } => {
-                return Some(format!(
-                    "the registry rejected the credentials from {from}: correct them or log in again"
-                ));
-            }
-            RegistryError::Token { status: 401 | 403, .. } => {
-                "the token server rejected the credentials: log in again"
-            }
-            RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => {
-                "check that the token server is running and that no proxy interferes, then retry"
-            }
-            RegistryError::InsecureRealm { https: true, .. } => {
-                "ask the registry's administrator for an https:// realm; pull public images without credentials"
-            }
-            RegistryError::InsecureRealm { https: false, .. } => {
-                "if you trust the network, give --plain-http"
-            }
-            RegistryError::InsecureRedirect { .. } => {
-                "ask the registry's administrator to redirect to https://; if you trust the network, --plain-http uses plain HTTP for everything"
-            }
-            RegistryError::Tls { .. } => {
-                "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt; if the registry only serves plain HTTP, use --plain-http"
-            }
-            RegistryError::Network { down: true, .. } => {
-                "check the registry's name and port, and that it is running"
-            }
-            RegistryError::RateLimited { .. } => {
-                "log in for a higher limit, or retry later; complete layers are kept"
-            }
-            RegistryError::Size { .. } | RegistryError::Digest { .. } => ALTERED,
-            RegistryError::TooLarge { .. } => "check that the host is a registry",
-            RegistryError::Network { .. }
-            | RegistryError::Status { .. }
-            | RegistryError::Protocol { .. } => {
-                "check that the host is a registry and that no proxy interferes, then retry"
-            }
-            _ => return None,
-        }
-        .to_owned(),
-    )
 }
 
 #[cfg(test)]

@@ -53,3 +53,5 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod store;
+
+pub use error::{Error, ErrorKind};

@@ -1,6 +1,7 @@
 //! What the command line says. Parsed low here, resolved by `commands`.
 
 pub mod flags;
+pub mod hints;
 pub mod output;
 pub mod render;
 

@@ -18,6 +18,8 @@ use serde::Serialize;
 use rpull::error::Error;
 use rpull::printable;
 
+use super::hints;
+
 /// The most bytes of an error's line.
 pub const LONGEST_ERROR: usize = 1536;
 
@@ -224,13 +226,13 @@ pub fn human_age(created: &str, now: DateTime<Utc>) -> String {
 /// Prints why the command failed and what to do; returns its exit code.
 pub fn fail(error: &Error) -> ExitCode {
     say(error);
-    ExitCode::from(error.kind() as u8)
+    ExitCode::from(hints::exit_code(error))
 }
 
 /// Prints why something failed, on standard error.
 pub fn say(error: &Error) {
-    error_line("rpull: ", &error.to_string(), LONGEST_ERROR);
-    if let Some(hint) = error.hint() {
+    error_line("rpull: ", &hints::text(error), LONGEST_ERROR);
+    if let Some(hint) = hints::hint(error) {
         error_line("hint: ", &hint, LONGEST_NOTICE);
     }
 }

@@ -4,11 +4,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::limits::LimitKind;
 use crate::digest::Digest;
 use crate::printable;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LayerError {
     /// The blob has another digest than its descriptor.
     #[error("digest mismatch: the blob is {actual}, expected {expected}")]
@@ -70,11 +72,9 @@ pub enum LayerError {
     #[error("the layer exceeds a limit: {what} is over {limit}")]
     Limit {
         /// The quantity that is limited.
-        what: &'static str,
+        what: LimitKind,
         /// The limit.
         limit: u64,
-        /// The flag that changes the limit.
-        flag: &'static str,
     },
     /// A file operation below the layer's directory failed.
     #[error("cannot {op} '{path}': {source}")]

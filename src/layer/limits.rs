@@ -1,8 +1,10 @@
 //! Limits on the content of an archive, against archive bombs.
 
+use std::fmt;
+
 use super::LayerError;
 
-/// The limits on one layer. Each has a flag.
+/// The limits on one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Uncompressed bytes at most.
@@ -15,6 +17,34 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of one PAX or GNU extended header at most.
     pub pax: u64,
+}
+
+/// The quantity that a limit is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitKind {
+    /// [`Limits::bytes`].
+    Bytes,
+    /// [`Limits::ratio`].
+    Ratio,
+    /// [`Limits::entries`].
+    Entries,
+    /// [`Limits::depth`].
+    Depth,
+    /// [`Limits::pax`].
+    Pax,
+}
+
+impl fmt::Display for LimitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "its unpacked size in bytes",
+            Self::Ratio => "its ratio of unpacked to compressed size",
+            Self::Entries => "its number of entries",
+            Self::Depth => "the depth of a path",
+            Self::Pax => "the size of an extended header",
+        })
+    }
 }
 
 /// A layer of at most this many bytes may have any ratio: zeros compress by a factor of 1000.
@@ -34,25 +64,21 @@ impl Limits {
     /// [`LayerError::Limit`].
     pub fn check(&self, bytes: u64, blob: Option<u64>, entries: u64) -> Result<(), LayerError> {
         if bytes > self.bytes {
-            return Err(limit("its unpacked size in bytes", self.bytes, "--max-layer-size"));
+            return Err(limit(LimitKind::Bytes, self.bytes));
         }
         if entries > self.entries {
-            return Err(limit("its number of entries", self.entries, "--max-entries"));
+            return Err(limit(LimitKind::Entries, self.entries));
         }
         let over = |blob: u64| bytes > RATIO_FROM && bytes / self.ratio.max(1) > blob;
         if blob.is_some_and(over) {
-            return Err(limit(
-                "its ratio of unpacked to compressed size",
-                self.ratio,
-                "--max-ratio",
-            ));
+            return Err(limit(LimitKind::Ratio, self.ratio));
         }
         Ok(())
     }
 }
 
-fn limit(what: &'static str, limit: u64, flag: &'static str) -> LayerError {
-    LayerError::Limit { what, limit, flag }
+fn limit(what: LimitKind, limit: u64) -> LayerError {
+    LayerError::Limit { what, limit }
 }
 
 #[cfg(test)]

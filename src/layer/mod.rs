@@ -12,7 +12,7 @@ mod unpack;
 
 pub use error::LayerError;
 pub use extract::metadata::Owners;
-pub use limits::Limits;
+pub use limits::{LimitKind, Limits};
 pub use stream::chunks::BufferPool;
 pub use stream::decompress::{DECODER_OVERHEAD, Decoder};
 pub use stream::digests::BlobSpec;

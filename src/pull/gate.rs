@@ -133,7 +133,7 @@ pub fn join_error(error: &JoinError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::error::ErrorKind;
 
     fn gate() -> StoreGate {
         StoreGate::new(Arc::new(Store::at(std::path::Path::new("/nonexistent"), None)))
@@ -145,7 +145,7 @@ mod tests {
         let blob = Digest::of(b"layer");
         let of_layer = gate().run_on_layer::<()>(blob, |_| panic!("no such variant")).await;
         for error in [of_layer.unwrap_err(), of_store.unwrap_err()] {
-            assert_eq!(error.kind(), Kind::Other);
+            assert_eq!(error.kind(), ErrorKind::Other);
             assert!(error.to_string().starts_with("internal error: "), "{error}");
             assert!(error.to_string().contains("no such variant"), "{error}");
         }
@@ -156,6 +156,6 @@ mod tests {
         let task = tokio::spawn(std::future::pending::<()>());
         task.abort();
         let error = join_error(&task.await.unwrap_err());
-        assert_eq!(error.kind(), Kind::Interrupted);
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
     }
 }

@@ -61,10 +61,18 @@ pub enum StoreError {
         /// What uses it.
         why: String,
     },
+    /// The image was given by its id, and removing it would remove several names.
+    #[error("cannot remove {image}: it has several names ({})", names.join(", "))]
+    SeveralNames {
+        /// The image as it was named.
+        image: String,
+        /// Its names.
+        names: Vec<String>,
+    },
     /// The process was interrupted while it waited for a lock.
     #[error("interrupted while waiting for another process")]
     Interrupted,
     /// The kernel's random generator failed.
     #[error("cannot get random bytes: {0}")]
-    Random(std::io::Error),
+    Random(#[source] std::io::Error),
 }

@@ -25,7 +25,7 @@ impl Store {
     /// Removes what `word` means: a name, or an image by its id.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if a container or mount needs it, or an id has several names.
+    /// [`StoreError::InUse`] if a container or mount needs it, [`StoreError::SeveralNames`].
     pub fn remove(&self, word: &str, force: bool) -> Result<Vec<Removed>, StoreError> {
         let id = self.find(word)?;
         let names = self.names().load()?;
@@ -207,8 +207,7 @@ fn by_id(word: &str, all: &[Reference], force: bool) -> Result<Vec<Reference>, S
     if !force && (repositories.len() > 1 || tags > 1) {
         let names: Vec<String> =
             all.iter().filter(|name| name.digest().is_none()).map(Reference::to_string).collect();
-        let why = format!("it has several names ({}); name one, or use --force", names.join(", "));
-        return Err(StoreError::InUse { image: word.to_owned(), why });
+        return Err(StoreError::SeveralNames { image: word.to_owned(), names });
     }
     Ok(all.to_vec())
 }

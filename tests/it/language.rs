@@ -133,6 +133,7 @@ fn documentation_is_plain() {
 #[test]
 fn errors_and_hints_are_plain() {
     let mut files = files_in("src/commands", "rs");
+    files.push(repository().join("src/cli/hints.rs"));
     for module in ["", "layer/", "registry/", "store/"] {
         files.push(repository().join(format!("src/{module}error.rs")));
     }

@@ -1,6 +1,6 @@
 //! The path of an entry below the layer's root.
 
-use crate::layer::LayerError;
+use crate::layer::{LayerError, LimitKind};
 
 /// The path that an entry's name means.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,11 +46,7 @@ pub fn clean(name: &[u8], depth: usize) -> Result<CleanPath, LayerError> {
         }
     }
     if parts.len() > depth {
-        return Err(LayerError::Limit {
-            what: "the depth of a path",
-            limit: depth as u64,
-            flag: "--max-path-depth",
-        });
+        return Err(LayerError::Limit { what: LimitKind::Depth, limit: depth as u64 });
     }
     let path = parts.join(&b'/');
     let relative_root = path.is_empty() && !absolute;

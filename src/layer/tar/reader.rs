@@ -9,8 +9,8 @@ use super::header::{self, BLOCK, RawHeader, Time};
 use super::number;
 use super::pax::{self, Pax};
 use super::sparse::{self, MapReader, SparseMap};
-use crate::layer::LayerError;
 use crate::layer::stream::chunks::{ChunkSlice, ChunkStream};
+use crate::layer::{LayerError, LimitKind};
 
 /// Takes the bytes of an archive that are not file data: headers, padding and what follows the
 /// end.
@@ -169,11 +169,7 @@ impl TarReader {
     ) -> Result<Vec<u8>, LayerError> {
         let size = raw.size.unsigned_abs();
         if size > self.pax_limit {
-            return Err(LayerError::Limit {
-                what: "the size of an extended header",
-                limit: self.pax_limit,
-                flag: "--max-pax-size",
-            });
+            return Err(LayerError::Limit { what: LimitKind::Pax, limit: self.pax_limit });
         }
         let mut data = vec![0; usize::try_from(size).unwrap_or(0)];
         let n = self.stream.read_full(&mut data)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use rpull::digest::Digest;
-use rpull::error::{Error, Kind};
+use rpull::error::{Error, ErrorKind};
 use rpull::oci::Descriptor;
 use rpull::reference::{Reference, Repository};
 use rpull::registry::{Explicit, Registry, RegistryError, RegistryOptions, Secret, Sources};
@@ -65,12 +65,12 @@ struct Scenario {
     /// Status of the answer that does not arrive whole.
     status: &'static str,
     /// How it ends when the body alone is missing, and after how many requests.
-    without_body: (Kind, usize),
+    without_body: (ErrorKind, usize),
 }
 
 fn scenarios() -> Vec<Scenario> {
     let case = |call, faulty, status, without_body| Scenario { call, faulty, status, without_body };
-    let lost = (Kind::Network, 2);
+    let lost = (ErrorKind::Network, 2);
     let mut all = Vec::new();
     for call in [Call::Head, Call::ByTag, Call::ByDigest, Call::Config, Call::Layer] {
         all.push(case(call, Faulty::Registry, "200 OK", lost));
@@ -81,17 +81,17 @@ fn scenarios() -> Vec<Scenario> {
     for call in [Call::ByTag, Call::Layer] {
         let refused =
             |status, kind, requests| case(call, Faulty::Registry, status, (kind, requests));
-        all.push(refused("401 Unauthorized", Kind::Auth, 1));
-        all.push(refused("403 Forbidden", Kind::Auth, 1));
-        all.push(refused("404 Not Found", Kind::NotFound, 1));
-        all.push(refused("429 Too Many Requests", Kind::RateLimited, 2));
-        all.push(refused("500 Internal Server Error", Kind::Network, 2));
+        all.push(refused("401 Unauthorized", ErrorKind::Auth, 1));
+        all.push(refused("403 Forbidden", ErrorKind::Auth, 1));
+        all.push(refused("404 Not Found", ErrorKind::NotFound, 1));
+        all.push(refused("429 Too Many Requests", ErrorKind::RateLimited, 2));
+        all.push(refused("500 Internal Server Error", ErrorKind::Network, 2));
     }
     for login in [Login::None, Login::Password, Login::Identity] {
         let token =
             |status, without_body| case(Call::ByTag, Faulty::Token(login), status, without_body);
         all.push(token("200 OK", lost));
-        all.push(token("401 Unauthorized", (Kind::Auth, 1)));
+        all.push(token("401 Unauthorized", (ErrorKind::Auth, 1)));
         all.push(token("503 Service Unavailable", lost));
     }
     all.push(case(Call::Head, Faulty::Token(Login::None), "200 OK", lost));
@@ -222,10 +222,11 @@ async fn check(scenario: Scenario, fault: Fault, tls: bool) {
         tokio::time::timeout(GUARD, ask(scenario.call, &registry, &repository(front))).await;
     let error = asked.unwrap_or_else(|_| panic!("{case}: it hangs")).expect_err(&case);
     let headers_only = matches!(fault, Fault::InBody | Fault::TrickleOfBody);
-    let (kind, requests) = if headers_only { scenario.without_body } else { (Kind::Network, 2) };
+    let (kind, requests) =
+        if headers_only { scenario.without_body } else { (ErrorKind::Network, 2) };
     let text = error.to_string();
     assert_eq!(Error::from(error).kind(), kind, "{case}: {text}");
-    let named = matches!(kind, Kind::NotFound) || text.contains("access denied");
+    let named = matches!(kind, ErrorKind::NotFound) || text.contains("access denied");
     let name = if named { "test/stalls" } else { &faulty.host };
     assert!(text.contains(name), "{case}: no {name} in '{text}'");
     assert_eq!(faulty.heads().len(), requests, "{case}: {text}: {:?}", faulty.heads());

@@ -1,0 +1,223 @@
+//! What a user reads about an error: its text in terms of flags, a hint, and the exit code.
+
+use std::io;
+
+use rpull::error::{LayerError, LimitKind, ManifestError, RegistryError, StoreError};
+use rpull::{Error, ErrorKind};
+
+/// Returns the exit code of a command that ends with `error`.
+pub fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Usage => 2,
+        ErrorKind::NotFound => 3,
+        ErrorKind::Auth => 4,
+        ErrorKind::Network => 5,
+        ErrorKind::Integrity => 6,
+        ErrorKind::Storage => 7,
+        ErrorKind::Busy => 8,
+        ErrorKind::RateLimited => 9,
+        ErrorKind::Interrupted => 130,
+        _ => 1,
+    }
+}
+
+/// Returns the text of `error`, which names flags where the library names settings.
+pub fn text(error: &Error) -> String {
+    match error {
+        Error::NotPresent(image) => {
+            format!("{image} is not in the store, and --policy never forbids a pull")
+        }
+        Error::Damaged { image, why } => {
+            format!("{image} is damaged in the store ({why}), and --policy never forbids a repair")
+        }
+        Error::Store(StoreError::SeveralNames { .. }) => {
+            format!("{error}; name one, or use --force")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Returns what the user can do about `error`, in the imperative.
+pub fn hint(error: &Error) -> Option<String> {
+    match error {
+        Error::Internal(_) | Error::Registry(RegistryError::Internal(_)) => Some(REPORT.to_owned()),
+        Error::Registry(error) => hint_registry(error),
+        Error::Store(error) => hint_store(error),
+        Error::Manifest(error) => Some(hint_manifest(error).to_owned()),
+        Error::Layer { source, .. } => hint_layer(source, error.kind()),
+        Error::DiffId { .. } => Some(INVALID_IMAGE.to_owned()),
+        Error::NotPresent(_) => Some("pull it without --policy never".to_owned()),
+        Error::Damaged { .. } => {
+            Some("pull it without --policy never, which repairs the store".to_owned())
+        }
+        Error::Reference(_) => Some(
+            "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned(),
+        ),
+        Error::Platform(_) => Some("use a platform like linux/arm64 or linux/arm/v7".to_owned()),
+        Error::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some(CANNOT_MOUNT.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// For a bug in rpull.
+const REPORT: &str =
+    "this is a bug in rpull: report it with this message, the command and `rpull --version`";
+
+/// For a user who may not mount.
+const CANNOT_MOUNT: &str =
+    "run as root, or let another tool mount what `rpull mount --print` shows";
+
+/// For content whose digest is right, so that neither the registry nor the network altered it.
+const INVALID_IMAGE: &str =
+    "the image itself is invalid; ask its publisher to build and push it again";
+
+/// For content that is not what its digest or size promises.
+const ALTERED: &str = "check that no proxy alters content, then retry; nothing was kept";
+
+fn hint_store(error: &StoreError) -> Option<String> {
+    Some(
+        match error {
+            StoreError::Fs(error) => return hint_storage(&error.source),
+            StoreError::Dockerd { .. } => {
+                "stop dockerd, run the command, and start dockerd again; or choose another --root"
+            }
+            StoreError::NoStore(_) => {
+                "pull an image first, or choose a store with --root or RPULL_ROOT"
+            }
+            StoreError::NoSuchImage(_) => "run `rpull images` to list the images of the store",
+            StoreError::Ambiguous { .. } => "give more digits of the id",
+            StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
+                "remove or unmount what uses it first"
+            }
+            StoreError::DamagedNames { .. } => {
+                "restore this file from a backup, or move it away and pull the images again"
+            }
+            StoreError::Damaged { .. } => "pull the image again, which repairs the store",
+            StoreError::Reference(_) => {
+                "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>"
+            }
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+fn hint_manifest(error: &ManifestError) -> &'static str {
+    match error {
+        ManifestError::NoPlatform { .. } => "choose one of the offered platforms with --platform",
+        ManifestError::Schema1 => "ask its publisher to push the image again with a current tool",
+        ManifestError::NotAnImage { .. } | ManifestError::MediaType(_) => {
+            "check the name and tag: rpull pulls container images only"
+        }
+        ManifestError::Layer { .. } => {
+            "ask the publisher for an image whose layers are tar archives (plain, gzip or zstd)"
+        }
+        ManifestError::TooManyLayers(_) => "ask the publisher for an image with fewer layers",
+        _ => INVALID_IMAGE,
+    }
+}
+
+fn hint_layer(error: &LayerError, kind: ErrorKind) -> Option<String> {
+    Some(match error {
+        LayerError::Limit { what, .. } => {
+            format!("if you trust the image, raise the limit with {}", limit_flag(*what))
+        }
+        LayerError::Digest { .. } | LayerError::Size { .. } => ALTERED.to_owned(),
+        LayerError::Damaged { .. } => "pull the image again, which repairs the store".to_owned(),
+        LayerError::Compression(_) => {
+            "ask the publisher for an image with gzip or zstd layers".to_owned()
+        }
+        LayerError::Write { .. } if kind == ErrorKind::Integrity => INVALID_IMAGE.to_owned(),
+        LayerError::Write { source, .. }
+        | LayerError::Open { source, .. }
+        | LayerError::TarSplit(source) => return hint_storage(source),
+        LayerError::Thread { .. } => "close other programs, or lower --jobs, then retry".to_owned(),
+        LayerError::Source(_) | LayerError::Cancelled => return None,
+        _ => INVALID_IMAGE.to_owned(),
+    })
+}
+
+fn hint_storage(source: &io::Error) -> Option<String> {
+    Some(
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some space or choose another --root, then retry; complete layers are kept"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "run as the owner of the root, or choose another with --root"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => "choose a writable directory with --root",
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+fn hint_registry(error: &RegistryError) -> Option<String> {
+    Some(
+        match error {
+            RegistryError::NotFound { .. } => "check the name and tag",
+            RegistryError::Denied { .. } => {
+                "check the name; for a private repository, log in (docker login, podman login) or give --username and --password-stdin"
+            }
+            RegistryError::Unauthorized { source_of: None, .. } => {
+                "log in (docker login, podman login) or give --username and --password-stdin"
+            }
+            RegistryError::Unauthorized { source_of: Some(from), .. } => {
+                return Some(format!(
+                    "the registry rejected the credentials from {from}: correct them or log in again"
+                ));
+            }
+            RegistryError::Token { status: 401 | 403, .. } => {
+                "the token server rejected the credentials: log in again"
+            }
+            RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => {
+                "check that the token server is running and that no proxy interferes, then retry"
+            }
+            RegistryError::InsecureRealm { https: true, .. } => {
+                "ask the registry's administrator for an https:// realm; pull public images without credentials"
+            }
+            RegistryError::InsecureRealm { https: false, .. } => {
+                "if you trust the network, give --plain-http"
+            }
+            RegistryError::InsecureRedirect { .. } => {
+                "ask the registry's administrator to redirect to https://; if you trust the network, --plain-http uses plain HTTP for everything"
+            }
+            RegistryError::Tls { .. } => {
+                "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt; if the registry only serves plain HTTP, use --plain-http"
+            }
+            RegistryError::Network { down: true, .. } => {
+                "check the registry's name and port, and that it is running"
+            }
+            RegistryError::RateLimited { .. } => {
+                "log in for a higher limit, or retry later; complete layers are kept"
+            }
+            RegistryError::Size { .. } | RegistryError::Digest { .. } => ALTERED,
+            RegistryError::TooLarge { .. } => "check that the host is a registry",
+            RegistryError::Network { .. }
+            | RegistryError::Status { .. }
+            | RegistryError::Protocol { .. } => {
+                "check that the host is a registry and that no proxy interferes, then retry"
+            }
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+/// Returns the flag that changes a limit.
+fn limit_flag(what: LimitKind) -> &'static str {
+    match what {
+        LimitKind::Bytes => "--max-layer-size",
+        LimitKind::Ratio => "--max-ratio",
+        LimitKind::Entries => "--max-entries",
+        LimitKind::Depth => "--max-path-depth",
+        LimitKind::Pax => "--max-pax-size",
+        _ => "the limits of `rpull pull --help`",
+    }
+}
+
+#[cfg(test)]
+mod tests;
