@@ -8,9 +8,9 @@ pub mod render;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::builder::StyledStr;
+use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::{Arg, CommandFactory, FromArgMatches};
 
 use flags::Cli;
 use rpull::printable;
@@ -24,7 +24,23 @@ const LONGEST_WORD: usize = 400;
 /// # Errors
 /// What is wrong with it, or `--help` and `--version`.
 pub fn parse() -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(with_verb(std::env::args_os().collect()))
+    let mut command = command();
+    let args = with_verb(std::env::args_os().collect());
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
+}
+
+/// The parser, for which an empty variable counts as unset.
+fn command() -> clap::Command {
+    fn without_empty(command: clap::Command) -> clap::Command {
+        let is_empty = |arg: &Arg| {
+            arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty())
+        };
+        command
+            .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
+            .mut_subcommands(without_empty)
+    }
+    without_empty(Cli::command())
 }
 
 /// Says what is wrong with the command line.

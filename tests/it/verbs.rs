@@ -191,3 +191,28 @@ fn without_root_all_works_but_owners_and_devices() {
     assert_eq!(done.code, Some(0), "{done}");
     assert_empty(&root);
 }
+
+#[test]
+fn empty_environment_variable_counts_as_unset() {
+    let home = scratch::dir();
+    let root = home.path().join(".local/share/rpull");
+    let hello = push(&two_layers("empty-variables"), "empty-variables");
+    let mut command = Rpull::on(&root).command(["pull", "-q", &hello.name()]);
+    command.env("HOME", home.path());
+    for name in [
+        "ROOT",
+        "CONTENT",
+        "PLATFORM",
+        "USERNAME",
+        "PASSWORD",
+        "TOKEN",
+        "RETRIES",
+        "JOBS",
+        "STALL_TIMEOUT",
+    ] {
+        command.env(format!("RPULL_{name}"), "");
+    }
+    let done: Done = command.output().unwrap().into();
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(root.join("image/overlay2/repositories.json").exists());
+}
