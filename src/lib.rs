@@ -55,3 +55,8 @@ pub mod registry;
 pub mod store;
 
 pub use error::{Error, ErrorKind};
+
+/// Credentials for registries, and sources of them.
+pub mod credentials {
+    pub use crate::registry::{Credential, CredentialSource, Found, Secret};
+}

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 
 use rpull::error::Error;
 use rpull::oci::Platform;
-use rpull::registry::{Explicit, Registry, RegistryOptions, Secret};
+use rpull::registry::{Credential, Explicit, Found, Registry, RegistryOptions, Secret};
 use rpull::store::{Lock, Store};
 
 use crate::cli::flags::{Cli, Command, Format, Global};
@@ -120,7 +120,7 @@ impl Context {
 
     /// Registries, as the flags say to speak to them.
     pub fn registry(&self) -> Result<Registry, Error> {
-        let defaults = RegistryOptions::default();
+        let defaults = RegistryOptions::from_env();
         let mut sources = defaults.sources.clone();
         sources.auth_file = self.global.auth_file.clone().or(sources.auth_file);
         let certs_dirs =
@@ -139,7 +139,7 @@ impl Context {
     fn explicit(&self) -> Result<Explicit, Error> {
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(token) = env("RPULL_TOKEN") {
-            return Ok(Explicit::bearer(Secret::new(token)));
+            return Ok(explicit(Credential::Bearer(Secret::new(token))));
         }
         let Some(username) = self.global.username.clone() else { return Ok(Explicit::default()) };
         let password = if self.global.password_stdin {
@@ -153,8 +153,13 @@ impl Context {
                     .to_owned(),
             )
         };
-        Ok(Explicit::basic(username, Secret::new(password.ok_or_else(none)?)))
+        let password = Secret::new(password.ok_or_else(none)?);
+        Ok(explicit(Credential::Basic { username, password }))
     }
+}
+
+fn explicit(credential: Credential) -> Explicit {
+    Explicit::new(Found::new(credential, "the flags or RPULL_* variables"))
 }
 
 fn password_from_stdin() -> Result<String, Error> {

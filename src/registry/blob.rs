@@ -300,6 +300,6 @@ impl Reader {
     }
 
     fn lost(&self, cause: String) -> RegistryError {
-        RegistryError::Network { host: self.host.clone(), cause, down: false }
+        RegistryError::Network { host: self.host.clone(), cause: cause.into(), down: false }
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use reqwest::{RequestBuilder, Response};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::error::{self, RegistryError};
+use super::error::{self, Cause, RegistryError};
 use super::wait::{Exceeded, Limits, Speed, within};
 
 /// HTTP/2 frames without data that a server may send in a row. One ends a body; thousands
@@ -25,11 +25,11 @@ pub enum Failure {
 
 impl Failure {
     /// The cause in one line.
-    pub fn cause(self) -> String {
+    pub fn cause(self) -> Cause {
         match self {
-            Self::Exceeded(exceeded) => exceeded.to_string(),
-            Self::Http(e) => error::causes(e),
-            Self::Other(cause) => cause.to_owned(),
+            Self::Exceeded(exceeded) => exceeded.to_string().into(),
+            Self::Http(e) => Cause::of_http(e),
+            Self::Other(cause) => cause.into(),
         }
     }
 

@@ -25,8 +25,10 @@ pub fn dir_of(dirs: &[PathBuf], host: &str) -> Option<PathBuf> {
 /// # Errors
 /// [`RegistryError::Certificates`] if a file cannot be read or half of a pair is missing.
 pub fn read(dir: &Path) -> Result<HostCerts, RegistryError> {
-    let wrong =
-        |cause: String| RegistryError::Certificates { dir: dir.display().to_string(), cause };
+    let wrong = |cause: String| RegistryError::Certificates {
+        dir: dir.display().to_string(),
+        cause: cause.into(),
+    };
     let entries = fs::read_dir(dir).map_err(|e| wrong(e.to_string()))?;
     let mut names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

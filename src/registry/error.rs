@@ -1,5 +1,9 @@
 //! Errors of requests to registries.
 
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -14,7 +18,8 @@ pub enum RegistryError {
         /// The host and port.
         host: String,
         /// All causes in a row.
-        cause: String,
+        #[source]
+        cause: Cause,
         /// Whether the host is unreachable: connection refused or DNS failure.
         down: bool,
     },
@@ -24,7 +29,8 @@ pub enum RegistryError {
         /// The host and port.
         host: String,
         /// All causes in a row.
-        cause: String,
+        #[source]
+        cause: Cause,
     },
     /// It is not there.
     #[error("{what} not found: {message}")]
@@ -59,8 +65,9 @@ pub enum RegistryError {
     Token {
         /// The token server, without user, password and query.
         realm: String,
-        /// Its word.
-        message: String,
+        /// Its word, or why there is none.
+        #[source]
+        message: Cause,
         /// Its status, 0 if it did not answer.
         status: u16,
     },
@@ -90,7 +97,8 @@ pub enum RegistryError {
         /// The file or helper.
         from: String,
         /// What is wrong.
-        cause: String,
+        #[source]
+        cause: Cause,
     },
     /// Too many requests.
     #[error("{host} limits requests: {message}")]
@@ -156,39 +164,127 @@ pub enum RegistryError {
         /// The directory.
         dir: String,
         /// What is wrong.
-        cause: String,
+        #[source]
+        cause: Cause,
     },
     /// A task of the registry client panicked: a bug in rpull.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
-/// All causes of an error in one line, without URLs.
-pub(super) fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = Vec::new();
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.iter().any(|known: &String| known.contains(&said)) {
-            text.push(said);
-        }
-        cause = error.source();
+impl RegistryError {
+    /// Returns the error of a [`CredentialSource`](super::CredentialSource) that cannot be read.
+    /// `from` names the source, such as a file or a program.
+    pub fn credentials(
+        from: impl Into<String>,
+        cause: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        let error: Arc<dyn Error + Send + Sync> = Arc::from(cause.into());
+        let cause = Cause { text: error.to_string(), source: Some(error) };
+        Self::Credentials { from: from.into(), cause }
     }
-    text.join(": ")
 }
 
-/// What a failed request was.
-pub(super) fn of_request(host: &str, error: reqwest::Error) -> RegistryError {
-    let connecting = error.is_connect();
-    let timed_out = error.is_timeout();
-    let cause = causes(error);
-    let host = host.to_owned();
-    let lower = cause.to_ascii_lowercase();
-    if connecting
-        && (lower.contains("certificate") || lower.contains("tls") || lower.contains("alert"))
-    {
-        return RegistryError::Tls { host, cause };
+/// The cause of an error in one line. `source()` is the error that it was made of, if there was
+/// one.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    text: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Cause {
+    /// Joins the texts of `error` and its sources, each once.
+    pub(super) fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        let mut text = Vec::new();
+        let mut cause: Option<&dyn Error> = Some(&error);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.iter().any(|known: &String| known.contains(&said)) {
+                text.push(said);
+            }
+            cause = error.source();
+        }
+        Self { text: text.join(": "), source: Some(Arc::new(error)) }
     }
-    RegistryError::Network { host, cause, down: connecting && !timed_out }
+
+    /// Returns the cause of a failure in the HTTP client, without the URL, which can hold a
+    /// signature.
+    pub(super) fn of_http(error: reqwest::Error) -> Self {
+        Self::of(error.without_url())
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self { text, source: None }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Returns the error of a request to `host` that was not answered.
+pub(super) fn of_request(host: &str, error: reqwest::Error) -> RegistryError {
+    let (connecting, timed_out) = (error.is_connect(), error.is_timeout());
+    let host = host.to_owned();
+    let tls = connecting && is_tls(&error);
+    let cause = Cause::of_http(error);
+    match tls {
+        true => RegistryError::Tls { host, cause },
+        false => RegistryError::Network { host, cause, down: connecting && !timed_out },
+    }
+}
+
+/// Whether a TLS error is among the causes of `error`.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        // An io::Error passes over the error that it wraps.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_failure_is_found_by_type_and_not_by_words() {
+        let wrapped = |error| io::Error::other(io::Error::other(error));
+        assert!(is_tls(&wrapped(rustls::Error::HandshakeNotComplete)));
+        let words = "lookup of tls.example: a certificate of alert bay";
+        assert!(!is_tls(&io::Error::other(words)));
+        assert!(!is_tls(&RegistryError::credentials("tls", words)));
+    }
+
+    #[test]
+    fn cause_shows_each_text_once_and_leads_to_its_error() {
+        let cause = Cause::of(io::Error::other(RegistryError::credentials("f", "no such file")));
+        assert_eq!(cause.to_string(), "cannot read credentials from f: no such file");
+        assert!(cause.source().is_some_and(|source| source.is::<io::Error>()));
+        assert!(Cause::from("text").source().is_none());
+    }
 }

@@ -8,7 +8,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Url};
 
 use super::certs::{self, HostCerts};
-use super::error::RegistryError;
+use super::error::{Cause, RegistryError};
 use super::options::RegistryOptions;
 use crate::reference::DOCKER_HUB;
 
@@ -110,7 +110,7 @@ impl Clients {
         let named = dir.map(|dir| dir.display().to_string()).unwrap_or_else(|| host.clone());
         let wrong = |e: reqwest::Error| RegistryError::Certificates {
             dir: named.clone(),
-            cause: super::error::causes(e),
+            cause: Cause::of_http(e),
         };
         let client = self.build(&trust, local, &host_certs).map_err(wrong)?;
         made.insert(trust, client.clone());
@@ -125,7 +125,7 @@ impl Clients {
             .connect_timeout(self.options.connect_timeout)
             .tcp_nodelay(true)
             .user_agent(concat!("rpull/", env!("CARGO_PKG_VERSION")));
-        if local {
+        if local || !self.options.proxy_from_env {
             builder = builder.no_proxy();
         }
         if matches!(trust, Trust::Local | Trust::Plain) {

@@ -30,8 +30,10 @@ use crate::digest::Digest;
 use crate::progress::{Event, Image, Sender};
 
 pub use blob::BlobStream;
-pub use credentials::{Credential, CredentialSource, Explicit, Found, Secret, Sources};
-pub use error::RegistryError;
+pub use credentials::{
+    Credential, CredentialSource, CustomSources, Explicit, Found, Secret, Sources,
+};
+pub use error::{Cause, RegistryError};
 pub use manifest::{ManifestInfo, RawManifest};
 pub use options::RegistryOptions;
 pub use retry::is_transient;

@@ -1,23 +1,27 @@
-//! How registries are spoken to.
+//! How registries are contacted.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::credentials::{Explicit, Sources};
+use super::credentials::{CustomSources, Explicit, Sources};
 
-/// How registries are spoken to.
+/// How registries are contacted.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
-    /// HTTP for every host. Loopback hosts are spoken to by HTTP anyway, unless there are
-    /// certificates for them.
+    /// Plain HTTP for every host. It is always used for loopback hosts without certificates.
     pub plain_http: bool,
     /// Given by flags or environment; wins over all files.
     pub explicit: Explicit,
+    /// The program's own sources of credentials, which come next.
+    pub custom: CustomSources,
     /// Where else credentials are looked up.
     pub sources: Sources,
     /// Directories with `<host[:port]>/{*.crt,*.cert,*.key}`; the first that has the host
     /// is used.
     pub certs_dirs: Vec<PathBuf>,
+    /// Whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
+    pub proxy_from_env: bool,
     /// Limit on setting up a connection.
     pub connect_timeout: Duration,
     /// Limit on waiting for an answer (with the connection that it needs), and on each wait
@@ -37,20 +41,16 @@ pub struct RegistryOptions {
 }
 
 impl Default for RegistryOptions {
+    /// Options that depend neither on the environment nor on the user: no credentials, no
+    /// proxy, and certificates from `/etc` only.
     fn default() -> Self {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
-        let certs = [
-            below_home(".config/docker/certs.d"),
-            below_home(".config/containers/certs.d"),
-            Some("/etc/docker/certs.d".into()),
-            Some("/etc/containers/certs.d".into()),
-        ];
         Self {
             plain_http: false,
             explicit: Explicit::default(),
-            sources: Sources::of_environment(),
-            certs_dirs: certs.into_iter().flatten().collect(),
+            custom: CustomSources::default(),
+            sources: Sources::default(),
+            certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
+            proxy_from_env: false,
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             min_speed: 1024,
@@ -59,5 +59,70 @@ impl Default for RegistryOptions {
             retries: 5,
             backoff: Duration::from_millis(500),
         }
+    }
+}
+
+impl RegistryOptions {
+    /// The default, with the credentials, certificates and proxies that the environment names.
+    /// An empty variable counts as unset.
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let home = variable("HOME").map(PathBuf::from);
+        let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        let own = [".config/docker/certs.d", ".config/containers/certs.d"];
+        let defaults = Self::default();
+        Self {
+            sources: Sources::from_variables(&variable),
+            certs_dirs: own.into_iter().filter_map(below_home).chain(defaults.certs_dirs).collect(),
+            proxy_from_env: true,
+            ..defaults
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_names_nothing_of_the_user() {
+        let options = RegistryOptions::default();
+        assert!(options.certs_dirs.iter().all(|dir| dir.starts_with("/etc")), "{options:?}");
+        let Sources { docker_auth_config, auth_file, docker_config, default_auth_files, .. } =
+            options.sources;
+        assert_eq!((docker_auth_config, auth_file, docker_config), (None, None, None));
+        assert!(default_auth_files.is_empty() && !options.proxy_from_env);
+    }
+
+    #[test]
+    fn environment_names_certificates_and_credentials_of_the_user() {
+        let options = RegistryOptions::from_variables(|name| match name {
+            "HOME" => Some("/home/me".into()),
+            "XDG_RUNTIME_DIR" => Some("/run/me".into()),
+            "REGISTRY_AUTH_FILE" => Some("auth.json".into()),
+            "DOCKER_AUTH_CONFIG" => Some("{}".into()),
+            _ => None,
+        });
+        assert_eq!(options.certs_dirs[0], PathBuf::from("/home/me/.config/docker/certs.d"));
+        assert_eq!(options.certs_dirs.len(), 4);
+        let sources = options.sources;
+        assert_eq!(sources.docker_config, Some("/home/me/.docker/config.json".into()));
+        assert_eq!(sources.auth_file, Some("auth.json".into()));
+        assert!(sources.docker_auth_config.is_some() && options.proxy_from_env);
+        let auth_files =
+            ["/run/me", "/home/me/.config"].map(|d| format!("{d}/containers/auth.json"));
+        assert_eq!(sources.default_auth_files, auth_files.map(PathBuf::from));
+    }
+
+    #[test]
+    fn empty_variable_counts_as_unset() {
+        let empty = RegistryOptions::from_variables(|_| Some(OsString::new()));
+        let unset = RegistryOptions::from_variables(|_| None);
+        assert_eq!(format!("{empty:?}"), format!("{unset:?}"));
+        assert!(empty.certs_dirs.iter().all(|dir| dir.is_absolute()), "{empty:?}");
     }
 }

@@ -160,8 +160,7 @@ mod tests {
 
     #[test]
     fn a_registry_that_is_down_is_not_waited_for_long() {
-        let down =
-            || RegistryError::Network { host: String::new(), cause: String::new(), down: true };
+        let down = || RegistryError::Network { host: String::new(), cause: "".into(), down: true };
         let mut budget = Budget::new(5, Duration::from_millis(10));
         assert!(budget.wait_after(down()).is_ok());
         assert!(budget.wait_after(down()).is_ok());

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::body::{self, Body, BodyError};
 use super::credentials::{Credential, Secret};
-use super::error::RegistryError;
+use super::error::{Cause, RegistryError};
 use super::host::{self, Clients, Endpoint};
 use super::http::{LONGEST_REFUSAL, message};
 use super::wait::Limits;
@@ -164,8 +164,8 @@ impl TokenRequest {
         Ok(Token { token, life: Duration::from_secs(life) })
     }
 
-    fn failed(&self, status: u16, message: String) -> RegistryError {
-        RegistryError::Token { realm: self.shown(), message, status }
+    fn failed(&self, status: u16, message: impl Into<Cause>) -> RegistryError {
+        RegistryError::Token { realm: self.shown(), message: message.into(), status }
     }
 
     fn shown(&self) -> String {

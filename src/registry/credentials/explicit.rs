@@ -1,28 +1,21 @@
-//! Credentials given by flags or by `RPULL_USERNAME`, `RPULL_PASSWORD`, `RPULL_TOKEN`.
+//! Credentials that the program was given itself.
 
-use super::{Credential, CredentialSource, Found, Secret};
+use super::{CredentialSource, Found};
 use crate::registry::RegistryError;
 
-/// Credentials for every registry of the command.
+/// One credential for every registry, or none.
 #[derive(Debug, Clone, Default)]
-pub struct Explicit(Option<Credential>);
+pub struct Explicit(Option<Found>);
 
 impl Explicit {
-    /// A user and a password.
-    pub fn basic(username: String, password: Secret) -> Self {
-        Self(Some(Credential::Basic { username, password }))
-    }
-
-    /// A token that is sent as it is.
-    pub fn bearer(token: Secret) -> Self {
-        Self(Some(Credential::Bearer(token)))
+    /// The credential `found`.
+    pub fn new(found: Found) -> Self {
+        Self(Some(found))
     }
 }
 
 impl CredentialSource for Explicit {
     fn find(&self, _host: &str, _path: &str) -> Result<Option<Found>, RegistryError> {
-        let found =
-            |credential| Found { credential, from: "the flags or RPULL_* variables".to_owned() };
-        Ok(self.0.clone().map(found))
+        Ok(self.0.clone())
     }
 }

@@ -47,18 +47,17 @@ impl Helpers {
     /// [`RegistryError::Credentials`] if it cannot be run, fails, or does not end in time.
     pub fn get(&self, name: &str, server: &str) -> Result<Option<Found>, RegistryError> {
         let program = format!("docker-credential-{name}");
-        let wrong = |cause: String| wrong(&program, cause);
         let in_dir = self.dir.as_ref().map(|dir| dir.join(&program)).filter(|path| path.exists());
         let mut command = Command::new(in_dir.unwrap_or_else(|| PathBuf::from(&program)));
         command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut helper = Running(command.spawn().map_err(|e| wrong(e.to_string()))?);
-        let (status, said) = helper.talk(server, self.limit).map_err(|e| wrong(e.to_string()))?;
+        let mut helper = Running(command.spawn().map_err(|e| wrong(&program, e))?);
+        let (status, said) = helper.talk(server, self.limit).map_err(|e| wrong(&program, e))?;
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         if !status.success() {
-            return if said.contains(NOT_FOUND) { Ok(None) } else { Err(wrong(said)) };
+            return if said.contains(NOT_FOUND) { Ok(None) } else { Err(wrong(&program, said)) };
         }
         let answer: Answer = serde_json::from_str(&said)
-            .map_err(|e| wrong(format!("its output is not valid: {e}")))?;
+            .map_err(|e| wrong(&program, format!("its output is not valid: {e}")))?;
         if answer.username.is_empty() && answer.secret.is_empty() {
             return Ok(None);
         }

@@ -1,16 +1,19 @@
-//! Who we are at a registry: a chain of small sources, the first answer wins.
+//! Credentials for registries: a chain of sources, of which the first that has any is used.
 //!
 //! Credentials are looked up by the host that is contacted, and only when it asks for them.
-//! The order is: flags and `RPULL_*`, `DOCKER_AUTH_CONFIG`, the containers tools' auth.json
-//! if it is named, Docker's config.json, auth.json where those tools look for it.
+//! The order is: those given explicitly, the program's own sources, `DOCKER_AUTH_CONFIG`, the
+//! containers tools' auth.json if it is named, Docker's config.json, auth.json where those tools
+//! look for it.
 
 mod auth_file;
 mod docker_config;
 mod explicit;
 mod helper;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{RegistryError, RegistryOptions};
 
@@ -38,8 +41,9 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What proves who we are.
+/// A credential for a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Credential {
     /// A user and a password.
     Basic {
@@ -57,20 +61,71 @@ pub enum Credential {
 /// A credential and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// What proves who we are.
+    /// The credential.
     pub credential: Credential,
-    /// The flag, file or helper, for people.
+    /// The flag, file or program that it came from, for messages.
     pub from: String,
 }
 
-/// One place that may know credentials.
+/// A source of credentials, such as a file, a helper program or a secret manager.
+///
+/// A client asks its sources one after the other, and only when a registry asks for credentials;
+/// the first that has any is used. One client asks at most once per repository, unless a request
+/// for a token failed before.
+///
+/// ```
+/// use rpull::credentials::{Credential, CredentialSource, Found, Secret};
+/// use rpull::error::RegistryError;
+///
+/// /// One password for one registry.
+/// struct Fixed(Secret);
+///
+/// impl CredentialSource for Fixed {
+///     fn find(&self, host: &str, _path: &str) -> Result<Option<Found>, RegistryError> {
+///         let credential = Credential::Basic { username: "ci".into(), password: self.0.clone() };
+///         Ok((host == "registry.example").then(|| Found::new(credential, "the vault")))
+///     }
+/// }
+/// ```
 pub trait CredentialSource: Send + Sync {
-    /// The credential for `repository` (`host[:port]/path`, Docker Hub's host being
-    /// `docker.io`), if this source has one. May block.
+    /// Returns the credential for the repository `path` of the registry `host` (`name[:port]`;
+    /// Docker Hub is `docker.io`), or `None` if this source has none. It is called on a thread
+    /// that may block.
     ///
     /// # Errors
-    /// [`RegistryError::Credentials`] if the source is there and cannot be read.
+    /// [`RegistryError::credentials`] if the source exists and cannot be read. It ends the pull:
+    /// sources that come later are not asked.
     fn find(&self, host: &str, path: &str) -> Result<Option<Found>, RegistryError>;
+}
+
+impl<T: CredentialSource + ?Sized> CredentialSource for Arc<T> {
+    fn find(&self, host: &str, path: &str) -> Result<Option<Found>, RegistryError> {
+        T::find(self, host, path)
+    }
+}
+
+/// Sources that a program adds.
+#[derive(Clone, Default)]
+pub struct CustomSources(Vec<Arc<dyn CredentialSource>>);
+
+impl CustomSources {
+    /// Adds a source, which is asked after those that were added before.
+    pub fn push(&mut self, source: impl CredentialSource + 'static) {
+        self.0.push(Arc::new(source));
+    }
+}
+
+impl fmt::Debug for CustomSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sources", self.0.len())
+    }
+}
+
+impl Found {
+    /// A credential that came from `from`.
+    pub fn new(credential: Credential, from: impl Into<String>) -> Self {
+        Self { credential, from: from.into() }
+    }
 }
 
 /// Where the files with credentials are.
@@ -89,19 +144,18 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The places that the environment names.
-    pub fn of_environment() -> Self {
-        let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    /// The places that the environment names; `variable` returns the value of a variable that
+    /// is not empty.
+    pub(super) fn from_variables(variable: &impl Fn(&str) -> Option<OsString>) -> Self {
+        let path = |name: &str| variable(name).map(PathBuf::from);
         let home = path("HOME");
         let below_home = |below: &str| home.as_ref().map(|home| home.join(below));
         let docker_dir = path("DOCKER_CONFIG").or_else(|| below_home(".docker"));
         let config_dir = path("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
         let auth_files = [path("XDG_RUNTIME_DIR"), config_dir].into_iter().flatten();
+        let docker_auth_config = variable("DOCKER_AUTH_CONFIG").and_then(|v| v.into_string().ok());
         Self {
-            docker_auth_config: std::env::var("DOCKER_AUTH_CONFIG")
-                .ok()
-                .filter(|v| !v.is_empty())
-                .map(Secret::new),
+            docker_auth_config: docker_auth_config.map(Secret::new),
             auth_file: path("REGISTRY_AUTH_FILE"),
             docker_config: docker_dir.map(|dir| dir.join("config.json")),
             default_auth_files: auth_files.map(|dir| dir.join("containers/auth.json")).collect(),
@@ -118,6 +172,9 @@ pub fn chain(options: &RegistryOptions) -> Vec<Box<dyn CredentialSource>> {
         auth_file::AuthFile::new(path.clone(), required, helpers.clone())
     };
     let mut chain: Vec<Box<dyn CredentialSource>> = vec![Box::new(explicit.clone())];
+    for source in &options.custom.0 {
+        chain.push(Box::new(source.clone()));
+    }
     if let Some(json) = &sources.docker_auth_config {
         chain.push(Box::new(docker_config::FromEnvironment::new(json.clone())));
     }
@@ -145,6 +202,9 @@ pub fn find(
     chain.iter().find_map(|source| source.find(host, path).transpose()).transpose()
 }
 
-fn wrong(from: impl fmt::Display, cause: impl fmt::Display) -> RegistryError {
-    RegistryError::Credentials { from: from.to_string(), cause: cause.to_string() }
+fn wrong(
+    from: impl fmt::Display,
+    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> RegistryError {
+    RegistryError::credentials(from.to_string(), cause)
 }

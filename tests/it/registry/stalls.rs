@@ -7,7 +7,9 @@ use rpull::digest::Digest;
 use rpull::error::{Error, ErrorKind};
 use rpull::oci::Descriptor;
 use rpull::reference::{Reference, Repository};
-use rpull::registry::{Explicit, Registry, RegistryError, RegistryOptions, Secret, Sources};
+use rpull::registry::{
+    Credential, Explicit, Found, Registry, RegistryError, RegistryOptions, Secret,
+};
 use tempfile::TempDir;
 
 use super::Puller;
@@ -132,7 +134,6 @@ fn options(home: &TempDir, servers: &[&Server]) -> RegistryOptions {
         Tls::shared().certs_dir(home.path(), &server.host, false);
     }
     RegistryOptions {
-        sources: Sources::default(),
         certs_dirs: vec![home.path().to_owned()],
         stall_timeout: Duration::from_secs(1),
         min_speed: 1024,
@@ -147,7 +148,9 @@ fn log_in(options: &mut RegistryOptions, host: &str, login: Login) {
     match login {
         Login::None => {}
         Login::Password => {
-            options.explicit = Explicit::basic("alice".into(), Secret::new("secret"))
+            let password = Secret::new("secret");
+            let credential = Credential::Basic { username: "alice".into(), password };
+            options.explicit = Explicit::new(Found::new(credential, "the test"));
         }
         Login::Identity => {
             let json = format!(r#"{{"auths":{{"{host}":{{"identitytoken":"secret"}}}}}}"#);
