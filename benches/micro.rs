@@ -16,10 +16,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
 
-use rpull::digest::{Digest, Hasher};
-use rpull::fsutil;
-use rpull::layer::{self, BlobSpec, BufferPool, Job, Limits, Owners};
-use rpull::overlay::{DiffDir, XattrSpace};
+use rpull::internal::digest::{Digest, Hasher};
+use rpull::internal::fsutil;
+use rpull::internal::layer::{self, BlobSpec, BufferPool, Job, Limits, Owners};
+use rpull::internal::overlay::{DiffDir, XattrSpace};
 
 fn main() {
     divan::main();
@@ -166,7 +166,7 @@ fn reassemble(bencher: Bencher) {
     let dir = scratch();
     unpack(&bytes, dir.path());
     let diff = DiffDir::open(&dir.path().join("diff"), XattrSpace::of_this_process()).unwrap();
-    let diff_id = rpull::oci::DiffId(Digest::of(&bytes));
+    let diff_id = rpull::internal::oci::DiffId(Digest::of(&bytes));
     bencher.counter(BytesCount::of_slice(&bytes)).bench(|| {
         layer::verify(File::open(dir.path().join("record")).unwrap(), &diff, diff_id).unwrap();
     });

@@ -90,6 +90,12 @@ pub enum Error {
     Other(String),
 }
 
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl From<FsError> for Error {
     fn from(error: FsError) -> Self {
         Self::Store(error.into())

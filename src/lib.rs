@@ -1,62 +1,106 @@
-//! rpull: pull container images into Docker's own on-disk layout, without a daemon.
+//! rpull pulls container images from registries into Docker's own on-disk layout, verified and
+//! ready to mount, without a daemon.
 //!
-//! # The modules, from below
-//!
-//! | module | owns |
-//! | --- | --- |
-//! | [`digest`] | hash values and hashing |
-//! | [`fsutil`] | atomic, durable, well-reported file operations |
-//! | [`printable`] | text from outside, made safe to print |
-//! | [`mod@reference`] | names of images |
-//! | [`oci`] | descriptors, manifests, indexes, configs, platforms, ids |
-//! | [`progress`] | what happens, as events |
-//! | [`overlay`] | overlay2 directories, confined file operations, mounts |
-//! | [`registry`] | the wire; async only |
-//! | [`layer`] | a compressed stream to verified files; blocking only |
-//! | [`store`] | Docker's root as records; blocking only |
-//! | [`pull`] | the operation, and the only one who knows the three before |
-//! | [`error`] | what a command ends with |
-//!
-//! Who may import whom is a table in docs/ARCHITECTURE.md that a test enforces. The library
-//! never touches the terminal. Its errors and events hold text from registries, images and
-//! files as it came; a program that prints them passes them through [`printable`].
-//!
-//! # A pull
-//!
-//! ```text
-//! Reference -> pull::resolve -> Manifest -> pull::plan -> pull::stage (parallel)
-//!     registry::BlobStream -> pull::bridge -> layer::unpack -> overlay::DiffDir
-//! -> pull::commit (in order): store::Layers -> store::Images -> store::Names
+//! ```no_run
+//! # async fn example() -> Result<(), rpull::Error> {
+//! let store = rpull::Store::open("/var/lib/images")?;
+//! let image = rpull::Client::from_env().pull("nginx:1.27").into(&store).await?;
+//! for layer in image.layers()? {
+//!     println!("{} {}", layer.chain_id(), layer.diff_dir().display());
+//! }
+//! image.mount("/mnt")?;
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! # Who writes what
-//!
-//! | on disk | by |
+//! | to | use |
 //! | --- | --- |
-//! | `overlay2/<cache-id>/diff` | [`layer::unpack`] through [`overlay::DiffDir`] |
-//! | `overlay2/<cache-id>/{link,lower,work,committed}` | [`overlay::OverlayRoot`] |
-//! | `image/overlay2/layerdb/sha256/<chain-id>` | [`store::Layers`] |
-//! | `image/overlay2/imagedb` | [`store::Images`] |
-//! | `image/overlay2/distribution` | [`store::Distribution`] |
-//! | `image/overlay2/repositories.json` | [`store::Names`] |
-//! | `rpull/content` | [`store::Content`] |
+//! | set credentials, certificates and timeouts | [`ClientBuilder`] |
+//! | look up credentials in a place of your own | [`credentials::CredentialSource`] |
+//! | set the platform, the policy and limits; receive events | [`Pull`] |
+//! | list, find, tag and remove images | [`Store`] |
+//! | get the layers, config and mount of an image | [`Image`] |
+//! | decide what to do about an error | [`Error::kind`] |
+//!
+//! The library never writes to the terminal. Its errors and events contain text from registries,
+//! images and files unchanged; a program that prints them passes them through [`printable`].
+//!
+//! Each operation takes the locks that it needs, so any number of programs, the `rpull` command
+//! among them, can use one store at the same time.
 
-pub mod digest;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct Examples;
+
+// docs/ARCHITECTURE.md shows which module may import which, and who writes which file.
+mod api; // the public face
+mod digest; // hash values and hashing
 pub mod error;
-pub mod fsutil;
-pub mod layer;
-pub mod oci;
-pub mod overlay;
+mod fsutil; // atomic and durable file operations
+mod layer; // from a compressed stream to verified files; blocking only
+mod oci; // descriptors, manifests, indexes, configs, platforms, IDs
+mod overlay; // overlay2 directories, confined file operations, mounts
 pub mod printable;
-pub mod progress;
-pub mod pull;
-pub mod reference;
-pub mod registry;
-pub mod store;
+mod progress; // what happens during a pull, as events
+mod pull; // the operation, which joins registry, layer and store
+mod reference; // names of images
+mod registry; // HTTP, credentials, manifests, blobs; async only
+mod store; // Docker's root as records; blocking only
 
+pub use api::{
+    Client, ClientBuilder, Image, ImageLayer, MountPlan, Pull, Removal, Resolution, Store,
+};
+pub use digest::Digest;
 pub use error::{Error, ErrorKind};
+pub use layer::Limits;
+pub use oci::{ChainId, DiffId, ImageId, Platform};
+pub use progress::Event;
+pub use pull::Policy;
+pub use reference::{Reference, Repository};
+pub use store::{HistoryLine as HistoryEntry, ImageLine as ImageSummary, Removed};
 
 /// Credentials for registries, and sources of them.
 pub mod credentials {
     pub use crate::registry::{Credential, CredentialSource, Found, Secret};
+}
+
+/// What happens during a pull.
+pub mod event {
+    pub use crate::progress::{Event, Image as ImageRef, LayerState, Phase, Status};
+}
+
+/// What this package's own command, tests and benchmarks need of the library. There is no
+/// promise of stability: anything here can change or disappear in any version.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::store::stop_waiting;
+
+    #[doc(hidden)]
+    pub mod digest {
+        pub use crate::digest::*;
+    }
+    #[doc(hidden)]
+    pub mod fsutil {
+        pub use crate::fsutil::*;
+    }
+    #[doc(hidden)]
+    pub mod layer {
+        pub use crate::layer::*;
+    }
+    #[doc(hidden)]
+    pub mod oci {
+        pub use crate::oci::*;
+    }
+    #[doc(hidden)]
+    pub mod overlay {
+        pub use crate::overlay::*;
+    }
+    #[doc(hidden)]
+    pub mod reference {
+        pub use crate::reference::*;
+    }
+    #[doc(hidden)]
+    pub mod registry {
+        pub use crate::registry::*;
+    }
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use rpull::error::Error;
+use rpull::Error;
 use rpull::printable;
 
 use super::hints;

@@ -3,9 +3,7 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
 
-use rpull::error::Error;
-use rpull::printable;
-use rpull::store::HistoryLine;
+use rpull::{Error, HistoryEntry, printable};
 
 use super::Context;
 use crate::cli::output;
@@ -39,8 +37,7 @@ impl History {
     /// # Errors
     /// The image is not there.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store_to_read()?;
-        let lines = store.history_lines(&store.find(&self.image)?)?;
+        let lines = context.store()?.image(&self.image)?.history()?;
         if context.json() {
             return output::json(&lines);
         }
@@ -52,7 +49,7 @@ impl History {
         output::table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
     }
 
-    fn row(&self, line: &HistoryLine, now: DateTime<Utc>) -> Vec<String> {
+    fn row(&self, line: &HistoryEntry, now: DateTime<Utc>) -> Vec<String> {
         let id = line.id.map(|id| if self.no_trunc { id.to_string() } else { id.short() });
         let mut by = line.created_by.replace('\t', " ");
         if !self.no_trunc && by.chars().count() > INSTRUCTION {

@@ -3,8 +3,7 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
 
-use rpull::error::Error;
-use rpull::store::ImageLine;
+use rpull::{Error, ImageSummary, Reference};
 
 use super::Context;
 use crate::cli::output;
@@ -36,9 +35,9 @@ impl Images {
     /// # Errors
     /// The store cannot be read.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let mut lines = context.store_to_read()?.image_lines()?;
+        let mut lines = context.store()?.images()?;
         if let Some(name) = &self.name {
-            let wanted: rpull::reference::Reference = name.parse()?;
+            let wanted: Reference = name.parse()?;
             let repository = wanted.repository().to_string();
             lines.retain(|line| {
                 line.repository.as_ref() == Some(&repository)
@@ -64,7 +63,7 @@ impl Images {
         output::table(&header, &rows)
     }
 
-    fn row(&self, line: &ImageLine, now: DateTime<Utc>) -> Vec<String> {
+    fn row(&self, line: &ImageSummary, now: DateTime<Utc>) -> Vec<String> {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "<none>".to_owned());
         vec![
             or_none(line.repository.clone()),
@@ -76,7 +75,7 @@ impl Images {
         ]
     }
 
-    fn id(&self, line: &ImageLine) -> String {
+    fn id(&self, line: &ImageSummary) -> String {
         if self.no_trunc { line.id.to_string() } else { line.id.short() }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use rpull::error::Error;
+use rpull::Error;
 
 use super::Context;
 use crate::cli::output;
@@ -26,8 +26,8 @@ impl Inspect {
     /// # Errors
     /// The first image that is not there.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store_to_read()?;
-        let one = |word: &String| Ok(store.inspect(&store.find(word)?)?);
+        let store = context.store()?;
+        let one = |image: &String| store.image(image)?.inspect();
         let all = self.images.iter().map(one).collect::<Result<Vec<_>, Error>>()?;
         output::json(&all)
     }

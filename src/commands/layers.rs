@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use rpull::error::Error;
-use rpull::store::LayerLine;
+use rpull::{Error, ImageLayer};
 
 use super::Context;
 use crate::cli::output;
@@ -31,15 +30,14 @@ impl Layers {
     /// # Errors
     /// The image is not there.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store_to_read()?;
-        let lines = store.layer_lines(&store.find(&self.image)?)?;
+        let lines = context.store()?.image(&self.image)?.layers()?;
         if context.json() {
             return output::json(&lines);
         }
         if context.global.quiet {
-            return lines
-                .iter()
-                .try_for_each(|line| output::exact("the path", output::path_text(&line.path)?));
+            return lines.iter().try_for_each(|line| {
+                output::exact("the path", output::path_text(line.diff_dir())?)
+            });
         }
         let rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line)).collect();
         output::table(
@@ -48,17 +46,17 @@ impl Layers {
         )
     }
 
-    fn row(&self, line: &LayerLine) -> Vec<String> {
+    fn row(&self, line: &ImageLayer) -> Vec<String> {
         let id = |whole: String, short: String| if self.no_trunc { whole } else { short };
-        let blob = line.distribution_id.map(|digest| id(digest.to_string(), digest.short()));
+        let blob = line.blob().map(|digest| id(digest.to_string(), digest.short()));
         vec![
-            line.position.to_string(),
+            line.position().to_string(),
             blob.unwrap_or_else(|| "<none>".to_owned()),
-            id(line.diff_id.to_string(), line.diff_id.short()),
-            id(line.chain_id.to_string(), line.chain_id.short()),
-            id(line.cache_id.clone(), line.cache_id.chars().take(12).collect()),
-            output::human_size(line.size),
-            line.path.display().to_string(),
+            id(line.diff_id().to_string(), line.diff_id().short()),
+            id(line.chain_id().to_string(), line.chain_id().short()),
+            id(line.cache_id().to_owned(), line.cache_id().chars().take(12).collect()),
+            output::human_size(line.size()),
+            line.diff_dir().display().to_string(),
         ]
     }
 }

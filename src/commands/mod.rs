@@ -14,16 +14,13 @@ pub mod umount;
 use std::io::Read;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use directories::ProjectDirs;
 use tokio::runtime::Runtime;
 
-use rpull::error::Error;
-use rpull::oci::Platform;
-use rpull::registry::{Credential, Explicit, Found, Registry, RegistryOptions, Secret};
-use rpull::store::{Lock, Store};
+use rpull::credentials::{Credential, Found, Secret};
+use rpull::{Client, ClientBuilder, Error, Platform, Store};
 
 use crate::cli::flags::{Cli, Command, Format, Global};
 use crate::cli::output;
@@ -36,25 +33,6 @@ pub struct Context {
     /// The flags of all commands.
     pub global: Global,
     root: PathBuf,
-}
-
-/// A store that is locked for reading.
-pub struct Reading {
-    store: Store,
-    _lock: Option<Lock>,
-}
-
-impl std::ops::Deref for Reading {
-    type Target = Store;
-
-    fn deref(&self) -> &Store {
-        &self.store
-    }
-}
-
-/// Tells on standard error which lock is waited for.
-pub fn waiting(what: &str) {
-    output::notice(&format!("waiting for {what}"));
 }
 
 /// Runs what the command line says.
@@ -92,20 +70,18 @@ fn root(global: &Global) -> Result<PathBuf, Error> {
 }
 
 impl Context {
-    /// The store that the flags name.
-    pub fn store(&self) -> Store {
-        Store::at(&self.root, self.global.content.as_deref())
-    }
-
-    /// The store that the flags name, locked for a command that only reads it: no removal runs
-    /// meanwhile.
+    /// The store that the flags name. Its methods report on standard error which lock they wait
+    /// for.
     ///
     /// # Errors
-    /// The lock cannot be taken.
-    pub fn store_to_read(&self) -> Result<Reading, Error> {
-        let store = self.store();
-        let lock = store.lock_to_read(&waiting)?;
-        Ok(Reading { store, _lock: lock })
+    /// The root is not a path.
+    pub fn store(&self) -> Result<Store, Error> {
+        let waiting = |what: &str| output::notice(&format!("waiting for {what}"));
+        let store = Store::open(&self.root)?.on_wait(waiting);
+        Ok(match &self.global.content {
+            Some(content) => store.with_content(content),
+            None => store,
+        })
     }
 
     /// Whether results are printed as JSON.
@@ -118,30 +94,33 @@ impl Context {
         Ok(self.global.platform.as_deref().map(str::parse).transpose()?)
     }
 
-    /// Registries, as the flags say to speak to them.
-    pub fn registry(&self) -> Result<Registry, Error> {
-        let defaults = RegistryOptions::from_env();
-        let mut sources = defaults.sources.clone();
-        sources.auth_file = self.global.auth_file.clone().or(sources.auth_file);
-        let certs_dirs =
-            self.global.certs_dir.iter().cloned().chain(defaults.certs_dirs.clone()).collect();
-        Ok(Registry::new(RegistryOptions {
-            plain_http: self.global.plain_http,
-            explicit: self.explicit()?,
-            sources,
-            certs_dirs,
-            retries: self.global.retries,
-            stall_timeout: Duration::from_secs(self.global.stall_timeout),
-            ..defaults
-        }))
+    /// The client that the flags and the environment describe.
+    ///
+    /// # Errors
+    /// A password is missing.
+    pub fn client(&self) -> Result<Client, Error> {
+        let mut builder = ClientBuilder::from_env()
+            .plain_http(self.global.plain_http)
+            .retries(self.global.retries)
+            .stall_timeout(Duration::from_secs(self.global.stall_timeout));
+        if let Some(found) = self.credential()? {
+            builder = builder.credential(found);
+        }
+        if let Some(path) = &self.global.auth_file {
+            builder = builder.auth_file(path);
+        }
+        for dir in &self.global.certs_dir {
+            builder = builder.certs_dir(dir);
+        }
+        Ok(builder.build())
     }
 
-    fn explicit(&self) -> Result<Explicit, Error> {
+    fn credential(&self) -> Result<Option<Found>, Error> {
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(token) = env("RPULL_TOKEN") {
-            return Ok(explicit(Credential::Bearer(Secret::new(token))));
+            return Ok(Some(explicit(Credential::Bearer(Secret::new(token)))));
         }
-        let Some(username) = self.global.username.clone() else { return Ok(Explicit::default()) };
+        let Some(username) = self.global.username.clone() else { return Ok(None) };
         let password = if self.global.password_stdin {
             Some(password_from_stdin()?)
         } else {
@@ -154,12 +133,12 @@ impl Context {
             )
         };
         let password = Secret::new(password.ok_or_else(none)?);
-        Ok(explicit(Credential::Basic { username, password }))
+        Ok(Some(explicit(Credential::Basic { username, password })))
     }
 }
 
-fn explicit(credential: Credential) -> Explicit {
-    Explicit::new(Found::new(credential, "the flags or RPULL_* variables"))
+fn explicit(credential: Credential) -> Found {
+    Found::new(credential, "the flags or RPULL_* variables")
 }
 
 fn password_from_stdin() -> Result<String, Error> {
@@ -206,7 +185,7 @@ pub async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Error>
         done = work => Ok(done),
         () = interrupted => {
             // What is staged stays in the journal if another process holds the locks.
-            rpull::store::stop_waiting();
+            rpull::internal::stop_waiting();
             tokio::spawn(async {
                 let _ = tokio::signal::ctrl_c().await;
                 #[expect(clippy::exit, reason = "the user insists; the journal names what is left")]
@@ -215,9 +194,4 @@ pub async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Error>
             Err(Error::Interrupted)
         }
     }
-}
-
-/// A store behind an [`Arc`], as the library's async parts want it.
-pub fn shared(store: Store) -> Arc<Store> {
-    Arc::new(store)
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use rpull::error::Error;
-use rpull::overlay::{Stack, Upper};
+use rpull::{Error, MountPlan};
 
 use super::Context;
 use crate::cli::output;
@@ -47,41 +46,32 @@ impl Mount {
     /// # Errors
     /// The image is not in the store, or the kernel refuses the mount.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store_to_read()?;
-        let mut stack = store.mount_stack(&store.find(&self.image)?)?;
+        let plan = context.store()?.image(&self.image)?.mount_plan()?;
         let target = self.target.clone().unwrap_or_else(|| PathBuf::from("DIR"));
         // What cannot be printed is found before anything is made or mounted.
         let printed = self.print || context.json();
         if printed {
-            all_text(&stack, &target)?;
+            all_text(&plan, &target)?;
         }
-        stack.upper = match (&self.upper, &self.work) {
-            (Some(upper), Some(work)) => {
-                Some(Upper { upper: absolute(upper)?, work: absolute(work)? })
-            }
-            _ if self.rw && self.print => {
-                Some(Upper { upper: "UPPER".into(), work: "WORK".into() })
-            }
-            _ if self.rw => {
-                let dir = store.new_mount_dir()?;
-                Some(Upper { upper: dir.join("upper"), work: dir.join("work") })
-            }
-            _ => None,
+        let plan = match (&self.upper, &self.work) {
+            (Some(upper), Some(work)) => plan.writable_at(absolute(upper)?, absolute(work)?),
+            _ if self.rw && self.print => plan.writable_at("UPPER", "WORK"),
+            _ if self.rw => plan.writable()?,
+            _ => plan,
         };
         if printed {
-            all_text(&stack, &target)?;
+            all_text(&plan, &target)?;
         }
         if self.print {
-            return print(context, &stack, &target);
+            return print(context, &plan, &target);
         }
-        let failed = |source| Error::Mount { target: target.display().to_string(), source };
-        stack.mount(&target).map_err(failed)?;
-        match (context.json(), &stack.upper) {
-            (true, upper) => output::json_line(
-                &json!({"target": target, "lower": stack.lower, "upper": upper.as_ref().map(|u| &u.upper)}),
-            ),
+        plan.mount(&target)?;
+        match (context.json(), plan.upper()) {
+            (true, upper) => {
+                output::json_line(&json!({"target": target, "lower": plan.lower(), "upper": upper}))
+            }
             (false, Some(upper)) if !context.global.quiet => {
-                output::line(format_args!("changes are written to {}", upper.upper.display()))
+                output::line(format_args!("changes are written to {}", upper.display()))
             }
             _ => Ok(()),
         }
@@ -89,20 +79,20 @@ impl Mount {
 }
 
 /// Prints the line of mount(8). A shell takes it literally, so nothing in it is escaped.
-fn print(context: &Context, stack: &Stack, target: &Path) -> Result<(), Error> {
-    let line = stack.command(target);
+fn print(context: &Context, plan: &MountPlan, target: &Path) -> Result<(), Error> {
+    let line = plan.command(target);
     if context.json() {
         return output::json_line(
-            &json!({"command": line, "type": "overlay", "options": stack.options()}),
+            &json!({"command": line, "type": "overlay", "options": plan.options()}),
         );
     }
     output::exact("the mount command", &line)
 }
 
 /// Fails if a path could be printed only as another path.
-fn all_text(stack: &Stack, target: &Path) -> Result<(), Error> {
-    let upper = stack.upper.iter().flat_map(|upper| [&upper.upper, &upper.work]);
-    let paths = stack.lower.iter().chain(upper).map(PathBuf::as_path);
+fn all_text(plan: &MountPlan, target: &Path) -> Result<(), Error> {
+    let lower = plan.lower().iter().map(PathBuf::as_path);
+    let paths = lower.chain(plan.upper()).chain(plan.work());
     paths.chain([target]).try_for_each(|path| output::path_text(path).map(drop))
 }
 

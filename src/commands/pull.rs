@@ -1,15 +1,13 @@
 //! `rpull IMAGE...`: pull images.
 
+use std::sync::mpsc;
+
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use rpull::error::Error;
-use rpull::layer::Limits;
-use rpull::progress::Sender;
-use rpull::pull::{self, Options, Policy, Pulled};
-use rpull::reference::Reference;
+use rpull::{Client, Error, Limits, Platform, Policy, Reference};
 
-use super::{Context, interruptible, runtime, shared};
+use super::{Context, interruptible, runtime};
 use crate::cli::{output, render};
 
 const EXAMPLES: &str = "\
@@ -27,7 +25,7 @@ pub struct Pull {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Download and unpack up to N layers in parallel
-    #[arg(long, short, env = "RPULL_JOBS", default_value_t = Options::default().jobs, value_name = "N")]
+    #[arg(long, short, env = "RPULL_JOBS", default_value_t = rpull::Pull::DEFAULT_JOBS, value_name = "N")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     jobs: usize,
     /// Choose when to contact the registry
@@ -79,47 +77,63 @@ impl Pull {
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let names = self.images.iter().map(|name| name.parse());
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
-        let options = self.options(context)?;
-        let registry = context.registry()?;
-        let store = shared(context.store());
-        let (sender, events) = Sender::channel();
+        let platform = context.platform()?;
+        let (store, client) = (context.store()?, context.client()?);
+        let (sender, events) = mpsc::channel();
+        // The screen may be gone; the pull goes on.
+        let receive = move |event| drop(sender.send(event));
+        let pull = self.prepared(client, images, platform).events(receive);
         let screen = render::start(render::choose(&context.global), events);
         let runtime = runtime()?;
-        let results = runtime
-            .block_on(interruptible(pull::pull(&store, &registry, images, &options, &sender)));
+        let results = runtime.block_on(interruptible(async {
+            match self.dry_run {
+                true => pull.dry_run(&store).await,
+                false => {
+                    let results = pull.all_into(&store).await?;
+                    Ok(results.into_iter().map(|result| result.map(drop)).collect())
+                }
+            }
+        }));
         // Blocking work that was given up ends here, and removes what it had begun.
         drop(runtime);
-        drop((sender, store));
         // The screen shows what is left to show.
         let _ = screen.join();
-        verdict(results?)
+        verdict(results??)
     }
 
-    fn options(&self, context: &Context) -> Result<Options, Error> {
-        Ok(Options {
-            platform: context.platform()?,
-            jobs: self.jobs,
-            policy: match self.policy {
+    fn prepared(
+        &self,
+        client: Client,
+        images: Vec<Reference>,
+        platform: Option<Platform>,
+    ) -> rpull::Pull {
+        let limits = Limits {
+            bytes: self.max_layer_size,
+            ratio: self.max_ratio,
+            entries: self.max_entries,
+            depth: self.max_path_depth,
+            pax: self.max_pax_size,
+        };
+        let pull = client
+            .pull_all(images)
+            .jobs(self.jobs)
+            .policy(match self.policy {
                 When::Always => Policy::Always,
                 When::Missing => Policy::Missing,
                 When::Never => Policy::Never,
-            },
-            dry_run: self.dry_run,
-            keep_blobs: self.keep_blobs,
-            sync: self.sync,
-            limits: Limits {
-                bytes: self.max_layer_size,
-                ratio: self.max_ratio,
-                entries: self.max_entries,
-                depth: self.max_path_depth,
-                pax: self.max_pax_size,
-            },
-        })
+            })
+            .keep_blobs(self.keep_blobs)
+            .sync(self.sync)
+            .limits(limits);
+        match platform {
+            Some(platform) => pull.platform(platform),
+            None => pull,
+        }
     }
 }
 
 /// Prints each failure but the first, which ends the command.
-fn verdict(results: Vec<Result<Pulled, Error>>) -> Result<(), Error> {
+fn verdict(results: Vec<Result<(), Error>>) -> Result<(), Error> {
     let mut errors = results.into_iter().filter_map(Result::err);
     let first = errors.next();
     for error in errors {

@@ -3,8 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use rpull::error::Error;
-use rpull::reference::Reference;
+use rpull::{Error, Reference, Resolution};
 
 use super::{Context, interruptible, runtime};
 use crate::cli::output;
@@ -38,13 +37,10 @@ impl Resolve {
         if self.name_only {
             return names.iter().try_for_each(|name| print(context, name, None));
         }
-        let (registry, runtime) = (context.registry()?, runtime()?);
+        let (client, runtime) = (context.client()?, runtime()?);
         runtime.block_on(async {
             for name in &names {
-                let by = name.digest().map(|digest| digest.to_string());
-                let by = by.as_deref().or(name.tag()).unwrap_or_default();
-                let resolved =
-                    interruptible(registry.head_manifest(name.repository(), by)).await??;
+                let resolved = interruptible(client.resolve(name)).await??;
                 print(context, name, Some(&resolved))?;
             }
             Ok(())
@@ -52,11 +48,7 @@ impl Resolve {
     }
 }
 
-fn print(
-    context: &Context,
-    name: &Reference,
-    resolved: Option<&rpull::registry::ManifestInfo>,
-) -> Result<(), Error> {
+fn print(context: &Context, name: &Reference, resolved: Option<&Resolution>) -> Result<(), Error> {
     if context.json() {
         return output::json_line(&json!({
             "name": name.index_form(),

@@ -3,10 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use rpull::error::Error;
-use rpull::store::{Mode, Removed};
+use rpull::{Error, Removed};
 
-use super::{Context, waiting};
+use super::Context;
 use crate::cli::output;
 
 const EXAMPLES: &str = "\
@@ -32,11 +31,9 @@ impl Rm {
     /// # Errors
     /// The first image that is missing or in use; those before it are removed.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let store = context.store();
-        store.must_exist()?;
-        let _lock = store.lock(Mode::Exclusive, &waiting)?;
+        let removal = context.store()?.removal()?;
         for image in &self.images {
-            for removed in store.remove(image, self.force)? {
+            for removed in removal.remove(image, self.force)? {
                 show(context, &removed)?;
             }
         }
@@ -49,6 +46,7 @@ fn show(context: &Context, removed: &Removed) -> Result<(), Error> {
         Removed::Untagged(name) => ("Untagged", name.to_string()),
         Removed::Image(id) => ("Deleted", id.to_string()),
         Removed::Layer(chain) => ("Deleted", chain.to_string()),
+        _ => return Ok(()),
     };
     match context.json() {
         true => output::json_line(&json!({ what: name })),

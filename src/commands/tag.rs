@@ -1,13 +1,10 @@
 //! `rpull tag`: adds a tag to an image.
 
-use chrono::{SecondsFormat, Utc};
 use clap::Args;
 
-use rpull::error::Error;
-use rpull::reference::Reference;
-use rpull::store::Mode;
+use rpull::{Error, Reference};
 
-use super::{Context, waiting};
+use super::Context;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,19 +29,6 @@ impl Tag {
     /// The image is not in the store, or the new reference has a digest.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let target: Reference = self.target.parse()?;
-        if target.digest().is_some() {
-            return Err(Error::Usage(format!(
-                "'{target}' has a digest: give the new reference a tag only"
-            )));
-        }
-        let store = context.store();
-        store.must_exist()?;
-        // Held from the look-up on: the image cannot go away before it has its new name.
-        let _lock = store.lock(Mode::Shared, &waiting)?;
-        let id = store.find(&self.source)?;
-        let target = target.with_default_tag().0;
-        store.names().update(|names| names.set(&target, id))?;
-        let now = Utc::now().to_rfc3339_opts(SecondsFormat::AutoSi, true);
-        Ok(store.images().set_last_updated(&id, &now)?)
+        context.store()?.tag(&self.source, &target)
     }
 }

@@ -20,6 +20,7 @@ pub type Image = Arc<Reference>;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Event {
     /// A name was given neither tag nor digest; `latest` is meant.
     DefaultTag {
@@ -108,6 +109,7 @@ pub enum Event {
 /// What becomes of a layer. A layer passes the states in this order, leaves out some, and never
 /// goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LayerState {
     /// Will be fetched.
     PullingFsLayer,
@@ -144,26 +146,32 @@ pub enum Status {
     UpToDate,
 }
 
-/// Where events go; cheap to clone, usable from async and blocking code.
+/// The receiver of events; cheap to clone, usable from async and blocking code.
 #[derive(Clone, Default)]
-pub struct Sender(Option<mpsc::Sender<Event>>);
+pub struct Sender(Option<Arc<dyn Fn(Event) + Send + Sync>>);
 
 impl Sender {
+    /// A sender that calls `receive` with each event, on the thread that sends it.
+    pub fn to(receive: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(receive)))
+    }
+
     /// A sender and the end its events come out of.
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (tx, rx) = mpsc::channel();
-        (Self(Some(tx)), rx)
+        // A listener that went away is not an error.
+        (Self::to(move |event| drop(tx.send(event))), rx)
     }
 
-    /// A sender nobody listens to.
+    /// A sender without a receiver.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Says `event`. A listener that went away is no error.
+    /// Sends `event`.
     pub fn send(&self, event: Event) {
-        if let Some(tx) = &self.0 {
-            let _ = tx.send(event);
+        if let Some(receive) = &self.0 {
+            receive(event);
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::oci::Platform;
 
 /// When the registry is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Policy {
     /// Always: a tag may have moved. A digest cannot, and is not asked for when present.
     #[default]

@@ -216,6 +216,30 @@ impl FromStr for Reference {
     }
 }
 
+impl TryFrom<&str> for Reference {
+    type Error = ReferenceError;
+
+    fn try_from(input: &str) -> Result<Self, ReferenceError> {
+        input.parse()
+    }
+}
+
+impl TryFrom<&String> for Reference {
+    type Error = ReferenceError;
+
+    fn try_from(input: &String) -> Result<Self, ReferenceError> {
+        input.parse()
+    }
+}
+
+impl TryFrom<String> for Reference {
+    type Error = ReferenceError;
+
+    fn try_from(input: String) -> Result<Self, ReferenceError> {
+        input.parse()
+    }
+}
+
 fn error(input: &str, reason: Reason) -> ReferenceError {
     ReferenceError { input: input.to_owned(), reason }
 }

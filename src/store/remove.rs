@@ -12,6 +12,7 @@ use crate::reference::{Query, Reference};
 
 /// One thing that was removed, in Docker's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Removed {
     /// A name.
     Untagged(Reference),

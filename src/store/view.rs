@@ -14,6 +14,7 @@ use crate::reference::{Reference, Repository};
 
 /// One line of `images`.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct ImageLine {
     /// The familiar name; nothing for an image without one.
     pub repository: Option<String>,
@@ -31,6 +32,7 @@ pub struct ImageLine {
 
 /// One line of `layers`.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct LayerLine {
     /// From the base, which is 1.
     pub position: usize,
@@ -50,6 +52,7 @@ pub struct LayerLine {
 
 /// One line of `history`, newest first.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct HistoryLine {
     /// The image, for the newest line.
     pub id: Option<ImageId>,

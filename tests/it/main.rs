@@ -9,6 +9,7 @@ mod errors;
 mod language;
 mod layering;
 mod layout;
+mod library;
 mod links;
 mod names;
 mod protocol;

@@ -14,41 +14,38 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
-use rpull::progress::{Event, Sender};
-use rpull::pull::{self, Options, Pulled};
-use rpull::registry::{Registry, RegistryOptions};
-use rpull::store::Store;
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use rpull::{Client, Event, Store};
 
 #[tokio::main]
-async fn main() -> Outcome<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/hello");
-    let host = server::serve(fixture)?.to_string();
+    let host = server::serve(fixture)?;
     println!("a registry serves tests/fixtures/hello at http://{host}\n");
 
     let scratch = Scratch::create()?;
-    let root = scratch.0.join("root");
-    let store = Arc::new(Store::at(&root, None));
-    let pulled = pull_from(&host, &store).await?;
-    println!("\npulled {} as {}\n", pulled.reference, pulled.id);
-    for layer in store.layer_lines(&pulled.id)? {
-        println!("layer {}: {}", layer.position, layer.path.display());
+    let store = Store::open(scratch.0.join("root"))?;
+    let show = |event| {
+        if let Event::Layer { layer, state, .. } = event {
+            println!("{}: {state:?}", layer.short());
+        }
+    };
+    let image = Client::from_env().pull(format!("{host}/hello")).events(show).into(&store).await?;
+    println!("\npulled {}\n", image.id());
+    for layer in image.layers()? {
+        println!("layer {}: {}", layer.position(), layer.diff_dir().display());
     }
 
-    let stack = store.mount_stack(&pulled.id)?;
     let target = scratch.0.join("mnt");
     std::fs::create_dir(&target)?;
-    println!("\n{}", stack.command(&target));
-    match stack.mount(&target) {
+    println!("\n{}", image.mount_plan()?.command(&target));
+    match image.mount(&target) {
         Ok(()) => {
             let ran = run(&target);
-            rpull::overlay::unmount(&target)?;
+            store.unmount(&target)?;
             ran?;
         }
-        Err(e) => println!("(not mounted: {e}; mounting needs root)"),
+        Err(e) => println!("({e}; mounting needs root)"),
     }
     Ok(())
 }
@@ -73,21 +70,7 @@ impl Drop for Scratch {
     }
 }
 
-async fn pull_from(host: &str, store: &Arc<Store>) -> Outcome<Pulled> {
-    let (sender, events) = Sender::channel();
-    let registry = Registry::new(RegistryOptions::default());
-    let image = format!("{host}/hello").parse()?;
-    let mut results = pull::pull(store, &registry, vec![image], &Options::default(), &sender).await;
-    drop(sender);
-    for event in events {
-        if let Event::Layer { layer, state, .. } = event {
-            println!("{}: {state:?}", layer.short());
-        }
-    }
-    results.pop().ok_or("nothing was pulled")?.map_err(|e| e.to_string().into())
-}
-
-fn run(target: &Path) -> Outcome<()> {
+fn run(target: &Path) -> Result<(), Box<dyn Error>> {
     let output = Command::new("chroot").arg(target).arg("/hello").output()?;
     println!("mounted; /hello prints: {}", String::from_utf8_lossy(&output.stdout).trim());
     Ok(())

@@ -77,6 +77,6 @@ fn tagged(layout: &Path) -> Option<String> {
 
 fn blob(layout: &Path, digest: &str) -> Option<Vec<u8>> {
     // Parsed, so that a path cannot leave the directory.
-    let digest: rpull::digest::Digest = digest.parse().ok()?;
+    let digest: rpull::Digest = digest.parse().ok()?;
     std::fs::read(layout.join("blobs/sha256").join(digest.hex())).ok()
 }

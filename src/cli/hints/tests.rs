@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use rpull::digest::Digest;
+use rpull::Digest;
 use rpull::error::FsError;
 
 use super::*;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use rpull::progress::{Event, LayerState, Phase, Status};
+use rpull::event::{Event, LayerState, Phase, Status};
 
 use super::{Lines, Renderer};
 use crate::cli::output::LONGEST_ERROR;
@@ -23,12 +23,16 @@ impl<W: Write> Json<W> {
 
 impl<W: Write + Send> Renderer for Json<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        self.0.json(&object(event))
+        match object(event) {
+            Some(object) => self.0.json(&object),
+            None => Ok(()),
+        }
     }
 }
 
-fn object(event: &Event) -> Value {
-    match event {
+/// Returns the object for `event`, unless it is of a kind that the stream does not have.
+fn object(event: &Event) -> Option<Value> {
+    Some(match event {
         Event::DefaultTag { image } => json!({"event": "default-tag", "image": image.canonical()}),
         Event::Resolving { image } => json!({"event": "resolving", "image": image.canonical()}),
         Event::Pulling { image, layers } => {
@@ -61,7 +65,8 @@ fn object(event: &Event) -> Value {
         Event::Failed { image, error } => {
             json!({"event": "failed", "image": image.canonical(), "error": short(error)})
         }
-    }
+        _ => return None,
+    })
 }
 
 /// Prose can hold anything a registry sent, at any length.
@@ -78,5 +83,6 @@ fn state_name(state: LayerState) -> &'static str {
         LayerState::DownloadComplete => "download-complete",
         LayerState::Copying => "copying",
         LayerState::PullComplete => "complete",
+        _ => "unknown",
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
-use rpull::progress::{Event, LayerState};
+use rpull::event::{Event, LayerState};
 
 use super::flags::{Global, Progress};
 use super::output::{self, Lines};
@@ -58,6 +58,7 @@ fn words(state: LayerState) -> &'static str {
         LayerState::Copying => "Copying from another image",
         LayerState::DownloadComplete => "Download complete",
         LayerState::PullComplete => "Pull complete",
+        _ => "Unknown state",
     }
 }
 

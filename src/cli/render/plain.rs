@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 
-use rpull::progress::{Event, LayerState, Status};
-use rpull::reference::Reference;
+use rpull::Reference;
+use rpull::event::{Event, LayerState, Status};
 
 use super::{Lines, Renderer, words};
 

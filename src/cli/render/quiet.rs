@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use rpull::progress::Event;
+use rpull::event::Event;
 
 use super::{Lines, Renderer};
 

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use indicatif::{InMemoryTerm, ProgressDrawTarget};
 
-use rpull::digest::Digest;
-use rpull::oci::ImageId;
-use rpull::progress::{Event, Image, LayerState, Phase, Status};
+use rpull::Digest;
+use rpull::ImageId;
+use rpull::event::{Event, ImageRef, LayerState, Phase, Status};
 
 use super::{Lines, Renderer};
 
 /// A pull of three layers: one present, one that is retried, one small.
 fn script() -> Vec<Event> {
-    let image: Image = Arc::new("nginx:latest".parse().unwrap());
+    let image: ImageRef = Arc::new("nginx:latest".parse().unwrap());
     let [base, big, small] = ["base", "big", "small"].map(|name| Digest::of(name.as_bytes()));
     let layer = |layer, state| Event::Layer { image: image.clone(), layer, state };
     let bytes = |layer, phase, done, total| Event::Bytes {

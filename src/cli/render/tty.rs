@@ -6,9 +6,9 @@ use std::io;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use rpull::digest::Digest;
+use rpull::Digest;
+use rpull::event::{Event, LayerState, Phase, Status};
 use rpull::printable;
-use rpull::progress::{Event, LayerState, Phase, Status};
 
 use super::{Renderer, output, words};
 
@@ -162,6 +162,7 @@ impl Renderer for Tty {
             Event::Failed { .. } => self.clear_total(),
             // These go to standard error for every renderer.
             Event::Retrying { .. } | Event::Waiting { .. } | Event::Warning { .. } => {}
+            _ => {}
         }
         Ok(())
     }

@@ -86,6 +86,9 @@ pub struct Found {
 ///         Ok((host == "registry.example").then(|| Found::new(credential, "the vault")))
 ///     }
 /// }
+///
+/// let source = Fixed(Secret::new("..."));
+/// let client = rpull::Client::builder().credential_source(source).build();
 /// ```
 pub trait CredentialSource: Send + Sync {
     /// Returns the credential for the repository `path` of the registry `host` (`name[:port]`;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use rpull::digest::Digest;
-use rpull::error::{Error, ErrorKind};
-use rpull::oci::Descriptor;
-use rpull::reference::{Reference, Repository};
-use rpull::registry::{
+use rpull::internal::digest::Digest;
+use rpull::internal::oci::Descriptor;
+use rpull::internal::reference::{Reference, Repository};
+use rpull::internal::registry::{
     Credential, Explicit, Found, Registry, RegistryError, RegistryOptions, Secret,
 };
+use rpull::{Error, ErrorKind};
 use tempfile::TempDir;
 
 use super::Puller;

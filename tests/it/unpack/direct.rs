@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use rpull::layer::{self, BufferPool, Job, LayerError, Limits, Owners, Unpacked};
-use rpull::overlay::{DiffDir, XattrSpace};
+use rpull::internal::layer::{self, BufferPool, Job, LayerError, Limits, Owners, Unpacked};
+use rpull::internal::overlay::{DiffDir, XattrSpace};
 use tempfile::TempDir;
 
 use crate::support::judge;
@@ -57,7 +57,7 @@ impl Layer {
             meter: None,
             pool: POOL.clone(),
         };
-        let unpacked = layer::unpack(rpull::fsutil::buffers(tar), job)?;
+        let unpacked = layer::unpack(rpull::internal::fsutil::buffers(tar), job)?;
         fs::write(record.join("cache-id"), "cache").unwrap();
         fs::write(record.join("diff"), unpacked.diff_id.to_string()).unwrap();
         Ok(Self { root, unpacked })

@@ -1,0 +1,156 @@
+//! The client: how registries are contacted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::pull::Pull;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::reference::Reference;
+use crate::registry::{CredentialSource, Explicit, Found, Registry, RegistryOptions};
+
+/// A client for registries. It is cheap to clone, and all clones share connections and tokens.
+///
+/// Its async methods need a Tokio runtime with I/O and time enabled.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) registry: Registry,
+}
+
+/// What a reference means at its registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolution {
+    /// The digest of the manifest or index.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+}
+
+impl Client {
+    /// Returns a client that uses the credentials, certificates and proxies that the environment
+    /// names, as docker and podman do. See [`ClientBuilder::from_env`].
+    pub fn from_env() -> Self {
+        ClientBuilder::from_env().build()
+    }
+
+    /// Returns a builder that reads nothing from the environment: it has no credentials, uses no
+    /// proxy, and trusts the system's root certificates and `/etc/docker/certs.d`.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new(RegistryOptions::default())
+    }
+
+    /// Prepares a pull of `reference`, such as `nginx:1.27`. It starts with [`Pull::into`], which
+    /// also reports an invalid reference.
+    pub fn pull<R>(&self, reference: R) -> Pull
+    where
+        R: TryInto<Reference>,
+        R::Error: Into<Error>,
+    {
+        Pull::new(self.clone()).and(reference)
+    }
+
+    /// Prepares a pull of several images, which share the layers that they have in common.
+    pub fn pull_all(&self, references: impl IntoIterator<Item = Reference>) -> Pull {
+        references.into_iter().fold(Pull::new(self.clone()), Pull::and)
+    }
+
+    /// Requests the digest that `reference` has now. Without tag and digest, `latest` is meant.
+    ///
+    /// # Errors
+    /// [`Error::Registry`].
+    pub async fn resolve(&self, reference: &Reference) -> Result<Resolution, Error> {
+        let (name, _) = reference.clone().with_default_tag();
+        let digest = name.digest().map(|digest| digest.to_string());
+        let by = digest.as_deref().or(name.tag()).unwrap_or_default();
+        let resolved = self.registry.head_manifest(name.repository(), by).await?;
+        Ok(Resolution { digest: resolved.digest, media_type: resolved.media_type })
+    }
+}
+
+impl Default for Client {
+    /// The client of [`Client::builder`], which reads nothing from the environment.
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+/// The options of a [`Client`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    options: RegistryOptions,
+    certs_dirs: Vec<PathBuf>,
+}
+
+impl ClientBuilder {
+    fn new(options: RegistryOptions) -> Self {
+        Self { options, certs_dirs: Vec::new() }
+    }
+
+    /// Returns a builder with what the environment names:
+    ///
+    /// - credentials in `DOCKER_AUTH_CONFIG`, `REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG/config.json`
+    ///   or `~/.docker/config.json`, and in `containers/auth.json` below `XDG_RUNTIME_DIR` and
+    ///   `XDG_CONFIG_HOME` or `~/.config`
+    /// - certificates in `~/.config/docker/certs.d` and `~/.config/containers/certs.d`
+    /// - proxies in `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`
+    ///
+    /// An empty variable counts as unset.
+    pub fn from_env() -> Self {
+        Self::new(RegistryOptions::from_env())
+    }
+
+    /// Uses plain HTTP for every registry. It is always used for loopback registries without a
+    /// certificate directory.
+    pub fn plain_http(mut self, plain_http: bool) -> Self {
+        self.options.plain_http = plain_http;
+        self
+    }
+
+    /// Uses this credential for every registry that asks for one.
+    pub fn credential(mut self, found: Found) -> Self {
+        self.options.explicit = Explicit::new(found);
+        self
+    }
+
+    /// Asks `source` for credentials, before the places that the environment names and after
+    /// sources that were added before.
+    pub fn credential_source(mut self, source: impl CredentialSource + 'static) -> Self {
+        self.options.custom.push(source);
+        self
+    }
+
+    /// Reads credentials from `path`, in the format of podman's auth.json. The file must exist.
+    pub fn auth_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.sources.auth_file = Some(path.into());
+        self
+    }
+
+    /// Searches `dir` for certificates in `<host[:port]>/`: `*.crt` are additional roots, and
+    /// `X.cert` with `X.key` is a client certificate. The first directory that has the host is
+    /// used; those that are added here come first.
+    pub fn certs_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.certs_dirs.push(dir.into());
+        self
+    }
+
+    /// Retries a failed request up to `retries` times in a row. The default is 5.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
+    /// Abandons a request that receives nothing for this long. The default is 30 seconds.
+    pub fn stall_timeout(mut self, limit: Duration) -> Self {
+        self.options.stall_timeout = limit;
+        self
+    }
+
+    /// Returns the client. It contacts no registry and reads no file before a request needs it.
+    pub fn build(self) -> Client {
+        let mut options = self.options;
+        options.certs_dirs.splice(..0, self.certs_dirs);
+        Client { registry: Registry::new(options) }
+    }
+}
