@@ -1,5 +1,6 @@
 //! The client: how registries are contacted.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,12 @@ use crate::registry::{CredentialSource, Explicit, Found, Registry, RegistryOptio
 #[derive(Clone)]
 pub struct Client {
     pub(super) registry: Registry,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
 }
 
 /// What a reference means at its registry.

@@ -1,5 +1,6 @@
 //! A pull, prepared step by step.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::client::Client;
@@ -36,6 +37,15 @@ pub struct Pull {
     references: Result<Vec<Reference>, Error>,
     options: Options,
     events: Sender,
+}
+
+impl fmt::Debug for Pull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pull")
+            .field("references", &self.references)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Pull {

@@ -24,6 +24,7 @@ pub struct Digest([u8; 32]);
 
 /// Why a text is no [`Digest`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DigestError {
     /// No `algorithm:` stands before the hex.
     #[error("invalid checksum digest format: '{0}' (expected sha256:<64 hex digits>)")]

@@ -23,11 +23,6 @@ pub fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or(media_type).trim()
 }
 
-/// Whether a manifest of this type lists other manifests.
-pub fn is_index(media_type: &str) -> bool {
-    matches!(essence(media_type), DOCKER_LIST | OCI_INDEX)
-}
-
 /// Whether a blob of this type can be an image's layer (moby distribution/registry.go: the
 /// type or a prefix of it; what is really in it is told by its bytes).
 pub fn is_layer(media_type: &str) -> bool {

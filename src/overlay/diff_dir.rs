@@ -50,7 +50,7 @@ impl XattrSpace {
 
 /// Whether this process runs in a user namespace of its own: then its uid map is not the
 /// whole range (user_namespaces(7)).
-pub fn in_user_namespace() -> bool {
+fn in_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
     !map.is_empty() && !whole

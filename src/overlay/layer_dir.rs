@@ -17,7 +17,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{CacheId, LinkId};
 use crate::fsutil::{self, At, FsError};
@@ -33,11 +33,6 @@ impl OverlayRoot {
     /// The directory at `path`.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.0
     }
 
     /// Makes the directory and `l/`.

@@ -6,8 +6,8 @@ mod layer_dir;
 mod mount;
 
 pub use diff_dir::{
-    DiffDir, DirHandle, XattrSpace, in_user_namespace, is_whiteout, list, make_dir, make_whiteout,
-    proc_path, split, stat,
+    DiffDir, DirHandle, XattrSpace, is_whiteout, list, make_dir, make_whiteout, proc_path, split,
+    stat,
 };
 pub use ids::{CacheId, IdError, LinkId};
 pub use layer_dir::OverlayRoot;

@@ -6,7 +6,6 @@
 mod meter;
 
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::digest::Digest;
@@ -157,8 +156,9 @@ impl Sender {
     }
 
     /// A sender and the end its events come out of.
-    pub fn channel() -> (Self, mpsc::Receiver<Event>) {
-        let (tx, rx) = mpsc::channel();
+    #[cfg(test)]
+    pub fn channel() -> (Self, std::sync::mpsc::Receiver<Event>) {
+        let (tx, rx) = std::sync::mpsc::channel();
         // A listener that went away is not an error.
         (Self::to(move |event| drop(tx.send(event))), rx)
     }

@@ -62,6 +62,7 @@ const BINARY: &[&str] = &["main", "cli", "commands"];
 const CONFINED: &[(&str, &[&str])] = &[
     ("oci_client", &["registry"]),
     ("reqwest", &["registry"]),
+    ("rustls", &["registry"]),
     ("tar", &["layer"]),
     ("flate2", &["layer"]),
     ("inflate", &["layer"]),
