@@ -183,42 +183,66 @@ async fn events_tell_the_course_of_a_pull() {
     );
 }
 
-#[test]
-fn dropped_pull_leaves_nothing() {
-    let ((_scratch, store), pushed) = (store(), push("library-dropped"));
-    let base = blobs("library-dropped").remove(0);
+/// Starts a pull of `push(stem)` whose base layer stalls, and drops it when the other layer is
+/// unpacked and waits for the base to be committed.
+async fn drop_half_done(store: &Store, pushed: &Pushed, stem: &str) {
+    let base = blobs(stem).remove(0);
     let stalling = Proxy::new(move |_, path| match path.contains(&base) {
         true => Fault::Stall(100_000),
         false => Fault::None,
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let name = stalling.name(&pushed.name());
-    let staged = || {
-        let layers = names(&store.root().join("overlay2"));
-        layers.iter().filter(|name| *name != "l").count()
-    };
     let complete = Arc::new(AtomicUsize::new(0));
     let counter = complete.clone();
-    runtime.block_on(async {
-        let pull = Client::default().pull(name).events(move |event| {
-            if let Event::Layer { state: LayerState::DownloadComplete, .. } = event {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let half_done = async {
-            while staged() < 2 || complete.load(Ordering::Relaxed) == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::select! {
-            result = pull.into(&store) => panic!("the pull ends: {result:?}"),
-            half_done = tokio::time::timeout(GUARD, half_done) => half_done.expect("it hangs"),
+    let pull = Client::default().pull(stalling.name(&pushed.name())).events(move |event| {
+        if let Event::Layer { state: LayerState::DownloadComplete, .. } = event {
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     });
+    let staged =
+        || names(&store.root().join("overlay2")).iter().filter(|name| *name != "l").count();
+    let half_done = async {
+        while staged() < 2 || complete.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        result = pull.into(store) => panic!("the pull ends: {result:?}"),
+        half_done = tokio::time::timeout(GUARD, half_done) => half_done.expect("it hangs"),
+    }
+}
+
+#[test]
+fn dropped_pull_leaves_nothing() {
+    let ((_scratch, store), pushed) = (store(), push("library-dropped"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(drop_half_done(&store, &pushed, "library-dropped"));
     // It waits for the threads that unpack.
     drop(runtime);
     assert_empty(store.root());
     assert_eq!(names(&store.root().join("rpull/journal")), [""; 0]);
+}
+
+#[tokio::test]
+async fn pull_after_a_dropped_one_completes() {
+    let ((_scratch, store), pushed) = (store(), push("library-again"));
+    drop_half_done(&store, &pushed, "library-again").await;
+    let image = Client::default().pull(pushed.name()).into(&store).await.unwrap();
+    assert_eq!(image.layers().unwrap().len(), 2);
+    assert_consistent(store.root());
+}
+
+#[tokio::test]
+async fn pulls_of_one_program_at_the_same_time_fetch_each_blob_once() {
+    let ((_scratch, store), pushed) = (store(), push("library-twice"));
+    let proxy = Proxy::plain();
+    let name = proxy.name(&pushed.name());
+    let pull = || Client::default().pull(name.as_str()).into(&store);
+    let (one, two) = tokio::join!(pull(), pull());
+    assert_eq!(one.unwrap().id(), two.unwrap().id());
+    for blob in blobs("library-twice") {
+        assert_eq!(proxy.count(&blob), 1, "{:?}", proxy.requests());
+    }
+    assert_consistent(store.root());
 }
 
 #[test]
