@@ -18,3 +18,6 @@ pub use stream::decompress::{DECODER_OVERHEAD, Decoder};
 pub use stream::digests::BlobSpec;
 pub use tar_split::assemble::{TarAssembler, verify};
 pub use unpack::{Job, Unpacked, unpack};
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,6 @@ mod attributes;
 mod direct;
 mod follow;
 mod hold;
-mod model;
-mod random;
 mod refuse;
 mod replace;
 mod whiteout;

@@ -12,3 +12,4 @@ pub mod rpull;
 pub mod scratch;
 pub mod snapshot;
 pub mod tar;
+pub mod tar_split;

@@ -1,11 +1,11 @@
-//! Writes tar archives byte for byte, the unlawful ones too.
+//! Writes tar archives byte for byte, invalid ones too. The unit tests of `layer` include this file.
 //!
 //! The `tar` crate's builder tidies names and refuses what is hostile, so it cannot
 //! make the layers that these tests need. Formats: POSIX pax (ustar header and `x`/`g`
 //! records), GNU tar's `L`, `K`, `S` and base-256 numbers.
 
 /// How a name or link target that does not fit its header field is written.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Long {
     /// A `path=` / `linkpath=` record.
     Pax,
@@ -30,6 +30,7 @@ pub struct Entry {
     claimed_size: Option<u64>,
     pax: Vec<(Vec<u8>, Vec<u8>)>,
     long: Long,
+    magic: bool,
     bad_checksum: bool,
     sparse_map: Vec<(u64, u64)>,
     real_size: u64,
@@ -53,6 +54,7 @@ impl Entry {
             claimed_size: None,
             pax: Vec::new(),
             long: Long::Pax,
+            magic: true,
             bad_checksum: false,
             sparse_map: Vec::new(),
             real_size: 0,
@@ -109,6 +111,29 @@ impl Entry {
         entry
     }
 
+    /// PAX sparse 0.0: a pair of records per extent.
+    pub fn pax_sparse_pairs(name: &str, map: &[(u64, u64)], real_size: u64, data: &[u8]) -> Self {
+        let entry = Self::file(format!("GNUSparseFile.0/{name}"), data)
+            .pax("GNU.sparse.size", real_size.to_string())
+            .pax("GNU.sparse.numblocks", map.len().to_string())
+            .pax("GNU.sparse.name", name);
+        map.iter().fold(entry, |entry, (offset, length)| {
+            entry
+                .pax("GNU.sparse.offset", offset.to_string())
+                .pax("GNU.sparse.numbytes", length.to_string())
+        })
+    }
+
+    /// PAX sparse 0.1: the map is one record.
+    pub fn pax_sparse_map(name: &str, map: &[(u64, u64)], real_size: u64, data: &[u8]) -> Self {
+        let map: Vec<_> = map.iter().map(|(offset, length)| format!("{offset},{length}")).collect();
+        Self::file(format!("GNUSparseFile.0/{name}"), data)
+            .pax("GNU.sparse.size", real_size.to_string())
+            .pax("GNU.sparse.numblocks", map.len().to_string())
+            .pax("GNU.sparse.map", map.join(","))
+            .pax("GNU.sparse.name", name)
+    }
+
     /// PAX sparse 1.0: the map stands in front of the data.
     pub fn pax_sparse(name: &str, map: &[(u64, u64)], real_size: u64, data: &[u8]) -> Self {
         let mut packed = format!("{}\n", map.len()).into_bytes();
@@ -122,6 +147,11 @@ impl Entry {
             .pax("GNU.sparse.minor", "0")
             .pax("GNU.sparse.name", name)
             .pax("GNU.sparse.realsize", real_size.to_string())
+    }
+
+    pub fn kind(mut self, kind: u8) -> Self {
+        self.kind = kind;
+        self
     }
 
     pub fn mode(mut self, mode: u32) -> Self {
@@ -152,6 +182,11 @@ impl Entry {
     pub fn long(mut self, long: Long) -> Self {
         self.long = long;
         self
+    }
+
+    /// A file in the format of Unix V7, which has no magic and no type flag for files.
+    pub fn v7(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
+        Self { kind: 0, magic: false, ..Self::file(name, data) }
     }
 
     /// The size the header claims, whatever the data's is.
@@ -231,6 +266,9 @@ impl Entry {
         signed(&mut h[136..148], self.mtime);
         h[156] = self.kind;
         h[157..157 + link.len()].copy_from_slice(link);
+        if !self.magic {
+            return h;
+        }
         if self.kind == b'S' || self.long == Long::Gnu {
             h[257..265].copy_from_slice(b"ustar  \0");
         } else {
@@ -301,7 +339,7 @@ impl Tar {
         self
     }
 
-    /// A PAX header of exactly these bytes, lawful or not.
+    /// A PAX header of exactly these bytes, valid or not.
     pub fn raw_pax(self, body: &[u8]) -> Self {
         self.add(Entry { kind: b'x', ..Entry::file("PaxHeaders.0/raw", body) })
     }

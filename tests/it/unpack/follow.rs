@@ -282,9 +282,8 @@ fn directories_after_their_files_and_without_a_slash() {
 
 #[test]
 fn the_file_type_of_old_archives() {
-    let mut old = Entry::file("v7", "x");
-    old.kind = 0;
-    both("v7", &one(Tar::new().add(old).end()));
+    let tar = Tar::new().add(Entry::v7("v7", "x")).add(Entry::file("ustar", "x").kind(0)).end();
+    both("v7", &one(tar));
 }
 
 #[test]

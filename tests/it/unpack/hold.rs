@@ -207,13 +207,8 @@ fn pax_sparse() -> Vec<Vec<u8>> {
     vec![
         Tar::new()
             .add(Entry::pax_sparse("sparse", &[(10, 4), (70_000, 3)], 70_010, b"fourtwo"))
-            .add(
-                Entry::file("GNUSparseFile.0/old", "xyz")
-                    .pax("GNU.sparse.size", "5000")
-                    .pax("GNU.sparse.numblocks", "1")
-                    .pax("GNU.sparse.map", "4000,3")
-                    .pax("GNU.sparse.name", "old"),
-            )
+            .add(Entry::pax_sparse_map("old", &[(4000, 3)], 5000, b"xyz"))
+            .add(Entry::pax_sparse_pairs("oldest", &[(4000, 3)], 5000, b"xyz"))
             .file("after", "read at the right place")
             .end(),
     ]
@@ -227,8 +222,10 @@ fn paxs_sparse_files() {
         (sparse.len(), &sparse[10..14], &sparse[70_000..70_003]),
         (70_010, &b"four"[..], &b"two"[..])
     );
-    let old = fs::read(tree.join("old")).unwrap();
-    assert_eq!((old.len(), &old[4000..4003]), (5000, &b"xyz"[..]));
+    for name in ["old", "oldest"] {
+        let old = fs::read(tree.join(name)).unwrap();
+        assert_eq!((old.len(), &old[4000..4003]), (5000, &b"xyz"[..]), "{name}");
+    }
     assert_eq!(text(tree.join("after")), "read at the right place");
 }
 
@@ -371,9 +368,7 @@ fn dots_that_stay_inside() {
 }
 
 fn contiguous() -> Vec<Vec<u8>> {
-    let mut file = Entry::file("x", "a contiguous file is a file");
-    file.kind = b'7';
-    vec![Tar::new().add(file).end()]
+    vec![Tar::new().add(Entry::file("x", "a contiguous file is a file").kind(b'7')).end()]
 }
 
 #[test]

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::support::snapshot;
-use crate::support::tar::Entry;
+use super::tar::Entry;
+use crate::digest::Digest;
 
 /// As many symlinks as Linux follows in one path (path_resolution(7)).
 const MAX_SYMLINKS: usize = 40;
@@ -24,7 +24,13 @@ pub enum Op {
     Hardlink(String, String),
     Whiteout(String),
     Opaque(String),
+    Fifo(String),
+    CharDevice(String),
+    BlockDevice(String),
 }
+
+/// The major and minor numbers of all devices.
+const DEVICE: (u32, u32) = (1, 3);
 
 impl Op {
     /// The entry as the archive has it.
@@ -36,6 +42,9 @@ impl Op {
             Self::Hardlink(path, target) => Entry::hardlink(path, target),
             Self::Whiteout(path) => Entry::whiteout(path),
             Self::Opaque(path) => Entry::opaque(path),
+            Self::Fifo(path) => Entry::fifo(path),
+            Self::CharDevice(path) => Entry::char_device(path, DEVICE.0, DEVICE.1),
+            Self::BlockDevice(path) => Entry::block_device(path, DEVICE.0, DEVICE.1),
         }
     }
 }
@@ -46,10 +55,15 @@ pub struct Refused;
 
 #[derive(Debug, Clone)]
 enum Node {
-    Dir { children: BTreeMap<String, usize>, opaque: bool },
+    Dir {
+        children: BTreeMap<String, usize>,
+        opaque: bool,
+    },
     File(String),
     Symlink(String),
     Whiteout,
+    /// A fifo or a device.
+    Special(&'static str),
 }
 
 /// Why a path leads to no directory.
@@ -89,7 +103,7 @@ impl Model {
     pub fn apply(&mut self, op: &Op) -> Result<(), Refused> {
         match op {
             Op::Dir(path) => {
-                let (place, last) = self.spot(path)?;
+                let (place, last) = self.parent_of(path)?;
                 self.named.insert(names(&place, Some(&last)));
                 match self.child(id(&place), &last) {
                     Some(old) if matches!(self.nodes[old], Node::Dir { .. }) => {}
@@ -97,16 +111,19 @@ impl Model {
                 }
             }
             Op::File(path, data) => {
-                let (place, last) = self.spot(path)?;
+                let (place, last) = self.parent_of(path)?;
                 self.put(&place, last, Node::File(data.clone()));
             }
             Op::Symlink(path, target) => {
-                let (place, last) = self.spot(path)?;
+                let (place, last) = self.parent_of(path)?;
                 self.put(&place, last, Node::Symlink(target.clone()));
             }
             Op::Hardlink(path, target) => self.hardlink(path, target)?,
+            Op::Fifo(path) => self.put_special(path, FIFO)?,
+            Op::CharDevice(path) => self.put_special(path, CHAR_DEVICE)?,
+            Op::BlockDevice(path) => self.put_special(path, BLOCK_DEVICE)?,
             Op::Whiteout(path) => {
-                let (place, last) = self.spot(path)?;
+                let (place, last) = self.parent_of(path)?;
                 let path = names(&place, Some(&last));
                 self.hidden.push(Hidden { path, whiteout: true });
                 if self.child(id(&place), &last).is_none() {
@@ -118,6 +135,12 @@ impl Model {
                 self.hidden.push(Hidden { path: names(&place, None), whiteout: false });
             }
         }
+        Ok(())
+    }
+
+    fn put_special(&mut self, path: &str, kind: &'static str) -> Result<(), Refused> {
+        let (place, last) = self.parent_of(path)?;
+        self.put(&place, last, Node::Special(kind));
         Ok(())
     }
 
@@ -179,7 +202,7 @@ impl Model {
     }
 
     fn hardlink(&mut self, path: &str, target: &str) -> Result<(), Refused> {
-        let (place, last) = self.spot(path)?;
+        let (place, last) = self.parent_of(path)?;
         let (from, to) = (parts(target), parts(path));
         if from == to {
             return Err(Refused);
@@ -198,7 +221,7 @@ impl Model {
     }
 
     /// The directory that the entry stands in, made where it is missing, and its name.
-    fn spot(&mut self, path: &str) -> Result<(Place, String), Refused> {
+    fn parent_of(&mut self, path: &str) -> Result<(Place, String), Refused> {
         let parts = parts(path);
         let (last, parents) = parts.split_last().ok_or(Refused)?;
         Ok((self.ensure(parents)?, last.clone()))
@@ -247,7 +270,7 @@ impl Model {
                     }
                     todo.extend(target.split('/').rev().map(str::to_owned));
                 }
-                Node::File(_) | Node::Whiteout => return Err(Failure::Absent),
+                Node::File(_) | Node::Whiteout | Node::Special(_) => return Err(Failure::Absent),
             }
         }
         Ok(place)
@@ -303,9 +326,10 @@ impl Model {
             Node::Dir { opaque, .. } => {
                 format!("directory{}", if *opaque { " opaque" } else { "" })
             }
-            Node::File(data) => format!("file {data:?}"),
-            Node::Symlink(target) => format!("symlink {target:?}"),
+            Node::File(data) => file(data.as_bytes()),
+            Node::Symlink(target) => symlink(Path::new(target)),
             Node::Whiteout => "whiteout".to_owned(),
+            Node::Special(kind) => (*kind).to_owned(),
         };
         let first_path = first.entry(at).or_insert_with(|| path.to_owned()).clone();
         lines.insert(path.to_owned(), format!("{line}, inode of '{first_path}'"));
@@ -329,10 +353,14 @@ impl Model {
                 children.values().for_each(|child| self.sizes(*child, sizes));
             }
             Node::File(text) | Node::Symlink(text) => drop(sizes.insert(at, text.len())),
-            Node::Whiteout => {}
+            Node::Whiteout | Node::Special(_) => {}
         }
     }
 }
+
+const FIFO: &str = "fifo";
+const CHAR_DEVICE: &str = "character device";
+const BLOCK_DEVICE: &str = "block device";
 
 fn empty_dir() -> Node {
     Node::Dir { children: BTreeMap::new(), opaque: false }
@@ -363,24 +391,60 @@ fn parts(path: &str) -> Vec<String> {
 pub fn tree_of(root: &Path) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
     let mut first = HashMap::new();
-    for path in snapshot::walk(root) {
+    for path in walk(root) {
         let relative = path.strip_prefix(root).unwrap().to_str().unwrap();
         let shown = if relative.is_empty() { String::new() } else { format!("/{relative}") };
         let meta = fs::symlink_metadata(&path).unwrap();
         let kind = meta.file_type();
         let line = if kind.is_dir() {
-            let opaque = ("trusted.overlay.opaque".to_owned(), b"y".to_vec());
-            let opaque = snapshot::xattrs(&path).contains(&opaque);
-            format!("directory{}", if opaque { " opaque" } else { "" })
+            format!("directory{}", if is_opaque(&path) { " opaque" } else { "" })
         } else if kind.is_symlink() {
-            format!("symlink {:?}", fs::read_link(&path).unwrap())
+            symlink(&fs::read_link(&path).unwrap())
         } else if kind.is_char_device() && meta.rdev() == 0 {
             "whiteout".to_owned()
+        } else if kind.is_char_device() {
+            CHAR_DEVICE.to_owned()
+        } else if kind.is_block_device() {
+            BLOCK_DEVICE.to_owned()
+        } else if kind.is_fifo() {
+            FIFO.to_owned()
         } else {
-            format!("file {:?}", fs::read_to_string(&path).unwrap())
+            file(&fs::read(&path).unwrap())
         };
         let first = first.entry(meta.ino()).or_insert_with(|| shown.clone());
         lines.insert(shown.clone(), format!("{line}, inode of '{first}'"));
     }
     lines
+}
+
+/// All paths of a tree in the order in which a model lists them.
+pub fn walk(root: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![root.to_owned()];
+    let mut next = 0;
+    while let Some(path) = paths.get(next).cloned() {
+        next += 1;
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    paths.sort();
+    paths
+}
+
+/// Whether the directory has overlayfs's opaque mark, which depends on this process's privileges.
+pub fn is_opaque(path: &Path) -> bool {
+    ["trusted.overlay.opaque", "user.overlay.opaque"]
+        .iter()
+        .any(|name| rustix::fs::lgetxattr(path, *name, &mut [0; 8][..]) == Ok(1))
+}
+
+fn file(data: &[u8]) -> String {
+    match std::str::from_utf8(data) {
+        Ok(text) if text.len() < 20 => format!("file {text:?}"),
+        _ => format!("file of {} bytes, {}", data.len(), Digest::of(data)),
+    }
+}
+
+fn symlink(target: &Path) -> String {
+    format!("symlink {target:?}")
 }
