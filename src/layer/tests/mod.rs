@@ -2,13 +2,17 @@
 //! come out. They need no tools, and no root except for devices.
 
 mod archives;
+mod entries;
 mod model;
+mod refusals;
 mod round_trip;
 #[allow(dead_code)]
 #[path = "../../../tests/it/support/tar.rs"]
 mod tar;
 #[path = "../../../tests/it/support/tar_split.rs"]
 mod tar_split;
+mod tree;
+mod trees;
 
 use std::fs::{self, File};
 use std::io::Read;

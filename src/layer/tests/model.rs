@@ -5,12 +5,10 @@
 //! path no longer leads to.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::tar::Entry;
-use crate::digest::Digest;
+use super::tree::{BLOCK_DEVICE, CHAR_DEVICE, FIFO, WHITEOUT, directory, file, symlink};
 
 /// As many symlinks as Linux follows in one path (path_resolution(7)).
 const MAX_SYMLINKS: usize = 40;
@@ -307,7 +305,7 @@ impl Model {
         }
     }
 
-    /// One line per path, like [`tree_of`].
+    /// One line per path, like [`super::tree::tree_of`].
     pub fn tree(&self) -> BTreeMap<String, String> {
         let mut lines = BTreeMap::new();
         let mut first = HashMap::new();
@@ -323,12 +321,10 @@ impl Model {
         first: &mut HashMap<usize, String>,
     ) {
         let line = match &self.nodes[at] {
-            Node::Dir { opaque, .. } => {
-                format!("directory{}", if *opaque { " opaque" } else { "" })
-            }
+            Node::Dir { opaque, .. } => directory(*opaque),
             Node::File(data) => file(data.as_bytes()),
             Node::Symlink(target) => symlink(Path::new(target)),
-            Node::Whiteout => "whiteout".to_owned(),
+            Node::Whiteout => WHITEOUT.to_owned(),
             Node::Special(kind) => (*kind).to_owned(),
         };
         let first_path = first.entry(at).or_insert_with(|| path.to_owned()).clone();
@@ -358,10 +354,6 @@ impl Model {
     }
 }
 
-const FIFO: &str = "fifo";
-const CHAR_DEVICE: &str = "character device";
-const BLOCK_DEVICE: &str = "block device";
-
 fn empty_dir() -> Node {
     Node::Dir { children: BTreeMap::new(), opaque: false }
 }
@@ -385,66 +377,4 @@ fn parts(path: &str) -> Vec<String> {
         }
     }
     parts
-}
-
-/// One line per path of a real tree, symlinks not followed.
-pub fn tree_of(root: &Path) -> BTreeMap<String, String> {
-    let mut lines = BTreeMap::new();
-    let mut first = HashMap::new();
-    for path in walk(root) {
-        let relative = path.strip_prefix(root).unwrap().to_str().unwrap();
-        let shown = if relative.is_empty() { String::new() } else { format!("/{relative}") };
-        let meta = fs::symlink_metadata(&path).unwrap();
-        let kind = meta.file_type();
-        let line = if kind.is_dir() {
-            format!("directory{}", if is_opaque(&path) { " opaque" } else { "" })
-        } else if kind.is_symlink() {
-            symlink(&fs::read_link(&path).unwrap())
-        } else if kind.is_char_device() && meta.rdev() == 0 {
-            "whiteout".to_owned()
-        } else if kind.is_char_device() {
-            CHAR_DEVICE.to_owned()
-        } else if kind.is_block_device() {
-            BLOCK_DEVICE.to_owned()
-        } else if kind.is_fifo() {
-            FIFO.to_owned()
-        } else {
-            file(&fs::read(&path).unwrap())
-        };
-        let first = first.entry(meta.ino()).or_insert_with(|| shown.clone());
-        lines.insert(shown.clone(), format!("{line}, inode of '{first}'"));
-    }
-    lines
-}
-
-/// All paths of a tree in the order in which a model lists them.
-pub fn walk(root: &Path) -> Vec<PathBuf> {
-    let mut paths = vec![root.to_owned()];
-    let mut next = 0;
-    while let Some(path) = paths.get(next).cloned() {
-        next += 1;
-        if fs::symlink_metadata(&path).unwrap().is_dir() {
-            paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-    }
-    paths.sort();
-    paths
-}
-
-/// Whether the directory has overlayfs's opaque mark, which depends on this process's privileges.
-pub fn is_opaque(path: &Path) -> bool {
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| rustix::fs::lgetxattr(path, *name, &mut [0; 8][..]) == Ok(1))
-}
-
-fn file(data: &[u8]) -> String {
-    match std::str::from_utf8(data) {
-        Ok(text) if text.len() < 20 => format!("file {text:?}"),
-        _ => format!("file of {} bytes, {}", data.len(), Digest::of(data)),
-    }
-}
-
-fn symlink(target: &Path) -> String {
-    format!("symlink {target:?}")
 }

@@ -6,7 +6,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::Layer;
 use super::archives::{Archive, End, Item, archives, tar};
-use super::model::{Model, Refused, tree_of};
+use super::model::{Model, Refused};
+use super::tree::tree_of;
 use crate::digest::Digest;
 use crate::layer::{BlobSpec, LayerError, Limits};
 

@@ -11,5 +11,7 @@ pub mod proxy;
 pub mod rpull;
 pub mod scratch;
 pub mod snapshot;
+// The unit tests of `layer` use the rest.
+#[allow(dead_code)]
 pub mod tar;
 pub mod tar_split;
