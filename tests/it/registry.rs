@@ -2,6 +2,7 @@
 
 mod plain_http;
 mod redirects;
+mod resume;
 mod segments;
 mod server;
 mod stalls;
@@ -25,7 +26,7 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::rpull::{Done, Rpull};
 use crate::support::scratch;
 use crate::support::snapshot::assert_consistent;
-use crate::support::tar::Tar;
+use crate::support::tar::{Tar, noise};
 
 /// Keeps a command that hangs from hanging all tests; it measures nothing.
 const GUARD: Duration = Duration::from_secs(300);
@@ -263,36 +264,23 @@ fn a_head_without_a_digest_is_no_answer() {
     assert!(silent.requests().iter().any(|r| r.starts_with("GET ")), "{:?}", silent.requests());
 }
 
+/// More kinds of interruption are in `resume`, in process.
 #[test]
-fn a_registry_that_sends_the_whole_blob_where_the_rest_was_asked_for() {
-    let pushed = pushed("test/whole-again");
-    let whole = std::iter::repeat_n(Fault::SlowWhole(1 << 30), 10);
-    let proxy = Proxy::first("/blobs/", std::iter::once(Fault::Cut(200)).chain(whole));
-    let puller = Puller::new();
-    puller.pulls(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
-    assert_consistent(puller.rpull.root());
-}
-
-#[test]
-fn credentials_that_are_asked_for_in_the_middle_of_a_blob() {
-    let pushed = pushed("test/late-question");
-    let question = Fault::Instead("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "");
-    let proxy = Proxy::first("/blobs/", [Fault::Cut(200), question]);
-    let puller = Puller::new();
-    let image = proxy.name(&pushed.name());
-    let args = ["--retries", "3", "--username", USER, image.as_str()];
-    puller.pulls(&args, &[("RPULL_PASSWORD", PASSWORD)]);
-    assert_consistent(puller.rpull.root());
-}
-
-#[test]
-fn a_line_that_breaks_is_mended_where_it_broke() {
-    let pushed = pushed("test/broken");
-    let proxy = Proxy::first("/blobs/", std::iter::repeat_n(Fault::Cut(200), 3));
+fn resume_after_disconnect_sends_range_header() {
+    let image = Image::new().layer(Tar::new().file("noise", noise(10_000)).end());
+    let pushed = image.push(&Hub::shared().host, "test/broken:latest");
+    let layer = image.layers[0].digest();
+    let proxy = Proxy::first(layer.clone(), std::iter::repeat_n(Fault::Cut(3000), 3));
     let puller = Puller::new();
     let done = puller.run(&["--retries", "3", &proxy.name(&pushed.name())], &[]);
     assert_eq!(done.code, Some(0), "{done}");
     assert!(done.stderr.contains("attempt 2 in"), "{done}");
+    let ranges = ["", "bytes=3000-", "bytes=6000-", "bytes=9000-"];
+    assert_eq!(
+        proxy.ranges(&layer).into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>(),
+        ranges
+    );
+    assert_consistent(puller.rpull.root());
 }
 
 #[test]

@@ -29,8 +29,8 @@ fn cases() -> Vec<Case> {
             644 a/b: file \"1\"
             644 c: file \"2\"
             644 e: file \"3\""),
-        ("V7 name with a slash at its end", Tar::of([Entry::v7("d/", ""), Entry::v7("d/f", "x")]), "
-            644 d: directory
+        ("V7 name with a slash at its end", Tar::of([Entry::v7("d/", "").mode(0o755), Entry::v7("d/f", "x")]), "
+            755 d: directory
             644 d/f: file \"x\""),
         ("contiguous file", Tar::of([Entry::file("f", "x").kind(b'7')]), "
             644 f: file \"x\""),

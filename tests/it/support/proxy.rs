@@ -73,9 +73,10 @@ impl Proxy {
     }
 
     /// A way where the first requests whose path holds `text` meet `faults`, one each.
-    pub fn first(text: &'static str, faults: impl IntoIterator<Item = Fault>) -> Self {
+    pub fn first(text: impl Into<String>, faults: impl IntoIterator<Item = Fault>) -> Self {
+        let text = text.into();
         let left = Mutex::new(faults.into_iter().collect::<VecDeque<_>>());
-        Self::new(move |_, path| match path.contains(text) {
+        Self::new(move |_, path| match path.contains(&text) {
             true => left.lock().expect("the faults").pop_front().unwrap_or(Fault::None),
             false => Fault::None,
         })
