@@ -7,7 +7,7 @@ use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 
 use super::body::{self, Body, BodyError};
-use super::credentials::{Credential, Secret};
+use super::credentials::{Credential, Secret, without_values};
 use super::error::{Cause, RegistryError};
 use super::host::{self, Clients, Endpoint};
 use super::http::{LONGEST_REFUSAL, message};
@@ -155,7 +155,7 @@ impl TokenRequest {
             }
         };
         let answer: Answer = serde_json::from_slice(&body)
-            .map_err(|e| failed(format!("its response is not a token: {e}")))?;
+            .map_err(|e| failed(format!("its response is not a token: {}", without_values(&e))))?;
         let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
         if token.is_empty() {
             return Err(failed("its response contains no token".to_owned()));

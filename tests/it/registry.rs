@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
+use self::server::{Act, Server};
 use crate::support::guard::{IDENTITY, PASSWORD, Tls, Tokens, USER, htpasswd};
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
@@ -247,6 +248,21 @@ fn a_token_server_that_refuses_is_named() {
     let image = at(&tokens.host, &pushed("test/private-refused"));
     puller.docker_config(json!({"auths": {&tokens.host: {"auth": BASE64.encode(b"alice:wrong")}}}));
     puller.fails(4, &[&image], "/token: 401 Unauthorized: incorrect username or password");
+}
+
+#[test]
+fn token_response_of_the_wrong_type_is_not_shown() {
+    let server = Server::plain(|asked| match asked.path.starts_with("/token") {
+        true => Act::answer("200 OK", "", r#""a-secret-token""#),
+        false => {
+            let host = asked.head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+            let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"\r\n");
+            Act::answer("401 Unauthorized", &challenge, "")
+        }
+    });
+    let done = Puller::new().run(&[&format!("{}/a/b", server.host)], &[]);
+    assert!(done.stderr.contains("not a token: a value has the wrong type"), "{done}");
+    assert!(!done.stderr.contains("a-secret-token"), "{done}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use data_encoding::BASE64;
 use serde::Deserialize;
 
 use super::helper::Helpers;
-use super::{Credential, CredentialSource, Found, Secret, wrong};
+use super::{Credential, CredentialSource, Found, Secret, without_values, wrong};
 use crate::registry::RegistryError;
 
 /// The key under which Docker Hub's credentials stand.
@@ -83,7 +83,9 @@ impl Auth {
 /// [`RegistryError::Credentials`].
 pub fn read(path: &PathBuf) -> Result<Option<ConfigFile>, RegistryError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(path.display(), e)),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| wrong(path.display(), without_values(&e))),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
@@ -135,7 +137,7 @@ impl CredentialSource for FromEnvironment {
     fn find(&self, host: &str, _path: &str) -> Result<Option<Found>, RegistryError> {
         const FROM: &str = "DOCKER_AUTH_CONFIG";
         let config: ConfigFile =
-            serde_json::from_str(self.0.reveal()).map_err(|e| wrong(FROM, e))?;
+            serde_json::from_str(self.0.reveal()).map_err(|e| wrong(FROM, without_values(&e)))?;
         in_auths(&config, host, FROM)
     }
 }
@@ -184,6 +186,14 @@ mod tests {
         assert_eq!(find(json, "reg").unwrap(), Some(Credential::Bearer(Secret::new("r"))));
         let error = find(r#"{"auths":{"h":{"auth":"!"}}}"#, "h").unwrap_err().to_string();
         assert!(error.contains("base64 of user:password for h"), "{error}");
+    }
+
+    #[test]
+    fn value_of_the_wrong_type_is_not_shown() {
+        for json in [r#"{"auths":{"h":"hunter2"}}"#, r#"{"auths":{"h":{"auth":["hunter2"]}}}"#] {
+            let error = find(json, "h").unwrap_err().to_string();
+            assert!(error.contains("a value has the wrong type at line 1 column"), "{error}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
-use super::{Credential, Found, Secret, wrong};
+use super::{Credential, Found, Secret, without_values, wrong};
 use crate::registry::RegistryError;
 
 /// What a helper says when it knows nothing.
@@ -56,8 +56,9 @@ impl Helpers {
         if !status.success() {
             return if said.contains(NOT_FOUND) { Ok(None) } else { Err(wrong(&program, said)) };
         }
-        let answer: Answer = serde_json::from_str(&said)
-            .map_err(|e| wrong(&program, format!("its output is not valid: {e}")))?;
+        let answer: Answer = serde_json::from_str(&said).map_err(|e| {
+            wrong(&program, format!("its output is not valid: {}", without_values(&e)))
+        })?;
         if answer.username.is_empty() && answer.secret.is_empty() {
             return Ok(None);
         }

@@ -211,3 +211,14 @@ fn wrong(
 ) -> RegistryError {
     RegistryError::credentials(from.to_string(), cause)
 }
+
+/// Describes an error of the JSON without the values in it, which may be secrets.
+pub fn without_values(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            let (line, column) = (error.line(), error.column());
+            format!("a value has the wrong type at line {line} column {column}")
+        }
+        _ => error.to_string(),
+    }
+}
