@@ -87,7 +87,8 @@ impl Platform {
             architecture: architecture.to_owned(),
             variant,
         };
-        let number = |default| {
+        // A `u8` bounds the list for any `--platform`.
+        let number = |default: u8| {
             self.variant.strip_prefix('v').and_then(|v| v.parse().ok()).unwrap_or(default)
         };
         let mut list = Vec::new();
@@ -117,7 +118,8 @@ impl Platform {
 fn arm64_versions(variant: &str) -> Vec<String> {
     let text = variant.strip_prefix('v').unwrap_or("8");
     let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
-    let (major, minor): (u32, u32) = (major.parse().unwrap_or(8), minor.parse().unwrap_or(0));
+    let number = |text: &str, default: u8| u32::from(text.parse().unwrap_or(default));
+    let (major, minor) = (number(major, 8), number(minor, 0));
     let name = |major: u32, minor: u32| match (major, minor) {
         (8, 0) => String::new(),
         (major, 0) => format!("v{major}"),
@@ -264,6 +266,16 @@ mod tests {
         assert_eq!(shown("s390x"), "linux/s390x");
         for wrong in ["", "linux/", "a/b/c/d", "lin ux/amd64", "nonsense"] {
             assert!(wrong.parse::<Platform>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn platform_with_a_huge_variant_has_few_preferences() {
+        for text in
+            ["amd64/v2000000000", "arm/v2000000000", "arm64/v8.4000000000", "arm64/v9.4294967295"]
+        {
+            let platform: Platform = format!("linux/{text}").parse().unwrap();
+            assert!(platform.preferences().len() < 20, "{text}");
         }
     }
 
