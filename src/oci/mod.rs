@@ -15,3 +15,6 @@ pub use document::Document;
 pub use ids::{ChainId, DiffId, ImageId};
 pub use manifest::{AnyManifest, Index, MAX_LAYERS, Manifest, ManifestError};
 pub use platform::{Platform, PlatformError};
+
+#[cfg(test)]
+mod fuzz;

@@ -283,4 +283,6 @@ fn parse(input: &str) -> Result<Reference, Reason> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

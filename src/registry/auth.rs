@@ -244,6 +244,9 @@ fn basic(username: &str, password: &Secret) -> Secret {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,6 +3,7 @@
 
 mod archives;
 mod entries;
+mod fuzz;
 mod model;
 mod refusals;
 mod round_trip;

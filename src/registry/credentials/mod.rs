@@ -222,3 +222,6 @@ pub fn without_values(error: &serde_json::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod fuzz;
