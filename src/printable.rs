@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_characters_are_escaped_visibly() {
+    fn control_and_format_characters_are_escaped_visibly() {
         for (text, shown) in [
             ("plain", "plain"),
             ("grüße 日本 ❤\u{fe0f} e\u{301} \u{a0}", "grüße 日本 ❤\u{fe0f} e\u{301} \u{a0}"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn no_control_or_format_character_of_any_plane_passes() {
+    fn control_or_format_character_of_any_plane_is_escaped() {
         for c in '\0'..=char::MAX {
             let text = c.to_string();
             if c.is_control() || is_format(c) {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn json_text_keeps_its_values_and_loses_foreign_characters() {
+    fn escaped_json_keeps_its_values() {
         let value = serde_json::json!({
             "k\u{9b}\u{202e}": "\x1b]0;pwn\x07\x7f\u{85}\u{2028}\u{e0041}\u{1d173}\r\n\t\u{200d}ü😀"
         });
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_keeps_its_beginning_and_its_end() {
+    fn long_line_keeps_its_beginning_and_its_end() {
         let text = format!("cannot open {}: No space left on device", "x".repeat(60_000));
         let line = one_line(&text, 200);
         assert!(line.len() <= 200 && line.starts_with("cannot open xxx"), "{line}");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_whatever_the_characters_are() {
+    fn shortened_text_of_any_characters_stays_within_the_limit() {
         for c in ["\x1b", "\u{202e}", "\u{e0041}", "😀", "ü", "\n", "a\nb"] {
             for length in [0, 1, 39, 40, 41, 100, 5000] {
                 let text = c.repeat(length);

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn any_length_gives_what_the_library_gives() {
+    fn hasher_with_input_of_any_length_matches_sha2() {
         for count in (0..200).chain([4095, 4096, 4097]) {
             let all = bytes(count, 1);
             assert_eq!(Digest::of(&all), known(&all), "{count} bytes");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_gives_the_same() {
+    fn hasher_with_input_in_any_parts_gives_one_digest() {
         let all = bytes(1000, 2);
         for step in 1..140 {
             let mut hasher = Hasher::new();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_are_two_one_by_one() {
+    fn two_streams_at_once_give_the_digests_of_each() {
         let (all_a, all_b) = (bytes(3000, 3), bytes(5000, 4));
         for step_a in [0, 1, 63, 64, 65, 128, 200, 1000] {
             for step_b in [0, 1, 63, 64, 65, 129, 777] {

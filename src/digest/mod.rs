@@ -116,14 +116,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_empty_digest_is_the_known_one() {
+    fn digest_of_nothing_is_the_known_one() {
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), text);
         assert_eq!(text.parse::<Digest>().unwrap(), Hasher::new().finish());
     }
 
     #[test]
-    fn each_wrong_part_is_named() {
+    fn digest_with_an_invalid_part_names_it() {
         assert!(matches!("abc".parse::<Digest>(), Err(DigestError::Format(_))));
         assert!(
             matches!("sha512:ab".parse::<Digest>(), Err(DigestError::Algorithm(a)) if a == "sha512")

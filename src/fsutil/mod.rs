@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_has_its_mode_and_leaves_nothing() {
+    fn replaced_file_has_its_mode_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         write_atomic(&path, b"one", 0o600).unwrap();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_path() {
+    fn error_of_a_file_operation_names_the_path() {
         let error = write_atomic(Path::new("/nonexistent/f"), b"", 0o600).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/"), "{error}");
     }

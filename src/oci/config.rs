@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_fields_do_not_fail_a_config() {
+    fn config_with_odd_fields_is_parsed() {
         let json = br#"{"created":"yesterday","os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":null},"config":7}"#;
         let config = ImageConfig::parse(json).unwrap();
         assert_eq!(config.diff_ids(), []);

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_is_the_hash_of_parent_space_diff() {
+    fn chain_id_is_the_digest_of_parent_and_diff_id() {
         let a = DiffId(Digest::of(b"a"));
         let b = DiffId(Digest::of(b"b"));
         let stack = ChainId::stack(&[a, b]);

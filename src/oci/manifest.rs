@@ -233,7 +233,7 @@ mod tests {
     const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
     #[test]
-    fn what_is_no_image_is_refused_by_name() {
+    fn document_that_is_not_an_image_is_refused_by_name() {
         assert!(parse(&image_json(CONFIG, LAYER)).is_ok());
         assert_eq!(
             parse(r#"{"schemaVersion":1,"fsLayers":[]}"#).unwrap_err(),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_entry_is_chosen() {
+    fn index_with_several_platforms_selects_the_best() {
         let all = ["unknown/unknown", "linux/arm/v7", "linux/386", "linux/amd64", "linux/arm64/v8"];
         assert_eq!(chosen(&all, "linux/amd64").unwrap(), "linux/amd64");
         assert_eq!(chosen(&all, "linux/arm64").unwrap(), "linux/arm64");

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms_have_one_normal_form() {
+    fn platform_in_any_spelling_has_one_normal_form() {
         assert_eq!(shown("linux/x86_64"), "linux/amd64");
         assert_eq!(shown("Linux/AARCH64/v8"), "linux/arm64");
         assert_eq!(shown("linux/arm64/9.0"), "linux/arm64/v9");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_arm_runs_older() {
+    fn newer_arm_platform_runs_older_images() {
         let nine = Platform::new("linux", "arm64", "v9.1");
         let ranks: Vec<_> = ["v9.1", "v9", "v8.6", "v8"]
             .iter()

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_ids_have_dockers_form() {
+    fn generated_ids_have_the_form_of_docker() {
         let cache = CacheId::generate().unwrap();
         assert_eq!(cache.as_str().parse::<CacheId>().unwrap(), cache);
         let link = LinkId::generate().unwrap();

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_printed_line_is_the_mount() {
+    fn printed_mount_command_matches_the_mount() {
         let mut stack =
             Stack { lower: vec!["/a".into(), "/b,c:d".into()], upper: None, userxattr: false };
         assert_eq!(

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_prefixes_and_names_are_told_apart() {
+    fn query_is_an_id_a_prefix_or_a_name() {
         let id = "ab".repeat(32);
         assert_eq!(Query::parse(&id).unwrap(), Query::Id(id.clone()));
         assert_eq!(Query::parse(&format!("sha256:{id}")).unwrap(), Query::Id(id));

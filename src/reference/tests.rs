@@ -11,7 +11,7 @@ fn reason(text: &str) -> Reason {
 }
 
 #[test]
-fn the_five_names_of_one_image_are_one() {
+fn five_names_of_one_image_are_one_reference() {
     for name in [
         "nginx",
         "library/nginx",
@@ -24,7 +24,7 @@ fn the_five_names_of_one_image_are_one() {
 }
 
 #[test]
-fn domains_are_told_by_dot_colon_capital_or_localhost() {
+fn first_part_with_dot_colon_capital_or_localhost_is_a_domain() {
     assert_eq!(normal("localhost/a"), "localhost/a:latest");
     assert_eq!(normal("host:5000/a/b:t"), "host:5000/a/b:t");
     assert_eq!(normal("Host/a"), "Host/a:latest");
@@ -37,7 +37,7 @@ fn domains_are_told_by_dot_colon_capital_or_localhost() {
 }
 
 #[test]
-fn tag_and_digest_are_both_kept() {
+fn reference_with_tag_and_digest_keeps_both() {
     let digest = Digest::of(b"");
     let text = format!("nginx:1.27@{digest}");
     let reference: Reference = text.parse().unwrap();
@@ -53,7 +53,7 @@ fn tag_and_digest_are_both_kept() {
 }
 
 #[test]
-fn each_error_names_the_wrong_part() {
+fn invalid_reference_names_its_invalid_part() {
     assert_eq!(reason(""), Reason::Empty);
     assert_eq!(reason(&"a".repeat(64)), Reason::LooksLikeId);
     assert_eq!(reason("Nginx"), Reason::Uppercase("Nginx".into()));
@@ -76,7 +76,7 @@ fn each_error_names_the_wrong_part() {
 
 proptest! {
     #[test]
-    fn parse_of_display_is_identity(
+    fn printed_reference_parses_to_itself(
         domain in prop::option::of("(localhost|[a-z][a-z0-9]{0,5}\\.[a-z]{2,3}|[A-Z][a-z]{1,4}|\\[::[a-f0-9]{1,4}\\])(:[0-9]{1,5})?"),
         path in "[a-z0-9]{1,6}((_|__|-{1,3})[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,6}((\\.|__|-)[a-z0-9]{1,3}){0,2}){0,3}",
         tag in prop::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}"),
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_parser_panic(text in "\\PC{0,80}") {
+    fn arbitrary_text_does_not_panic(text in "\\PC{0,80}") {
         let _ = text.parse::<Reference>();
         let _ = Query::parse(&text);
     }

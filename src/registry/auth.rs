@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_preferred_to_a_password() {
+    fn bearer_challenge_is_preferred_to_basic() {
         let bearer = Challenge::Bearer {
             realm: "https://auth.example/token".into(),
             service: Some("registry".into()),

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_must_be_whole() {
+    fn certificate_without_its_key_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let host = dir.path().join("host:5000");
         fs::create_dir(&host).unwrap();

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_spoken_to_plainly() {
+    fn plain_http_is_the_default_for_loopback_hosts_only() {
         let options = RegistryOptions { certs_dirs: Vec::new(), ..RegistryOptions::default() };
         let scheme = |domain: &str| Endpoint::of(domain, &options).scheme;
         for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_go_over_plain_http_only_where_the_registry_does() {
+    fn credentials_use_plain_http_only_if_the_registry_does() {
         let may = |scheme, realm: &str, plain_http| {
             let endpoint = Endpoint { scheme, host: "registry.example".to_owned() };
             endpoint.may_send_credentials_to(&Url::parse(realm).unwrap(), plain_http)
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_make_a_local_host_https() {
+    fn loopback_host_with_certificates_uses_https() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("localhost:5000")).unwrap();
         let options =

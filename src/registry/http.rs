@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_read_in_all_their_forms() {
+    fn error_body_in_every_form_gives_its_message() {
         let envelope = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
         assert_eq!(message(envelope), "manifest unknown");
         let unknown_code = br#"{"errors":[{"code":"X_ODD","message":"odd"}]}"#;
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_in_every_form() {
+    fn long_message_in_every_form_is_cut() {
         let long = "x".repeat(60 << 10);
         let bodies = [
             format!(r#"{{"errors":[{{"code":"DENIED","message":"{long}"}}]}}"#),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn hub_limits_are_said() {
+    fn rate_limit_of_docker_hub_is_reported() {
         let mut headers = HeaderMap::new();
         assert_eq!(limits(&headers), "");
         headers.insert("ratelimit-limit", HeaderValue::from_static("100;w=21600"));

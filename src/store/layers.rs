@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tar_split_that_is_empty_or_cut_is_told_from_a_whole_one() {
+    fn tar_split_that_is_empty_or_cut_is_not_complete() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(TAR_SPLIT);
         let judge = |bytes: &[u8]| {

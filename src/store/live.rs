@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_in_both_forms() {
+    fn daemon_flags_in_both_forms_are_read() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let names = ["--data-root", "-g"];
         assert_eq!(flag(&words("dockerd --data-root /a"), &names).unwrap(), "/a");

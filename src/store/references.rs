@@ -118,7 +118,7 @@ mod tests {
     use crate::digest::Digest;
 
     #[test]
-    fn the_file_is_as_docker_writes_it() {
+    fn repositories_file_matches_the_one_of_docker() {
         let id = ImageId(Digest::of(b"config"));
         let tag: Reference = "nginx:1".parse().unwrap();
         let digest = tag.with_digest(Digest::of(b"manifest"));

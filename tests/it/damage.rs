@@ -270,7 +270,7 @@ fn damaged_image_is_whole_after_a_pull() {
 }
 
 #[test]
-fn damaged_image_is_not_called_present() {
+fn damaged_image_is_not_reported_as_present() {
     for (name, damage) in DAMAGES.iter().filter(|(name, _)| {
         !["locks gone", "write sets gone", "our directory gone"].contains(name)
             && !name.starts_with("journals")
@@ -299,7 +299,7 @@ fn layer_that_another_record_took_for_its_own_stays_as_it_is() {
 }
 
 #[test]
-fn list_of_names_that_is_damaged_is_named() {
+fn damaged_repositories_file_is_named() {
     let place = Place::new();
     let path = place.root().join("image/overlay2/repositories.json");
     cut(&path);

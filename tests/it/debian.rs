@@ -40,7 +40,7 @@ fn chroot(dir: &Path, command: &[&str]) -> Done {
 }
 
 #[test]
-fn the_mounted_image_runs_its_nginx() {
+fn mounted_image_runs_nginx() {
     let (_, pushed) = nginx();
     let rpull = Rpull::on(root());
     let scratch = scratch::dir();
@@ -63,7 +63,7 @@ fn the_mounted_image_runs_its_nginx() {
 }
 
 #[test]
-fn a_writable_mount_keeps_the_image_as_it_is() {
+fn writable_mount_leaves_the_image_unchanged() {
     let (_, pushed) = nginx();
     let rpull = Rpull::on(root());
     let scratch = scratch::dir();
@@ -80,14 +80,14 @@ fn a_writable_mount_keeps_the_image_as_it_is() {
 }
 
 #[test]
-fn by_digest_it_is_there_already() {
+fn pull_by_digest_of_a_present_image_makes_no_request() {
     let (_, pushed) = nginx();
     let said = Rpull::on(root()).ok(["pull", &pushed.by_digest()]);
     assert!(said.contains("Status: Image is up to date for "), "{said}");
 }
 
 #[test]
-fn docker_pulls_the_same_files() {
+fn debian_image_matches_docker_pull() {
     let (image, pushed) = nginx();
     let docker = Dockerd::shared();
     docker.ok(&["pull", "-q", &pushed.name()]);

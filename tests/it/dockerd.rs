@@ -139,7 +139,7 @@ fn docker_saves_the_exact_layers() {
 }
 
 #[test]
-fn docker_removes_the_image_wholly() {
+fn docker_removes_the_whole_image() {
     let filled = filled();
     let root = &filled.docker.root;
     let chains = snapshot::chains(&stack("spare").diff_ids());
@@ -154,7 +154,7 @@ fn docker_removes_the_image_wholly() {
 /// The same images by the same names: tag and digest, one platform and many, a layer
 /// twice, a layer under two chains, an empty layer.
 #[test]
-fn the_whole_root_equals_the_one_that_docker_fills() {
+fn root_after_a_pull_matches_docker_pull() {
     let hub = Hub::shared();
     let push =
         |image: &Image, stem| image.push(&hub.host, &format!("{}:latest", hub.repository(stem)));

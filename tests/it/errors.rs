@@ -51,7 +51,7 @@ fn well_formed(done: &Done, says: &[&str]) {
 }
 
 #[test]
-fn a_name_that_is_none() {
+fn invalid_reference_exits_2() {
     let bad = ["library/Upper", "a//b", "name:", "name@sha256:short", "-x/y", "a:b:c", ""];
     for name in bad {
         let scratch = scratch::dir();
@@ -72,7 +72,7 @@ fn fails_without_root(args: &[&str], code: i32, says: &[&str]) {
 }
 
 #[test]
-fn not_found() {
+fn missing_image_exits_3() {
     let pushed = push(&Image::new().layer(layer("found")), "found");
     let host = &Hub::shared().host;
     fails(3, &[&format!("{}:nope", pushed.repository)], &["nope", "not found"]);
@@ -82,7 +82,7 @@ fn not_found() {
 }
 
 #[test]
-fn not_found_here() {
+fn image_that_is_not_in_the_store_exits_3() {
     let scratch = scratch::dir();
     let rpull = Rpull::on(scratch.path().join("root"));
     let pushed = push(&Image::new().layer(layer("here")), "here");
@@ -123,23 +123,23 @@ const TOO_MANY: Fault = Fault::Instead(
 );
 
 #[test]
-fn unauthorized() {
+fn unauthorized_request_exits_4() {
     answered(4, "/v2/", UNAUTHORIZED, &["unauthorized"]);
 }
 
 #[test]
-fn denied() {
+fn denied_request_exits_4() {
     answered(4, "/manifests/", DENIED, &["denied"]);
     answered(4, "/blobs/", DENIED, &["denied"]);
 }
 
 #[test]
-fn rate_limited() {
+fn rate_limited_request_exits_9() {
     answered(9, "/manifests/", TOO_MANY, &["rate limit"]);
 }
 
 #[test]
-fn no_such_platform() {
+fn index_without_the_platform_exits_3() {
     let hub = Hub::shared();
     let pushed = Index::new()
         .add(Image::new().layer(layer("s390x")).platform("linux", "s390x", ""))
@@ -166,7 +166,7 @@ fn change(file: &Path, damage: &impl Fn(&mut Vec<u8>)) {
 }
 
 #[test]
-fn another_digest() {
+fn blob_with_another_digest_exits_6() {
     // The gzip header's time: nothing but the digest can tell.
     damaged(6, "time-byte", |bytes| bytes[4] ^= 1, &["digest"]);
     damaged(6, "data-byte", |bytes| bytes[200] ^= 1, &[]);
@@ -177,14 +177,14 @@ fn another_digest() {
 }
 
 #[test]
-fn a_blob_that_is_shorter_or_longer_than_it_should_be() {
+fn blob_with_a_size_mismatch_exits_6() {
     damaged(6, "shorter", |bytes| bytes.truncate(bytes.len() - 5), &["size"]);
     damaged(6, "longer", |bytes| bytes.extend([0; 5]), &["size"]);
     damaged(6, "empty", Vec::clear, &["size"]);
 }
 
 #[test]
-fn a_manifest_that_lies_about_sizes() {
+fn manifest_with_a_size_mismatch_exits_6() {
     for change in [-1, 1] {
         let hub = Hub::shared();
         let image = Image::new().layer(layer("size-lie"));
@@ -197,13 +197,13 @@ fn a_manifest_that_lies_about_sizes() {
 }
 
 #[test]
-fn another_diff_id() {
+fn layer_with_another_diff_id_exits_6() {
     let image = Image::new().layer(layer("diff")).claims_diff_ids(vec![sha256(b"something else")]);
     fails(6, &[&push(&image, "diff-id").name()], &[&sha256(b"something else")]);
 }
 
 #[test]
-fn layers_that_do_not_match_the_config() {
+fn layers_that_do_not_match_the_config_exit_6() {
     let image = Image::new().layer(layer("count")).claims_diff_ids(vec![]);
     fails(6, &[&push(&image, "fewer").name()], &["layers"]);
     let image = Image::new()
@@ -213,12 +213,12 @@ fn layers_that_do_not_match_the_config() {
 }
 
 #[test]
-fn an_answer_that_is_cut_off_every_time() {
+fn response_that_is_always_cut_exits_5() {
     answered(5, "/blobs/", Fault::Cut(10), &[]);
 }
 
 #[test]
-fn a_layer_that_is_no_archive() {
+fn layer_that_is_not_an_archive_exits_6() {
     let junk = b"this is no archive of any kind, it is just a sentence".repeat(30);
     fails(6, &[&push(&Image::new().blob(junk.clone(), junk, Pack::Plain), "junk").name()], &[]);
     let tar = layer("cut-gzip");
@@ -228,7 +228,7 @@ fn a_layer_that_is_no_archive() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn artifact_that_is_not_an_image_is_named() {
     let hub = Hub::shared();
     let image = Image::oci().layer(layer("artifact"));
     for (media_type, says) in [
@@ -273,7 +273,7 @@ fn fails_any(pushed: &Pushed) -> Done {
 }
 
 #[test]
-fn a_manifest_that_never_ends() {
+fn manifest_over_its_limit_is_refused() {
     let pushed = push(&Image::new().layer(layer("endless")), "endless");
     let big: &'static str = Box::leak(" ".repeat(5 << 20).into_boxed_str());
     let proxy = Proxy::new(move |_, path| {
@@ -287,14 +287,14 @@ fn a_manifest_that_never_ends() {
 }
 
 #[test]
-fn a_registry_that_is_down() {
+fn unreachable_registry_exits_5() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     fails(5, &[&format!("127.0.0.1:{port}/x/y:z")], &[&format!("127.0.0.1:{port}")]);
     fails(5, &["registry.invalid/x/y:z"], &["registry.invalid"]);
 }
 
 #[test]
-fn a_registry_that_is_none() {
+fn server_that_is_not_a_registry_exits_5() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -331,7 +331,7 @@ impl Tmpfs {
 }
 
 #[test]
-fn a_full_disk() {
+fn full_disk_is_reported_and_leaves_nothing() {
     let large = Tar::new().file("large", noise(6_000_000));
     // Written by another thread than the one that reads the archive.
     let small = (0..600).fold(Tar::new(), |tar, n| tar.file(&format!("small{n}"), noise(10_000)));
@@ -345,7 +345,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn no_inodes_left() {
+fn disk_without_inodes_is_reported_and_leaves_nothing() {
     let image = Image::new()
         .layer((0..500).fold(Tar::new(), |tar, n| tar.file(&format!("f{n}"), "")).end());
     let pushed = push(&image, "inodes");
@@ -356,7 +356,7 @@ fn no_inodes_left() {
 }
 
 #[test]
-fn a_disk_that_is_read_only() {
+fn read_only_disk_is_reported() {
     let pushed = push(&Image::new().layer(layer("read-only")), "read-only");
     let tmpfs = Tmpfs::new("size=1m");
     tmpfs.mount(&["-o", "remount,ro"]);
@@ -365,7 +365,7 @@ fn a_disk_that_is_read_only() {
 }
 
 #[test]
-fn a_root_that_is_not_ours() {
+fn root_of_another_user_is_refused() {
     let pushed = push(&Image::new().layer(layer("not-ours")), "not-ours");
     let tmpfs = Tmpfs::new("mode=0755");
     // Other users may not reach the build directory.
@@ -380,7 +380,7 @@ fn a_root_that_is_not_ours() {
 }
 
 #[test]
-fn a_root_that_a_live_docker_owns() {
+fn root_of_a_live_daemon_is_refused() {
     let pushed = push(&Image::new().layer(layer("live")), "live");
     let docker = Dockerd::shared();
     let done = Rpull::on(&docker.root).fails(8, ["pull", &pushed.name()]);
@@ -390,7 +390,7 @@ fn a_root_that_a_live_docker_owns() {
 }
 
 #[test]
-fn what_was_there_survives_a_failure() {
+fn present_image_survives_a_failed_pull() {
     let scratch = scratch::dir();
     let root = scratch.path().join("root");
     let rpull = Rpull::on(&root);
@@ -417,7 +417,7 @@ fn wrong_flags_are_usage_errors() {
 
 /// Nothing but the pusher speaks to it: a manifest with no layers at all is an image.
 #[test]
-fn an_image_without_layers_is_no_error() {
+fn image_without_layers_is_pulled() {
     let hub = Hub::shared();
     let image = Image::new();
     let pusher = Pusher::new(&hub.host, &format!("{}:latest", hub.repository("bare")));

@@ -271,7 +271,7 @@ fn output_leaves_through_one_file() {
 }
 
 #[test]
-fn the_roots_path_names_stand_in_one_place() {
+fn path_names_of_the_root_are_in_one_file() {
     let mut wrong = Vec::new();
     for source in sources() {
         if source.module == "overlay" || source.path == Path::new("store/layout.rs") {
@@ -289,7 +289,7 @@ fn the_roots_path_names_stand_in_one_place() {
 }
 
 #[test]
-fn the_reader_of_imports_sees_every_form() {
+fn import_in_every_form_is_found() {
     let source = |path: &str, text: &str| Source {
         path: path.into(),
         module: word(path).to_owned(),

@@ -6,7 +6,7 @@ use crate::support::snapshot::{Ids, snapshot_store};
 use crate::support::{fixture, scratch};
 
 #[test]
-fn the_root_after_one_pull() {
+fn root_after_one_pull_matches_the_snapshot() {
     let hub = Hub::shared();
     let repository = hub.repository("layout");
     let pushed = fixture::push_hello(&format!("{repository}:latest"));

@@ -4,7 +4,7 @@ use crate::support::rpull::Rpull;
 use crate::support::scratch;
 
 #[test]
-fn names_are_normalised_and_nobody_is_asked() {
+fn resolve_name_only_makes_no_request() {
     let scratch = scratch::dir();
     let rpull = Rpull::on(scratch.path().join("root"));
     let digest = format!("sha256:{}", "0".repeat(64));

@@ -46,7 +46,7 @@ impl std::ops::Deref for Place {
 }
 
 #[test]
-fn piped_it_speaks_like_docker() {
+fn plain_progress_matches_docker_pull() {
     let image = Image::new().layer(layer("speak-1")).layer(layer("speak-2"));
     let pushed = push(&image, "speak");
     let ours = Place::new().ok(["pull", &pushed.repository]);
@@ -64,7 +64,7 @@ fn piped_it_speaks_like_docker() {
 }
 
 #[test]
-fn quietly_it_says_the_name_alone() {
+fn quiet_pull_prints_the_name_only() {
     let pushed = push(&Image::new().layer(layer("quiet")), "quiet");
     let place = Place::new();
     assert_eq!(place.ok(["pull", "-q", &pushed.name()]), format!("{}\n", pushed.name()));
@@ -73,7 +73,7 @@ fn quietly_it_says_the_name_alone() {
 }
 
 #[test]
-fn the_json_stream_is_one_event_a_line() {
+fn json_progress_has_one_event_per_line() {
     let pushed = push(&Image::new().layer(layer("json")), "json");
     let text = Place::new().ok(["pull", "--progress", "json", &pushed.name()]);
     let lines: Result<Vec<serde_json::Value>, _> = text.lines().map(serde_json::from_str).collect();
@@ -83,7 +83,7 @@ fn the_json_stream_is_one_event_a_line() {
 }
 
 #[test]
-fn what_is_there_is_not_asked_for_again() {
+fn present_image_is_not_fetched_again() {
     let pushed = push(&Image::new().layer(layer("present")), "present");
     let proxy = Proxy::plain();
     let (tag, digest) = (proxy.name(&pushed.name()), proxy.name(&pushed.by_digest()));
@@ -106,7 +106,7 @@ fn what_is_there_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_tag_that_moved_is_fetched_and_the_old_image_stays() {
+fn tag_that_moved_is_fetched_and_the_old_image_stays() {
     let hub = Hub::shared();
     let name = format!("{}:moving", hub.repository("moving"));
     let place = Place::new();
@@ -120,7 +120,7 @@ fn a_tag_that_moved_is_fetched_and_the_old_image_stays() {
 }
 
 #[test]
-fn a_layer_that_is_wanted_twice_is_fetched_once() {
+fn layer_that_several_images_need_is_fetched_once() {
     let shared = layer("shared-by-two");
     let one = Image::new().layer(shared.clone()).layer(layer("once-1")).layer(shared.clone());
     let place = Place::new();
@@ -138,7 +138,7 @@ fn a_layer_that_is_wanted_twice_is_fetched_once() {
 }
 
 #[test]
-fn a_layer_that_stands_under_another_chain_is_copied() {
+fn layer_of_another_chain_is_copied() {
     let moved = Tar::new()
         .add(Entry::file("owned", "x").owner(5, 6).mode(0o4755).xattr("user.note", "kept"))
         .add(Entry::hardlink("linked", "owned").owner(5, 6).mode(0o4755))
@@ -165,7 +165,7 @@ fn a_layer_that_stands_under_another_chain_is_copied() {
 }
 
 #[test]
-fn zstd_and_gzip_of_many_members() {
+fn zstd_and_multi_member_gzip_layers_are_pulled() {
     let image = Image::oci()
         .packed(layer("zstd"), Pack::Zstd)
         .packed(layer("members"), Pack::Members)
@@ -176,14 +176,14 @@ fn zstd_and_gzip_of_many_members() {
 }
 
 #[test]
-fn a_config_with_odd_fields_is_an_image_all_the_same() {
+fn config_with_odd_fields_is_pulled() {
     let odd = serde_json::json!({"created": 17, "config": null, "moby.later": {"x": []}});
     let pushed = push(&Image::new().layer(layer("odd")).extra(odd), "odd");
     Place::new().ok(["pull", "-q", &pushed.name()]);
 }
 
 #[test]
-fn of_many_platforms_the_right_one() {
+fn index_of_many_platforms_gives_the_right_image() {
     let hub = Hub::shared();
     let image = |mark: &str| Image::oci().layer(layer(mark));
     let other = image("arm").platform("linux", "arm64", "v8");
@@ -210,7 +210,7 @@ fn of_many_platforms_the_right_one() {
 }
 
 #[test]
-fn a_dry_run_changes_nothing() {
+fn dry_run_changes_nothing() {
     let pushed = push(&Image::new().layer(layer("dry")), "dry");
     let place = Place::new();
     place.ok(["pull", "--dry-run", &pushed.name()]);
@@ -218,7 +218,7 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn one_of_many_fails_and_the_others_come() {
+fn failure_of_one_image_leaves_the_others_pulled() {
     let pushed = push(&Image::new().layer(layer("among")), "among");
     let place = Place::new();
     let missing = format!("{}:nope", pushed.repository);
@@ -229,7 +229,7 @@ fn one_of_many_fails_and_the_others_come() {
 }
 
 #[test]
-fn two_pulls_at_a_time_on_one_root() {
+fn pulls_at_once_on_one_root_all_succeed() {
     let shared = layer("at-once-base");
     let names: Vec<_> = ["x", "y", "z"]
         .iter()
@@ -259,7 +259,7 @@ fn two_pulls_at_a_time_on_one_root() {
 }
 
 #[test]
-fn the_short_form_and_the_flag_for_the_root() {
+fn short_form_with_a_root_flag_pulls_into_that_root() {
     let pushed = fixture::push_hello(&format!("{}:latest", Hub::shared().repository("short")));
     let place = Place::new();
     let elsewhere = scratch::dir();
@@ -369,13 +369,13 @@ fn takes_little_memory(image: &Image, stem: &str) {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_layer() {
+fn memory_with_a_large_layer_is_bounded() {
     let image = Image::new().packed(Tar::new().file("noise", noise(160 << 20)).end(), Pack::Plain);
     takes_little_memory(&image, "memory");
 }
 
 #[test]
-fn memory_does_not_grow_with_what_lies_between_small_files() {
+fn memory_with_large_files_between_small_ones_is_bounded() {
     let large = noise(700 << 10);
     let layer = |n: usize| {
         let pairs = (0..60).fold(Tar::new(), |tar, file| {
@@ -388,7 +388,7 @@ fn memory_does_not_grow_with_what_lies_between_small_files() {
 }
 
 #[test]
-fn memory_does_not_grow_with_what_a_decoder_passes_over() {
+fn memory_with_data_that_a_decoder_skips_is_bounded() {
     // RFC 8878, 3.1.2: a frame to skip.
     let skipped = noise(80 << 20);
     let mut blob = [0x184d_2a50_u32.to_le_bytes(), (80_u32 << 20).to_le_bytes()].concat();

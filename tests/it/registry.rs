@@ -99,7 +99,7 @@ fn basic() -> String {
 }
 
 #[test]
-fn tls_with_a_private_ca() {
+fn registry_with_a_private_ca_is_trusted_by_certs_dir() {
     let (tls, pushed, puller) = (Tls::shared(), pushed("test/tls"), Puller::new());
     let image = at(&tls.host, &pushed);
     let certs = tls.certs_dir(&puller.home().join("certs"), &tls.host, false);
@@ -111,7 +111,7 @@ fn tls_with_a_private_ca() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for() {
+fn untrusted_certificate_exits_5() {
     let (tls, pushed, puller) = (Tls::shared(), pushed("test/tls-untrusted"), Puller::new());
     // An empty directory for the host makes it HTTPS, but trusts nothing new.
     fs::create_dir_all(puller.home().join("certs").join(&tls.host)).unwrap();
@@ -120,7 +120,7 @@ fn a_certificate_that_nobody_vouches_for() {
 }
 
 #[test]
-fn a_registry_that_wants_a_client_certificate() {
+fn registry_that_requires_a_client_certificate_gets_it() {
     let (tls, pushed, puller) = (Tls::shared(), pushed("test/mtls"), Puller::new());
     let image = at(&tls.mutual, &pushed);
     let certs = tls.certs_dir(&puller.home().join("certs"), &tls.mutual, false);
@@ -133,7 +133,7 @@ fn a_registry_that_wants_a_client_certificate() {
 }
 
 #[test]
-fn a_password_from_everywhere() {
+fn password_from_each_source_is_used() {
     let pushed = pushed("test/htpasswd");
     let (host, image) = (htpasswd(), at(htpasswd(), &pushed));
     Puller::new().fails(4, &[&image], "unauthorized");
@@ -161,7 +161,7 @@ fn a_password_from_everywhere() {
 }
 
 #[test]
-fn a_password_from_standard_input() {
+fn password_from_standard_input_is_used() {
     let (image, puller) = (at(htpasswd(), &pushed("test/stdin")), Puller::new());
     let mut command = puller.rpull.command(["--username", USER, "--password-stdin", &image]);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
@@ -170,7 +170,7 @@ fn a_password_from_standard_input() {
 }
 
 #[test]
-fn a_wrong_password_says_where_it_came_from() {
+fn wrong_password_names_its_source() {
     let (image, puller) = (at(htpasswd(), &pushed("test/wrong")), Puller::new());
     puller.docker_config(json!({"auths": {htpasswd(): {"auth": BASE64.encode(b"alice:wrong")}}}));
     puller.fails(4, &[&image], "config.json: correct them");
@@ -195,7 +195,7 @@ fn helper(puller: &Puller, name: &str, script: &str) -> String {
 }
 
 #[test]
-fn a_credential_helper_is_asked_by_its_protocol() {
+fn credential_helper_is_called_by_its_protocol() {
     let (host, image) = (htpasswd(), at(htpasswd(), &pushed("test/helper")));
     let puller = Puller::new();
     let good = format!(
@@ -218,7 +218,7 @@ fn a_credential_helper_is_asked_by_its_protocol() {
 }
 
 #[test]
-fn tokens_anonymous_by_password_and_by_identity() {
+fn token_by_each_kind_of_credential_is_accepted() {
     let tokens = Tokens::shared();
     let (public, private) =
         (at(&tokens.host, &pushed("test/public")), at(&tokens.host, &pushed("test/private")));
@@ -243,7 +243,7 @@ fn tokens_anonymous_by_password_and_by_identity() {
 }
 
 #[test]
-fn a_token_server_that_refuses_is_named() {
+fn token_server_that_refuses_is_named() {
     let (tokens, puller) = (Tokens::shared(), Puller::new());
     let image = at(&tokens.host, &pushed("test/private-refused"));
     puller.docker_config(json!({"auths": {&tokens.host: {"auth": BASE64.encode(b"alice:wrong")}}}));
@@ -266,7 +266,7 @@ fn token_response_of_the_wrong_type_is_not_shown() {
 }
 
 #[test]
-fn a_head_without_a_digest_is_no_answer() {
+fn head_response_without_a_digest_is_followed_by_get() {
     let pushed = pushed("test/no-digest");
     let silent = Proxy::new(|method, _| match method {
         "HEAD" => Fault::Instead("200 OK", "", ""),
@@ -300,7 +300,7 @@ fn resume_after_disconnect_sends_range_header() {
 }
 
 #[test]
-fn a_server_error_is_tried_again_and_a_lasting_one_is_not() {
+fn transient_error_is_retried_and_a_lasting_one_is_not() {
     let pushed = pushed("test/flaky");
     let busy = Fault::Instead("503 Service Unavailable", "", "busy");
     let proxy = Proxy::first("", [busy.clone(), busy]);
@@ -311,7 +311,7 @@ fn a_server_error_is_tried_again_and_a_lasting_one_is_not() {
 }
 
 #[test]
-fn rate_limit_with_retry_after_waits_as_long_as_asked() {
+fn rate_limit_with_retry_after_waits_that_long() {
     let pushed = pushed("test/limited");
     let limit = Fault::Instead("429 Too Many Requests", "Retry-After: 2\r\n", "slow down");
     let proxy = Proxy::first("", [limit]);
@@ -325,7 +325,7 @@ fn rate_limit_with_retry_after_waits_as_long_as_asked() {
 }
 
 #[test]
-fn resolve_asks_the_registry_and_only_the_registry() {
+fn resolve_sends_one_head_request() {
     let pushed = pushed("test/resolve");
     let proxy = Proxy::plain();
     let puller = Puller::new();
@@ -344,7 +344,7 @@ fn resolve_asks_the_registry_and_only_the_registry() {
 }
 
 #[test]
-fn a_proxy_is_used_but_not_for_this_machine() {
+fn proxy_is_used_except_for_loopback() {
     let pushed = pushed("test/proxied");
     let proxy = Proxy::plain();
     let url = format!("http://{}", proxy.host);

@@ -1,14 +1,14 @@
-//! Layers as they come: what rpull follows, holds and refuses.
+//! Layers as archives: what rpull unpacks like dockerd, unpacks though dockerd does not, and refuses.
 //!
-//! *Follow*: a real dockerd pulls the same image, and the two roots hold the same.
-//! *Hold*: dockerd would refuse the layer or could not save it; rpull's root, given to a
-//! real dockerd, saves it with the exact diff ids. *Refuse*: an error, nothing left, and
-//! a canary outside the root that nobody touched.
+//! `follow`: a real dockerd pulls the same image, and the two roots have the same content.
+//! `beyond_docker`: dockerd would refuse the layer or could not save it; a real dockerd on rpull's
+//! root saves it with the exact diff IDs. `refuse`: an error, nothing left, and no file outside the
+//! root touched.
 
 mod attributes;
+mod beyond_docker;
 mod direct;
 mod follow;
-mod hold;
 mod refuse;
 mod replace;
 mod whiteout;

@@ -30,7 +30,7 @@ fn pulled(stem: &str) -> (tempfile::TempDir, Rpull, Pushed) {
 }
 
 #[test]
-fn layers_prints_every_id_and_a_path_that_is_there() {
+fn layers_command_prints_every_id_and_an_existing_path() {
     let (_scratch, rpull, pushed) = pulled("layers");
     let table = rpull.ok(["layers", &pushed.name()]);
     assert!(table.starts_with("#   DISTRIBUTION ID   DIFF ID"), "{table}");
@@ -54,7 +54,7 @@ fn layers_prints_every_id_and_a_path_that_is_there() {
 }
 
 #[test]
-fn a_mount_is_read_only_unless_asked() {
+fn mount_without_rw_is_read_only() {
     let (scratch, rpull, pushed) = pulled("mount");
     let at = scratch.path().join("mnt");
     fs::create_dir(&at).unwrap();
@@ -86,7 +86,7 @@ fn a_mount_is_read_only_unless_asked() {
 }
 
 #[test]
-fn the_printed_line_mounts_the_same() {
+fn printed_mount_command_mounts_the_same() {
     let (scratch, rpull, pushed) = pulled("print");
     let at = scratch.path().join("m n");
     fs::create_dir(&at).unwrap();
@@ -97,7 +97,7 @@ fn the_printed_line_mounts_the_same() {
 }
 
 #[test]
-fn a_hundred_and_twenty_five_layers_can_be_mounted() {
+fn image_of_125_layers_can_be_mounted() {
     let mut image = Image::new();
     for n in 0..125 {
         image = image.layer(Tar::new().file(&format!("f{n}"), n.to_string()).end());
@@ -116,7 +116,7 @@ fn a_hundred_and_twenty_five_layers_can_be_mounted() {
 }
 
 #[test]
-fn rm_unties_names_and_removes_what_nobody_needs() {
+fn rm_removes_names_and_unused_layers() {
     let (_scratch, rpull, first) = pulled("rm-one");
     let second = push(&two_layers("rm-two"), "rm-two");
     rpull.ok(["pull", &second.name()]);
@@ -135,7 +135,7 @@ fn rm_unties_names_and_removes_what_nobody_needs() {
 }
 
 #[test]
-fn images_are_found_by_name_id_and_its_beginning() {
+fn image_is_found_by_name_id_or_prefix() {
     let (_scratch, rpull, pushed) = pulled("find");
     let id = rpull.json(["inspect", &pushed.name()])[0]["Id"].as_str().unwrap().to_owned();
     for word in [&id, &id[7..], &id[7..19], &id[..15], &pushed.by_digest()] {
@@ -159,7 +159,7 @@ fn as_nobody(home: &std::path::Path, line: &str) -> Done {
 }
 
 #[test]
-fn without_root_all_works_but_owners_and_devices() {
+fn pull_without_root_works_except_owners_and_devices() {
     let tar = Tar::new()
         .add(Entry::dir("/").mode(0o555))
         .add(Entry::dir("closed").mode(0o500).owner(1234, 1234));

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_key_wins() {
+    fn entry_with_the_longest_key_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("auth.json");
         let json = r#"{"auths":{"h":{"auth":"aDp4"},"h/ns":{"auth":"bnM6eA=="},"h/ns/repo":{"auth":"cmVwbzp4"}}}"#;

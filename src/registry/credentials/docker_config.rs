@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_found_by_host_or_url() {
+    fn entry_is_found_by_host_or_url() {
         let json = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"aHViOmE6Yg=="},
             "https://host:5000/v1/":{"auth":"dTpwAA=="},"tok":{"identitytoken":"t"},"reg":{"registrytoken":"r"}}}"#;
         assert_eq!(find(json, "docker.io").unwrap(), Some(basic("hub", "a:b")));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn credential_in_debug_output_shows_no_secret() {
         let shown = format!("{:?}", basic("user", "hunter2"));
         assert!(shown.contains("user") && !shown.contains("hunter2"), "{shown}");
     }

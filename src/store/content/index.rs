@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_entries_are_told_from_ours() {
+    fn entry_of_another_tool_is_not_ours() {
         let mut index = Index::empty().unwrap();
         index.set(&descriptor("ours"), "host/a:1").unwrap();
         assert_eq!(index.foreign(), []);

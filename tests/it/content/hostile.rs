@@ -113,7 +113,7 @@ fn kept_blob_that_is_damaged_is_replaced() {
 }
 
 #[test]
-fn damaged_index_is_set_aside_and_begun_anew() {
+fn damaged_index_is_set_aside_and_replaced() {
     let pushed = push(&image("aside"), "aside");
     for damage in ["{\"manifests\":[", "[]", "\0\0\0\0"] {
         let cache = Cache::new();

@@ -232,7 +232,7 @@ fn download_that_was_killed_leaves_nothing_after_the_next_pull() {
 }
 
 #[test]
-fn pull_waits_for_a_blob_that_another_keeps_and_says_so_once() {
+fn pull_of_a_blob_that_another_process_fetches_waits_and_reports_it_once() {
     let image = image("waits");
     let pushed = push(&image, "waits");
     let digest = image.layers[0].digest();

@@ -31,7 +31,7 @@ fn server(
 }
 
 #[test]
-fn credentials_do_not_follow_a_redirect_to_another_host() {
+fn redirect_to_another_host_gets_no_credentials() {
     let pushed = pushed("test/redirect");
     let hub = Hub::shared();
     // Blobs lie elsewhere, as with a content delivery network.
@@ -67,7 +67,7 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
 }
 
 #[test]
-fn redirects_that_lead_nowhere() {
+fn invalid_redirect_is_refused() {
     let pushed = pushed("test/redirect-loop");
     let to = |location: &'static str| {
         Proxy::every("/blobs/", Fault::Instead("307 Temporary Redirect", location, ""))

@@ -42,7 +42,7 @@ fn base() -> Vec<u8> {
 }
 
 #[test]
-fn hardlinks() {
+fn hardlinks_match_docker() {
     let tar = Tar::new()
         .add(Entry::file("a", "one inode").mode(0o640).owner(7, 8))
         .add(Entry::hardlink("b", "a").mode(0o640).owner(7, 8))
@@ -57,7 +57,7 @@ fn hardlinks() {
 }
 
 #[test]
-fn a_hardlink_whose_header_differs_changes_its_file() {
+fn hardlink_with_another_header_matches_docker() {
     let tar = Tar::new()
         .add(Entry::file("a", "data").mode(0o600).owner(1, 1))
         .add(Entry::hardlink("b", "a").mode(0o755).owner(2, 3).mtime(1_600_000_000))
@@ -66,7 +66,7 @@ fn a_hardlink_whose_header_differs_changes_its_file() {
 }
 
 #[test]
-fn symlinks() {
+fn symlinks_match_docker() {
     let tar = Tar::new()
         .add(Entry::symlink("relative", "usr/bin"))
         .add(Entry::symlink("absolute", "/usr/bin"))
@@ -80,7 +80,7 @@ fn symlinks() {
 }
 
 #[test]
-fn extended_attributes_and_file_capabilities() {
+fn extended_attributes_match_docker() {
     // cap_net_bind_service=ep in the kernel's revision 2.
     let capability =
         b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
@@ -99,7 +99,7 @@ fn extended_attributes_and_file_capabilities() {
 }
 
 #[test]
-fn devices_and_fifos() {
+fn devices_and_fifos_match_docker() {
     let tar = Tar::new()
         .dir("dev/")
         .add(Entry::char_device("dev/null", 1, 3).mode(0o666))
@@ -111,7 +111,7 @@ fn devices_and_fifos() {
 }
 
 #[test]
-fn setuid_setgid_and_sticky() {
+fn setuid_setgid_and_sticky_match_docker() {
     let tar = Tar::new()
         .add(Entry::file("su", "x").mode(0o4755))
         .add(Entry::file("wall", "x").mode(0o2755).owner(0, 5))
@@ -133,7 +133,7 @@ fn setuid_setgid_and_sticky() {
 }
 
 #[test]
-fn large_owners() {
+fn large_owners_match_docker() {
     let tar = Tar::new()
         .add(Entry::file("octal", "x").owner(2_097_151, 2_097_151))
         .add(Entry::file("base256", "x").owner(3_000_000, 4_000_000))
@@ -145,7 +145,7 @@ fn large_owners() {
 }
 
 #[test]
-fn long_names() {
+fn long_names_match_docker() {
     let part = "n".repeat(60);
     let deep = format!("{part}/{part}/{part}");
     let longest = "x".repeat(255);
@@ -162,7 +162,7 @@ fn long_names() {
 }
 
 #[test]
-fn names_that_are_no_utf8_or_need_escapes() {
+fn names_that_are_not_utf8_or_need_escapes_match_docker() {
     let tar = Tar::new()
         .add(Entry::file(b"caf\xe9", "latin-1"))
         .add(Entry::dir(b"\xff\xfe/"))
@@ -177,7 +177,7 @@ fn names_that_are_no_utf8_or_need_escapes() {
 }
 
 #[test]
-fn times_below_a_second_and_far_away() {
+fn times_below_a_second_and_far_away_match_docker() {
     let tar = Tar::new()
         .add(Entry::file("nanos", "x").pax("mtime", "1700000000.123456789"))
         .add(Entry::file("short", "x").pax("mtime", "1700000000.5").pax("atime", "1600000000.25"))
@@ -193,7 +193,7 @@ fn times_below_a_second_and_far_away() {
 }
 
 #[test]
-fn a_whiteout_hides_a_file_and_a_directory_below() {
+fn whiteout_of_a_file_or_directory_matches_docker() {
     let tar = Tar::new()
         .add(Entry::whiteout("f").owner(3, 4))
         .add(Entry::whiteout("d/a"))
@@ -204,7 +204,7 @@ fn a_whiteout_hides_a_file_and_a_directory_below() {
 }
 
 #[test]
-fn an_opaque_directory_before_between_and_after_its_files() {
+fn opaque_directory_in_any_order_matches_docker() {
     for (n, entries) in [
         [Entry::opaque("d"), Entry::file("d/new", "1"), Entry::file("d/b", "2")],
         [Entry::file("d/new", "1"), Entry::opaque("d"), Entry::file("d/b", "2")],
@@ -221,20 +221,20 @@ fn an_opaque_directory_before_between_and_after_its_files() {
 }
 
 #[test]
-fn an_opaque_root() {
+fn opaque_root_matches_docker() {
     let tar = Tar::new().add(Entry::file(".wh..wh..opq", "")).file("only", "this").end();
     both("opaque-root", &Image::new().layer(base()).layer(tar));
 }
 
 #[test]
-fn a_whiteout_in_one_layer_and_the_name_again_in_the_next() {
+fn name_after_a_whiteout_in_a_lower_layer_matches_docker() {
     let gone = Tar::new().add(Entry::whiteout("d")).add(Entry::whiteout("f")).end();
     let back = Tar::new().dir("d/").file("d/x", "x").dir("f/").file("f/y", "y").end();
     both("again", &Image::new().layer(base()).layer(gone).layer(back));
 }
 
 #[test]
-fn a_change_of_type_between_layers() {
+fn change_of_type_between_layers_matches_docker() {
     let tar = Tar::new()
         .file("d", "a file now")
         .dir("f/")
@@ -245,7 +245,7 @@ fn a_change_of_type_between_layers() {
 }
 
 #[test]
-fn parents_that_no_entry_names() {
+fn implied_parents_match_docker() {
     let tar = Tar::new()
         .file("a/b/c/file", "x")
         .add(Entry::symlink("e/f/link", "x"))
@@ -257,7 +257,7 @@ fn parents_that_no_entry_names() {
 }
 
 #[test]
-fn dotted_and_absolute_names() {
+fn dotted_and_absolute_names_match_docker() {
     let tar = Tar::new()
         .add(Entry::dir("./").mode(0o700).owner(12, 34))
         .dir("./etc/")
@@ -270,7 +270,7 @@ fn dotted_and_absolute_names() {
 }
 
 #[test]
-fn directories_after_their_files_and_without_a_slash() {
+fn directories_after_their_files_match_docker() {
     let tar = Tar::new()
         .file("late/x", "x")
         .add(Entry::dir("late/").mode(0o711).mtime(1_234_567_890))
@@ -281,13 +281,13 @@ fn directories_after_their_files_and_without_a_slash() {
 }
 
 #[test]
-fn the_file_type_of_old_archives() {
+fn files_of_old_archives_match_docker() {
     let tar = Tar::new().add(Entry::v7("v7", "x")).add(Entry::file("ustar", "x").kind(0)).end();
     both("v7", &one(tar));
 }
 
 #[test]
-fn a_global_header_and_unknown_records() {
+fn global_header_and_unknown_records_match_docker() {
     let tar = Tar::new()
         .global("comment", "0123456789abcdef")
         .add(Entry::file("x", "x").pax("VENDOR.unknown", "kept in the record").pax("comment", "c"))
@@ -296,7 +296,7 @@ fn a_global_header_and_unknown_records() {
 }
 
 #[test]
-fn archives_with_odd_ends() {
+fn archive_with_an_odd_end_matches_docker() {
     let tar = || Tar::new().file("x", "some data");
     both("end-none", &one(tar().unended()));
     both("end-one-block", &one(tar().raw(&[0; 512]).unended()));
@@ -307,12 +307,12 @@ fn archives_with_odd_ends() {
 }
 
 #[test]
-fn empty_layers() {
+fn empty_layers_match_docker() {
     both("empty", &Image::new().layer(Tar::new().end()).layer(Tar::new().dir("./").end()));
 }
 
 #[test]
-fn files_of_many_sizes() {
+fn files_of_many_sizes_match_docker() {
     let mut tar = Tar::new();
     for size in [0, 1, 511, 512, 513, 4095, 4096, 65_536, 1_048_577, 3_000_000] {
         tar = tar.file(&format!("size-{size}"), noise(size));
@@ -321,7 +321,7 @@ fn files_of_many_sizes() {
 }
 
 #[test]
-fn every_packing_that_docker_reads() {
+fn layers_in_every_compression_match_docker() {
     let tar = || Tar::new().file("x", "packed ".repeat(999)).end();
     both("plain", &Image::new().packed(tar(), Pack::Plain));
     both("members", &Image::new().packed(tar(), Pack::Members));
@@ -333,7 +333,7 @@ fn every_packing_that_docker_reads() {
 }
 
 #[test]
-fn the_same_layer_twice_in_an_image() {
+fn layer_that_is_repeated_in_an_image_matches_docker() {
     let again = Tar::new().file("again", "x").end();
     let image = Image::new().layer(again.clone()).layer(base()).layer(again.clone()).layer(again);
     both("twice", &image);

@@ -84,7 +84,7 @@ fn entry(entry: Entry) -> Vec<u8> {
 }
 
 #[test]
-fn a_name_that_climbs() {
+fn name_that_climbs_is_refused() {
     let climb = format!("{}/canary", Yard::up());
     refused(entry(Entry::file(&climb, "dead")), "climbs");
     refused(entry(Entry::file(format!("a/b/../../{climb}"), "dead")), "climbs");
@@ -94,7 +94,7 @@ fn a_name_that_climbs() {
 }
 
 #[test]
-fn a_whiteout_that_climbs() {
+fn whiteout_that_climbs_is_refused() {
     let yard = Yard::new();
     let climb = format!("{}/outside/.wh.canary", Yard::up());
     refused_in(&yard, vec![entry(Entry::file(climb, ""))], &[], "climbs");
@@ -105,7 +105,7 @@ fn a_whiteout_that_climbs() {
 /// A symlink as a parent is resolved as if the layer were the whole world, so this
 /// either stays inside or fails; what it never does is reach the canary.
 #[test]
-fn a_symlink_that_leaves_and_an_entry_through_it() {
+fn entry_through_a_symlink_that_leaves_stays_inside() {
     let yard = Yard::new();
     let outside = yard.scratch.path().join("outside");
     let targets = [format!("{}/outside", Yard::up()), outside.display().to_string()];
@@ -132,7 +132,7 @@ fn a_symlink_that_leaves_and_an_entry_through_it() {
 }
 
 #[test]
-fn a_hardlink_out_of_the_layer() {
+fn hardlink_out_of_the_layer_is_refused() {
     let yard = Yard::new();
     let relative = format!("{}/outside/canary", Yard::up());
     let absolute = yard.scratch.path().join("outside/canary").display().to_string();
@@ -146,14 +146,14 @@ fn a_hardlink_out_of_the_layer() {
 }
 
 #[test]
-fn a_hardlink_to_a_lower_layer() {
+fn hardlink_to_a_lower_layer_is_refused() {
     let base = Tar::new().file("below", "x").end();
     let top = Tar::new().add(Entry::hardlink("h", "below")).end();
     refused_in(&Yard::new(), vec![base, top], &[], "hardlink");
 }
 
 #[test]
-fn devices_when_they_cannot_be_made() {
+fn device_without_the_privilege_for_it_fails_the_pull() {
     let yard = Yard::new();
     let hub = Hub::shared();
     let image = Image::new().layer(entry(Entry::char_device("null", 1, 3)));
@@ -169,25 +169,25 @@ fn devices_when_they_cannot_be_made() {
 }
 
 #[test]
-fn truncated_archives() {
+fn truncated_archive_is_refused() {
     let whole = Tar::new().file("before", "x").file("x", vec![b'x'; 2000]).unended();
     refused(whole[..1536 + 1000].to_vec(), "truncated");
 }
 
 #[test]
-fn more_bytes_than_allowed() {
+fn layer_over_its_size_limit_is_refused() {
     let tar = Tar::new().file("zeros", vec![0; 1_000_000]).end();
     refused_in(&Yard::new(), vec![tar], &["--max-layer-size", "500000"], "limit");
 }
 
 #[test]
-fn more_entries_than_allowed() {
+fn layer_over_its_entry_limit_is_refused() {
     let tar = Tar::of((0..20).map(|n| Entry::file(format!("f{n}"), ""))).end();
     refused_in(&Yard::new(), vec![tar], &["--max-entries", "10"], "limit");
 }
 
 #[test]
-fn deeper_than_allowed() {
+fn path_over_its_depth_limit_is_refused() {
     let tar = Tar::new().file(&"d/".repeat(30), "").end();
     refused_in(&Yard::new(), vec![tar], &["--max-path-depth", "20"], "limit");
 }

@@ -16,7 +16,7 @@ use crate::support::scratch;
 use crate::support::snapshot::{self, chains};
 use crate::support::tar::{Entry, Tar};
 
-/// One held image: what it is called, its layers' tars.
+/// The name of an image, and the tars of its layers.
 type Case = (&'static str, fn() -> Vec<Vec<u8>>);
 
 const CASES: &[Case] = &[
@@ -39,16 +39,16 @@ const CASES: &[Case] = &[
     ("contiguous", contiguous),
 ];
 
-struct Held {
+struct Pulled {
     root: PathBuf,
     pulls: BTreeMap<&'static str, (Pushed, Image, Done)>,
     docker: Dockerd,
 }
 
 /// All cases in one root, with a dockerd on it.
-fn held() -> &'static Held {
-    static HELD: OnceLock<Held> = OnceLock::new();
-    HELD.get_or_init(|| {
+fn pulled() -> &'static Pulled {
+    static PULLED: OnceLock<Pulled> = OnceLock::new();
+    PULLED.get_or_init(|| {
         let hub = Hub::shared();
         let root = scratch::lasting().join("root");
         let mut pulls = BTreeMap::new();
@@ -59,20 +59,20 @@ fn held() -> &'static Held {
             pulls.insert(*name, (pushed, image, done));
         }
         let docker = Dockerd::start(&root);
-        Held { root, pulls, docker }
+        Pulled { root, pulls, docker }
     })
 }
 
 /// The case's pull went well, a real dockerd saves it exactly; gives the top layer's tree.
 #[track_caller]
 fn saved(name: &str) -> PathBuf {
-    let held = held();
-    let (pushed, image, done) = &held.pulls[name];
+    let pulled = pulled();
+    let (pushed, image, done) = &pulled.pulls[name];
     assert_eq!(done.code, Some(0), "{done}");
-    assert_eq!(held.docker.save(&pushed.name()), Ok(image.diff_ids()));
+    assert_eq!(pulled.docker.save(&pushed.name()), Ok(image.diff_ids()));
     let chain = chains(&image.diff_ids()).pop().unwrap();
-    judge::judge(&held.root, &chain).unwrap();
-    snapshot::diff_dir(&held.root, &chain)
+    judge::judge(&pulled.root, &chain).unwrap();
+    snapshot::diff_dir(&pulled.root, &chain)
 }
 
 fn text(path: impl AsRef<Path>) -> String {
@@ -91,7 +91,7 @@ fn file_twice() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_file_that_comes_again() {
+fn repeated_file_is_saved_exactly() {
     let tree = saved("file-twice");
     assert_eq!(text(tree.join("x")), "the last");
     assert_eq!(text(tree.join("between")), "b");
@@ -102,7 +102,7 @@ fn dotted_twice() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_name_written_in_two_ways() {
+fn name_in_two_spellings_is_saved_exactly() {
     assert_eq!(text(saved("dotted-twice").join("d/x")), "two");
 }
 
@@ -117,7 +117,7 @@ fn directory_twice() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_directory_that_comes_again() {
+fn repeated_directory_is_saved_exactly() {
     let tree = saved("directory-twice");
     let meta = fs::metadata(tree.join("d")).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o755, 5, 6));
@@ -142,7 +142,7 @@ fn type_changes() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_name_that_changes_its_type() {
+fn name_that_changes_its_type_is_saved_exactly() {
     let tree = saved("type-changes");
     assert_eq!(text(tree.join("file-dir/x")), "x");
     assert_eq!(text(tree.join("dir-file")), "a file");
@@ -163,7 +163,7 @@ fn relinked() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_file_that_comes_again_after_it_was_linked() {
+fn repeated_file_with_links_is_saved_exactly() {
     let tree = saved("relinked");
     assert_eq!(["a", "b", "c"].map(|name| text(tree.join(name))), ["new", "newest", "new"]);
 }
@@ -173,7 +173,7 @@ fn global_twice() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn two_global_headers() {
+fn two_global_headers_are_saved_exactly() {
     assert_eq!(text(saved("global-twice").join("x")), "x");
 }
 
@@ -190,7 +190,7 @@ fn gnu_sparse() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn gnus_sparse_files() {
+fn gnu_sparse_files_are_saved_exactly() {
     let tree = saved("gnu-sparse");
     let few = fs::read(tree.join("few")).unwrap();
     assert_eq!(
@@ -215,7 +215,7 @@ fn pax_sparse() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn paxs_sparse_files() {
+fn pax_sparse_files_are_saved_exactly() {
     let tree = saved("pax-sparse");
     let sparse = fs::read(tree.join("sparse")).unwrap();
     assert_eq!(
@@ -243,7 +243,7 @@ fn stated_sizes() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn sizes_on_what_has_no_data() {
+fn size_on_an_entry_without_data_is_saved_exactly() {
     let tree = saved("stated-sizes");
     assert_eq!(text(tree.join("h")), "data");
     assert_eq!(text(tree.join("after")), "read at the right place");
@@ -259,7 +259,7 @@ fn whiteout_data() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn whiteouts_with_data() {
+fn whiteouts_with_data_are_saved_exactly() {
     let tree = saved("whiteout-data");
     assert!(fs::symlink_metadata(tree.join("x")).unwrap().file_type().is_char_device());
     assert!(snapshot::names(&tree.join("d")).is_empty());
@@ -281,7 +281,7 @@ fn whiteout_late() -> Vec<Vec<u8>> {
 
 /// A whiteout hides what lower layers have, in whatever order it comes.
 #[test]
-fn a_whiteout_after_the_name_and_before_it() {
+fn whiteout_before_or_after_its_name_hides_lower_layers_only() {
     let tree = saved("whiteout-late");
     assert_eq!(text(tree.join("x")), "above");
     assert_eq!(text(tree.join("d/z")), "above");
@@ -303,7 +303,7 @@ fn opaque_twice() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn whiteouts_that_come_again() {
+fn repeated_whiteouts_are_saved_exactly() {
     assert_eq!(snapshot::names(&saved("opaque-twice").join("d")), ["x"]);
 }
 
@@ -319,7 +319,7 @@ fn through_relative() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_file_through_a_relative_symlink() {
+fn file_through_a_relative_symlink_is_saved_exactly() {
     let tree = saved("through-relative");
     assert_eq!(text(tree.join("usr/lib/x")), "through a relative symlink");
     assert_eq!(text(tree.join("usr/lib/y")), "through a relative symlink");
@@ -332,20 +332,20 @@ fn through_absolute() -> Vec<Vec<u8>> {
             .dir("run/")
             .dir("var/")
             .add(Entry::symlink("var/run", "/run"))
-            .file("var/run/held-by-rpull", "through an absolute symlink")
+            .file("var/run/written-by-rpull", "through an absolute symlink")
             .add(Entry::symlink("up", "../../run"))
-            .file("up/held-by-rpull-2", "and one that climbs")
+            .file("up/written-by-rpull-2", "and one that climbs")
             .end(),
     ]
 }
 
 /// Docker would unpack this in a chroot and later open the host's `/run/...`.
 #[test]
-fn a_file_through_an_absolute_symlink() {
+fn file_through_an_absolute_symlink_is_saved_exactly() {
     let tree = saved("through-absolute");
-    assert_eq!(text(tree.join("run/held-by-rpull")), "through an absolute symlink");
-    assert_eq!(text(tree.join("run/held-by-rpull-2")), "and one that climbs");
-    assert!(!Path::new("/run/held-by-rpull").exists());
+    assert_eq!(text(tree.join("run/written-by-rpull")), "through an absolute symlink");
+    assert_eq!(text(tree.join("run/written-by-rpull-2")), "and one that climbs");
+    assert!(!Path::new("/run/written-by-rpull").exists());
 }
 
 fn file_then_fifo() -> Vec<Vec<u8>> {
@@ -353,7 +353,7 @@ fn file_then_fifo() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_file_that_became_a_fifo() {
+fn file_that_became_a_fifo_is_saved_exactly() {
     let tree = saved("file-then-fifo");
     assert!(fs::symlink_metadata(tree.join("x")).unwrap().file_type().is_fifo());
 }
@@ -363,7 +363,7 @@ fn inner_dots() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn dots_that_stay_inside() {
+fn name_with_dots_inside_the_layer_is_saved_exactly() {
     assert_eq!(text(saved("inner-dots").join("b")), "inside all the way");
 }
 
@@ -372,6 +372,6 @@ fn contiguous() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_contiguous_file() {
+fn contiguous_file_is_saved_exactly() {
     assert_eq!(text(saved("contiguous").join("x")), "a contiguous file is a file");
 }
