@@ -261,7 +261,9 @@ fn parse(input: &str) -> Result<Reference, Reason> {
         None => (rest, None),
     };
     grammar::check_domain(domain)?;
-    if domain == DOCKER_HUB && path == "scratch" && digest.is_none() {
+    // As dockerd does, with `library/` or without.
+    let official = (domain == DOCKER_HUB).then(|| path.strip_prefix("library/").unwrap_or(path));
+    if official == Some("scratch") && digest.is_none() {
         return Err(Reason::Scratch);
     }
     grammar::check_path(path)?;
@@ -270,11 +272,14 @@ fn parse(input: &str) -> Result<Reference, Reason> {
     {
         return Err(Reason::Tag(tag.to_owned()));
     }
-    let official = domain == DOCKER_HUB && !path.contains('/');
-    if official && path == "sha256" {
+    if official == Some("sha256") {
         return Err(Reason::AlgorithmName);
     }
-    let path = if official { format!("library/{path}") } else { path.to_owned() };
+    let path = if domain == DOCKER_HUB && !path.contains('/') {
+        format!("library/{path}")
+    } else {
+        path.to_owned()
+    };
     if path.len() > 255 {
         return Err(Reason::Long(path.len()));
     }

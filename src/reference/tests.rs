@@ -74,6 +74,15 @@ fn invalid_reference_names_its_invalid_part() {
     assert_eq!(reason("sha256:abc"), Reason::AlgorithmName);
 }
 
+#[test]
+fn reserved_name_with_its_namespace_is_refused() {
+    assert_eq!(reason("library/scratch"), Reason::Scratch);
+    assert_eq!(reason("docker.io/library/scratch:1"), Reason::Scratch);
+    assert_eq!(reason("library/sha256:abc"), Reason::AlgorithmName);
+    assert!("host:5000/library/scratch".parse::<Reference>().is_ok());
+    assert!("user/scratch".parse::<Reference>().is_ok());
+}
+
 proptest! {
     #[test]
     fn printed_reference_parses_to_itself(
