@@ -236,6 +236,9 @@ fn protocol(url: &Url, what: String) -> RegistryError {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
