@@ -3,7 +3,7 @@
 use super::Layer;
 use super::tar::{Entry, Long, Tar};
 use crate::digest::Digest;
-use crate::layer::{BlobSpec, LayerError, Limits};
+use crate::layer::{BlobSpec, LayerError, LimitKind, Limits};
 
 /// An archive with the entry between two others.
 fn around(entry: Entry) -> Vec<u8> {
@@ -72,17 +72,17 @@ fn invalid_archive_is_refused_with_its_reason() {
 }
 
 #[test]
-fn archive_over_a_limit_is_refused_with_its_flag() {
+fn archive_over_a_limit_is_refused_with_its_name() {
     let tar = Tar::new().file("a/b/c", vec![0; 5000]).file("d", "").file("e", "").end();
     let most = Limits::default();
-    for (limits, flag) in [
-        (Limits { bytes: 4999, ..most }, "--max-layer-size"),
-        (Limits { entries: 2, ..most }, "--max-entries"),
-        (Limits { depth: 2, ..most }, "--max-path-depth"),
+    for (limits, kind) in [
+        (Limits { bytes: 4999, ..most }, LimitKind::Bytes),
+        (Limits { entries: 2, ..most }, LimitKind::Entries),
+        (Limits { depth: 2, ..most }, LimitKind::Depth),
     ] {
         match Layer::read(&tar, None, 4096, limits) {
-            Err(LayerError::Limit { flag: actual, .. }) => assert_eq!(actual, flag),
-            other => panic!("{flag}: {:?}", other.map(|layer| layer.unpacked)),
+            Err(LayerError::Limit { what, .. }) => assert_eq!(what, kind),
+            other => panic!("{kind:?}: {:?}", other.map(|layer| layer.unpacked)),
         }
     }
     let exact = Limits { bytes: 7168, entries: 3, depth: 3, ..most };

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use rpull::digest::Digest;
-use rpull::oci::Descriptor;
-use rpull::reference::Reference;
-use rpull::registry::{Explicit, Registry, RegistryOptions, Secret, Sources};
+use rpull::internal::digest::Digest;
+use rpull::internal::oci::Descriptor;
+use rpull::internal::reference::Reference;
+use rpull::internal::registry::{Credential, Explicit, Found, Registry, RegistryOptions, Secret};
 
 use super::server::{Act, Server};
 
@@ -128,9 +128,10 @@ async fn check(case: Case) {
         Some(answer) => answer,
         None => Act::answer("500 Internal Server Error", "", "the script is over"),
     });
+    let credential =
+        Credential::Basic { username: "alice".to_owned(), password: Secret::new("secret") };
     let registry = Registry::new(RegistryOptions {
-        sources: Sources::default(),
-        explicit: Explicit::basic("alice".into(), Secret::new("secret")),
+        explicit: Explicit::new(Found::new(credential, "the test")),
         retries: 4,
         backoff: Duration::from_millis(1),
         ..RegistryOptions::default()
