@@ -26,7 +26,8 @@
 //!
 //! Three things are not in the budget: the tar-split metadata between its two threads (a few
 //! batches of [`METADATA_BATCH_SIZE`] and one segment), the window of a zstd stream, and the
-//! segments of parallel downloads, which `registry/parallel` bounds for all layers together.
+//! segments of parallel downloads, which `registry/parallel` bounds for all layers together. The
+//! few chunks that `pull/resume` writes are also on their way to the unpacker.
 
 use super::stream::decompress::DECODER_OVERHEAD;
 

@@ -119,6 +119,20 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    /// Whether the bytes of the layer are the cause: the same bytes fail again.
+    pub fn is_of_content(&self) -> bool {
+        !matches!(
+            self,
+            Self::Source(_)
+                | Self::Limit { .. }
+                | Self::Write { .. }
+                | Self::Open { .. }
+                | Self::Thread { .. }
+                | Self::TarSplit(_)
+                | Self::Cancelled
+        )
+    }
+
     /// Returns the error of opening the directory `path`.
     pub fn open(path: &Path, source: io::Error) -> Self {
         Self::Open { path: show(path.as_os_str().as_bytes()), source }

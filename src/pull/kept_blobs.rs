@@ -201,7 +201,7 @@ async fn kept_config(
 /// Writes a blob to the content store while it is fetched.
 pub struct BlobWriter {
     ingest: Ingest,
-    _lock: ContentLock,
+    _lock: Arc<ContentLock>,
 }
 
 impl BlobWriter {
@@ -212,7 +212,7 @@ impl BlobWriter {
     pub fn new(
         store: &Store,
         task: &LayerTask,
-        lock: Option<ContentLock>,
+        lock: Option<Arc<ContentLock>>,
     ) -> Result<Option<Self>, WorkError> {
         let Some(lock) = lock else { return Ok(None) };
         let ingest = store.content().ingest(&task.blob.digest)?;

@@ -12,6 +12,7 @@ mod kept_blobs;
 mod options;
 mod plan;
 mod resolve;
+mod resume;
 mod session;
 mod stage;
 mod states;

@@ -1,6 +1,7 @@
 //! A blob as a stream that mends itself: when a connection breaks or stalls, it goes on at
 //! its offset with a new one, and whoever reads never knows.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -31,7 +32,7 @@ impl Stream for BlobStream {
 }
 
 impl Registry {
-    /// A blob from `offset` on.
+    /// A range of a blob. A registry that does not serve ranges is read up to its end.
     ///
     /// # Errors
     /// [`RegistryError`] if it cannot be had at all; later ones come with the stream.
@@ -39,9 +40,9 @@ impl Registry {
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
-        offset: u64,
+        range: Range<u64>,
     ) -> Result<BlobStream, RegistryError> {
-        let mut reader = Reader::new(self, repository, descriptor, offset, descriptor.size);
+        let mut reader = Reader::new(self, repository, descriptor, range.start, range.end);
         reader.connect().await?;
         Ok(reader.stream())
     }

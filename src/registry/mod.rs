@@ -36,6 +36,7 @@ pub use credentials::{
 pub use error::{Cause, RegistryError};
 pub use manifest::{ManifestInfo, RawManifest};
 pub use options::RegistryOptions;
+pub use parallel::{BlobRange, Keeper};
 pub use retry::is_transient;
 
 use auth::Authenticator;

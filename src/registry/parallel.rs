@@ -3,16 +3,21 @@
 //! Many registries and networks limit the throughput per connection. A blob begins on one
 //! connection. If that is slow and much is left, the rest is fetched in segments by range requests
 //! over several connections, in any order, and passed on in order.
+//!
+//! The bytes of a slow or long download are also sent to a [`Keeper`] as they arrive, so that
+//! another process can continue it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::Registry;
+use super::blob::BlobStream;
 use super::error::RegistryError;
 use crate::oci::Descriptor;
 use crate::reference::Repository;
@@ -35,92 +40,146 @@ const FAST: f64 = (48 << 20) as f64;
 /// Bytes that must be left for segments to be worth their requests.
 const MIN_REMAINING: u64 = 4 * SEGMENT_SIZE;
 
+/// After this time a download is kept, even if it is fast.
+const LONG_DOWNLOAD: Duration = Duration::from_secs(10);
+
 type Chunk = Result<Bytes, RegistryError>;
 
+/// Receives bytes of a blob with their offset, in any order. A receiver that is slow slows the
+/// download down; one that is gone is ignored.
+pub type Keeper = mpsc::Sender<(u64, Bytes)>;
+
+/// A range of a blob to download.
+#[derive(Clone)]
+pub struct BlobRange<'a> {
+    /// The repository.
+    pub repository: &'a Repository,
+    /// The blob.
+    pub blob: &'a Descriptor,
+    /// The offsets of its bytes.
+    pub range: Range<u64>,
+    /// The receiver of what is kept.
+    pub keeper: &'a Keeper,
+    /// Whether all bytes are kept, not only those of a slow download.
+    pub keep_all: bool,
+}
+
 impl Registry {
-    /// Downloads a blob: its bytes in order, exactly as many as `blob` says, or an error.
-    pub fn download<'a>(
-        &'a self,
-        repository: &'a Repository,
-        blob: &'a Descriptor,
-    ) -> impl Stream<Item = Chunk> + 'a {
-        let download = Download { registry: self, repository, blob };
+    /// Downloads a range of a blob: its bytes in order, exactly as many as it has, or an error.
+    pub fn download<'a>(&'a self, range: BlobRange<'a>) -> impl Stream<Item = Chunk> + Send + 'a {
         let begin = async move {
-            let first = self.blob(repository, blob, 0).await?;
-            Ok(download.probe(first.boxed()))
+            let BlobRange { repository, blob, range: Range { start, end }, .. } = range.clone();
+            let first = self.blob(repository, blob, start..end).await?;
+            Ok(Download { registry: self, of: range }.probe(first.boxed()))
         };
         stream::once(begin).try_flatten()
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Download<'a> {
     registry: &'a Registry,
-    repository: &'a Repository,
-    blob: &'a Descriptor,
+    of: BlobRange<'a>,
 }
 
 /// The stream of a download, with what is measured of it.
 struct Probe<'a> {
     source: BoxStream<'a, Chunk>,
     offset: u64,
+    began: Instant,
     waited: Duration,
     judged: bool,
+    /// Whether the bytes of `source` are kept here.
+    keep: bool,
 }
 
 impl<'a> Download<'a> {
     /// Passes the first connection's bytes on, and judges its throughput once. Only the time
     /// spent waiting for the network counts: a slow reader does not make a slow connection.
-    fn probe(self, first: BoxStream<'a, Chunk>) -> impl Stream<Item = Chunk> + 'a {
-        let probe = Probe { source: first, offset: 0, waited: Duration::ZERO, judged: false };
-        stream::try_unfold(probe, move |mut probe| async move {
+    fn probe(self, first: BoxStream<'a, Chunk>) -> impl Stream<Item = Chunk> + Send + 'a {
+        let Range { start, end } = self.of.range;
+        let probe = Probe {
+            source: first,
+            offset: start,
+            began: Instant::now(),
+            waited: Duration::ZERO,
+            judged: false,
+            keep: self.of.keep_all,
+        };
+        stream::try_unfold((self, probe), move |(download, mut probe)| async move {
+            let remaining = end - probe.offset;
             if !probe.judged && probe.waited >= PROBE_TIME {
                 probe.judged = true;
-                let throughput = probe.offset as f64 / probe.waited.as_secs_f64();
-                let remaining = self.blob.size - probe.offset;
-                if throughput < FAST
-                    && remaining >= MIN_REMAINING
-                    && let Some(segments) = self.segments(probe.offset).await?
-                {
-                    // This drops the first connection; the segments begin where it stood.
-                    probe.source = segments;
+                let throughput = (probe.offset - start) as f64 / probe.waited.as_secs_f64();
+                if throughput < FAST && remaining >= MIN_REMAINING {
+                    probe.keep = true;
+                    if let Some(segments) = download.clone().segments(probe.offset).await? {
+                        // This drops the first connection; the segments begin where it stood, and
+                        // keep their bytes themselves.
+                        (probe.source, probe.keep) = (segments, false);
+                    }
                 }
+            } else if !probe.judged && probe.began.elapsed() >= LONG_DOWNLOAD {
+                probe.keep = true;
             }
             let since = Instant::now();
             let Some(bytes) = probe.source.try_next().await? else { return Ok(None) };
             probe.waited += since.elapsed();
+            if probe.keep {
+                download.keep(probe.offset, &bytes).await;
+            }
             probe.offset += bytes.len() as u64;
-            Ok(Some((bytes, probe)))
+            Ok(Some((bytes, (download, probe))))
         })
     }
 
-    /// The blob from `offset` on, in segments; `None` if the registry serves no ranges.
+    /// The range from `offset` on, in segments; `None` if the registry serves no ranges.
     async fn segments(self, offset: u64) -> Result<Option<BoxStream<'a, Chunk>>, RegistryError> {
-        let (size, start) = (self.blob.size, offset + FIRST_SEGMENT_SIZE);
-        let first = self.registry.blob_range(self.repository, self.blob, offset, start);
-        let Some(first) = first.await? else { return Ok(None) };
+        let (end, start) = (self.of.range.end, offset + FIRST_SEGMENT_SIZE);
+        let Some(first) = self.range(offset, start).await? else { return Ok(None) };
         let starts = (0..).map(move |n| start + n * SEGMENT_SIZE);
         let ranges = starts
-            .take_while(move |start| *start < size)
-            .map(move |start| (start, (start + SEGMENT_SIZE).min(size)));
-        let rest = in_order(&self.registry.shared.segments, ranges, move |(start, end)| {
-            self.segment(start, end)
+            .take_while(move |start| *start < end)
+            .map(move |start| (start, (start + SEGMENT_SIZE).min(end)));
+        let permits = &self.registry.shared.segments;
+        let keeper = self.clone();
+        let first = stream::try_unfold((first, offset), move |(mut first, offset)| {
+            let keeper = keeper.clone();
+            async move {
+                let Some(bytes) = first.try_next().await? else { return Ok(None) };
+                keeper.keep(offset, &bytes).await;
+                let next = offset + bytes.len() as u64;
+                Ok(Some((bytes, (first, next))))
+            }
         });
+        let rest = in_order(permits, ranges, move |(start, end)| self.clone().segment(start, end));
         Ok(Some(first.chain(rest).boxed()))
     }
 
     /// Fetches the bytes from `start` up to but not including `end`.
     async fn segment(self, start: u64, end: u64) -> Result<Vec<Bytes>, RegistryError> {
-        let segment = self.registry.blob_range(self.repository, self.blob, start, end);
-        let Some(segment) = segment.await? else {
+        let Some(mut segment) = self.range(start, end).await? else {
+            let host = self.of.repository.domain().to_owned();
             let what =
                 "it served one range of a blob and ignored the next range request".to_owned();
-            return Err(RegistryError::Protocol {
-                host: self.repository.domain().to_owned(),
-                what,
-            });
+            return Err(RegistryError::Protocol { host, what });
         };
-        segment.try_collect().await
+        let (mut chunks, mut offset) = (Vec::new(), start);
+        while let Some(bytes) = segment.try_next().await? {
+            self.keep(offset, &bytes).await;
+            offset += bytes.len() as u64;
+            chunks.push(bytes);
+        }
+        Ok(chunks)
+    }
+
+    async fn range(&self, start: u64, end: u64) -> Result<Option<BlobStream>, RegistryError> {
+        self.registry.blob_range(self.of.repository, self.of.blob, start, end).await
+    }
+
+    async fn keep(&self, offset: u64, bytes: &Bytes) {
+        // A receiver that is gone could not write the bytes; the download goes on.
+        let _ = self.of.keeper.send((offset, bytes.clone())).await;
     }
 }
 
@@ -177,38 +236,58 @@ mod tests {
         (Registry::new(options), "127.0.0.1:1/x/y:z".parse().unwrap(), blob.unwrap())
     }
 
-    /// Reads 100 chunks; the connection and the reader take some time for each.
+    /// Reads 100 chunks; the connection and the reader take some time for each. Returns the
+    /// result, and the offsets of what was kept.
     async fn read(
-        download: Download<'_>,
+        (registry, name, blob): &(Registry, Reference, Descriptor),
         connection: Duration,
         reader: Duration,
-    ) -> Result<(), RegistryError> {
+    ) -> (Result<(), RegistryError>, Vec<u64>) {
+        let (keeper, mut kept) = mpsc::channel(1000);
+        let (repository, range) = (name.repository(), 0..blob.size);
+        let of = BlobRange { repository, blob, range, keeper: &keeper, keep_all: false };
         let chunks = stream::repeat(()).take(100).then(move |()| async move {
             sleep(connection).await;
             Ok(Bytes::from_static(&[0; CHUNK]))
         });
-        let mut stream = std::pin::pin!(download.probe(chunks.boxed()));
-        while stream.try_next().await?.is_some() {
-            sleep(reader).await;
-        }
-        Ok(())
+        let mut stream = Box::pin(Download { registry, of }.probe(chunks.boxed()));
+        let result = loop {
+            match stream.try_next().await {
+                Ok(Some(_)) => sleep(reader).await,
+                Ok(None) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        drop(stream);
+        kept.close();
+        let offsets = std::iter::from_fn(|| kept.try_recv().ok()).map(|(offset, _)| offset);
+        (result, offsets.collect())
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_connection_is_replaced_by_segments() {
-        let (registry, name, blob) = unreachable();
-        let download = Download { registry: &registry, repository: name.repository(), blob: &blob };
-        let result = read(download, Duration::from_millis(100), Duration::ZERO).await;
+        let blob = unreachable();
+        let (result, _) = read(&blob, Duration::from_millis(100), Duration::ZERO).await;
         assert!(matches!(result, Err(RegistryError::Network { .. })), "{result:?}");
-        assert_eq!(registry.requests(), 1);
+        assert_eq!(blob.0.requests(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_reader_does_not_make_a_connection_slow() {
-        let (registry, name, blob) = unreachable();
-        let download = Download { registry: &registry, repository: name.repository(), blob: &blob };
-        read(download, Duration::ZERO, Duration::from_secs(1)).await.unwrap();
-        assert_eq!(registry.requests(), 0);
+        let blob = unreachable();
+        let (result, kept) = read(&blob, Duration::ZERO, Duration::from_millis(99)).await;
+        result.unwrap();
+        assert_eq!(blob.0.requests(), 0);
+        assert_eq!(kept, [0; 0], "a fast and short download is not kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_download_is_kept_after_ten_seconds() {
+        let blob = unreachable();
+        let (result, kept) = read(&blob, Duration::ZERO, Duration::from_millis(200)).await;
+        result.unwrap();
+        let expected: Vec<u64> = (50..100).map(|n| n * CHUNK as u64).collect();
+        assert_eq!(kept, expected);
     }
 
     #[tokio::test(start_paused = true)]

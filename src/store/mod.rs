@@ -29,7 +29,7 @@ use crate::reference::Query;
 
 pub use commit::Established;
 pub use condition::Condition;
-pub use content::{Content, ContentLock, Ingest};
+pub use content::{Content, ContentLock, Ingest, Partial};
 pub use distribution::Distribution;
 pub use error::StoreError;
 pub use images::Images;

@@ -1,5 +1,6 @@
 //! Real registries behind TLS, passwords and tokens; redirects and lines that break.
 
+mod continued;
 mod plain_http;
 mod redirects;
 mod resume;

@@ -112,6 +112,25 @@ impl Dir {
         Ok(File::from(fd))
     }
 
+    /// Opens a regular file for reading and appending, with mode 0644 if it has to be made.
+    ///
+    /// # Errors
+    /// [`FsError`], also if it is a symbolic link or not a regular file.
+    pub fn read_write(&self, name: &str) -> Result<File, FsError> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = Mode::from_raw_mode(0o644);
+        let file = match fs::openat(&*self.fd, name, flags | OFlags::CLOEXEC, mode) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::LOOP) => return Err(refused(&path, LINK)),
+            Err(e) => return Err(e).at("open", &path),
+        };
+        match file.metadata().at("look at", &path)?.is_file() {
+            true => Ok(file),
+            false => Err(refused(&path, "it is not a regular file")),
+        }
+    }
+
     /// Opens a lock file, creating it if it does not exist.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! ├── index.json                      file  0644  Index; replaced whole under locks/index
 //! ├── blobs/sha256/<digest>           file  0644  renamed into place whole, never changed
 //! ├── ingest/<digest>-<random>        file  0644  Ingest; locked by its writer
+//! ├── ingest/<digest>.{partial,ranges} file 0644  Partial; what arrived of a blob
 //! ├── locks/{index,blob-<digest>}     file  0644  ContentLock
 //! └── shared                          file  0644  it is not one root's alone: never trimmed
 //! ```
@@ -20,6 +21,7 @@ mod index;
 mod ingest;
 mod layout_file;
 mod locks;
+mod partial;
 mod trim;
 
 use std::fs::File;
@@ -42,6 +44,7 @@ use index::Index;
 
 pub use ingest::Ingest;
 pub use locks::ContentLock;
+pub use partial::Partial;
 
 const BLOBS: &str = "blobs";
 const SHA256: &str = "sha256";
@@ -199,6 +202,7 @@ impl Content {
         };
         if !self.swept.swap(true, Ordering::Relaxed) {
             ingest::sweep(&dirs.ingest, &dirs.locks);
+            partial::sweep(&dirs.ingest, &dirs.locks);
         }
         Ok(Some(dirs))
     }

@@ -176,9 +176,12 @@ async fn ask(
         Call::ByTag => registry.manifest(repository, "latest").await.map(drop),
         Call::ByDigest => registry.manifest(repository, &digest.to_string()).await.map(drop),
         Call::Config => registry.blob_bytes(repository, &blob, 8 << 20).await.map(drop),
-        Call::Layer => {
-            registry.blob(repository, &blob, 0).await?.try_collect::<Vec<_>>().await.map(drop)
-        }
+        Call::Layer => registry
+            .blob(repository, &blob, 0..blob.size)
+            .await?
+            .try_collect::<Vec<_>>()
+            .await
+            .map(drop),
         Call::Segment => {
             let segment = registry.blob_range(repository, &blob, 0, 65536).await?;
             segment.expect("a segment").try_collect::<Vec<_>>().await.map(drop)
@@ -317,7 +320,7 @@ async fn reader_slower_than_all_limits_gets_the_whole_blob() {
     };
     let registry = Registry::new(limits);
     let repository = repository(&server);
-    let mut stream = registry.blob(&repository, &blob(), 0).await.unwrap();
+    let mut stream = registry.blob(&repository, &blob(), 0..blob().size).await.unwrap();
     let (mut received, mut pauses) = (0, 0);
     while let Some(bytes) = stream.next().await {
         received += bytes.unwrap().len();
