@@ -1,8 +1,7 @@
-//! Authorisation: what a registry's challenge asks for (distribution spec, auth/token;
-//! RFC 7617).
+//! Authorisation by a registry's challenge (distribution spec, auth/token; RFC 7617).
 //!
-//! Nothing is sent until a registry asks. A token is kept for its scope until nine tenths
-//! of its life are over, and thrown away when a registry no longer takes it.
+//! No credential is sent before a challenge. A token is kept for its scope until nine tenths
+//! of its lifetime are over, and dropped when a registry rejects it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,24 +17,24 @@ use super::host::{Clients, Endpoint};
 use super::token::TokenRequest;
 use crate::reference::Repository;
 
-/// What a registry asks for.
+/// The authentication that a registry demands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Challenge {
-    /// User and password with every request.
+    /// User name and password with every request.
     Basic,
-    /// A token.
+    /// A token from a token server.
     Bearer {
-        /// Where tokens are had.
+        /// The URL of the token server.
         realm: String,
-        /// For whom they are.
+        /// The service that the token is for.
         service: Option<String>,
-        /// For what; the repository's pull scope if it does not say.
+        /// The scope; the repository's pull scope if absent.
         scope: Option<String>,
     },
 }
 
 impl Challenge {
-    /// The best challenge of an answer: a token if it takes one.
+    /// Returns the preferred challenge of a response: Bearer before Basic.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let values =
             headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
@@ -65,68 +64,68 @@ impl Challenge {
 }
 
 #[derive(Clone)]
-struct Granted {
+struct Grant {
     header: Secret,
-    until: Option<Instant>,
+    expires_at: Option<Instant>,
 }
 
 #[derive(Default)]
-struct Known {
+struct RepositoryAuth {
     challenge: Option<Challenge>,
     credential: Option<Option<Found>>,
-    granted: Option<Granted>,
-    /// The last failure, and when it came: it counts for those who waited meanwhile.
+    grant: Option<Grant>,
+    /// The last failure and its time. Requests that waited meanwhile fail with it, too.
     failed: Option<(Instant, RegistryError)>,
 }
 
-/// Where a repository lives: the host contacted and its path there.
-type Key = (String, Repository);
+/// The contacted host and the repository.
+type RepositoryKey = (String, Repository);
 
-/// Keeps what is known of each repository's authorisation.
+/// The state of each repository's authorisation.
 pub struct Authenticator {
     chain: Arc<Vec<Box<dyn CredentialSource>>>,
-    /// A lock a repository, so that parallel requests get one token together.
-    known: std::sync::Mutex<HashMap<Key, Arc<Mutex<Known>>>>,
+    /// One lock per repository, so that parallel requests share one token exchange.
+    repositories: std::sync::Mutex<HashMap<RepositoryKey, Arc<Mutex<RepositoryAuth>>>>,
 }
 
 impl Authenticator {
-    /// Asks `chain` for credentials when a registry asks for them.
+    /// Creates an authenticator that looks credentials up in `chain` when challenged.
     pub fn new(chain: Vec<Box<dyn CredentialSource>>) -> Self {
-        Self { chain: Arc::new(chain), known: std::sync::Mutex::default() }
+        Self { chain: Arc::new(chain), repositories: std::sync::Mutex::default() }
     }
 
-    /// The `Authorization` for a request, if a challenge was met before.
+    /// Returns the `Authorization` header for a request, if a challenge came before.
     ///
     /// # Errors
-    /// [`RegistryError::Token`], [`RegistryError::InsecureRealm`],
-    /// [`RegistryError::Credentials`].
+    /// [`RegistryError::Token`], [`RegistryError::InsecureRealm`] or
+    /// [`RegistryError::Credentials`] if an expired token cannot be renewed.
     pub async fn header(
         &self,
         clients: &Clients,
         endpoint: &Endpoint,
         repository: &Repository,
     ) -> Result<Option<Secret>, RegistryError> {
-        let known = self.known(&endpoint.host, repository);
-        let mut known = lock(&known).await?;
-        let fresh = |granted: &Granted| granted.until.is_none_or(|until| Instant::now() < until);
-        if let Some(granted) = known.granted.as_ref().filter(|granted| fresh(granted)) {
-            return Ok(Some(granted.header.clone()));
+        let auth = self.repository_auth(&endpoint.host, repository);
+        let mut auth = lock(&auth).await?;
+        let fresh = |grant: &Grant| grant.expires_at.is_none_or(|time| Instant::now() < time);
+        if let Some(grant) = auth.grant.as_ref().filter(|grant| fresh(grant)) {
+            return Ok(Some(grant.header.clone()));
         }
-        match known.challenge.clone() {
+        match auth.challenge.clone() {
             Some(challenge) => {
-                self.grant(clients, endpoint, repository, &mut known, challenge).await
+                self.grant(clients, endpoint, repository, &mut auth, challenge).await
             }
             None => Ok(None),
         }
     }
 
-    /// Takes a refusal in: `sent` is the header that was refused. Whether it is worth to
-    /// ask again, with what [`header`](Self::header) then gives.
+    /// Handles a response with status 401 to a request with the header `sent`. Returns whether
+    /// to repeat the request with a new [`header`](Self::header).
     ///
     /// # Errors
-    /// [`RegistryError::Token`], [`RegistryError::InsecureRealm`],
-    /// [`RegistryError::Credentials`].
-    pub async fn refused(
+    /// [`RegistryError::Token`], [`RegistryError::InsecureRealm`] or
+    /// [`RegistryError::Credentials`] if the challenge cannot be answered.
+    pub async fn handle_unauthorized(
         &self,
         clients: &Clients,
         endpoint: &Endpoint,
@@ -135,29 +134,30 @@ impl Authenticator {
         headers: &HeaderMap,
     ) -> Result<bool, RegistryError> {
         let Some(challenge) = Challenge::of(headers) else { return Ok(false) };
-        let known = self.known(&endpoint.host, repository);
-        let mut known = lock(&known).await?;
-        let current = known.granted.as_ref().map(|granted| &granted.header);
+        let auth = self.repository_auth(&endpoint.host, repository);
+        let mut auth = lock(&auth).await?;
+        let current = auth.grant.as_ref().map(|grant| &grant.header);
         if current.is_some() && current != sent {
-            // Another request has got a new one meanwhile.
+            // Another request got a new token meanwhile.
             return Ok(true);
         }
-        known.challenge = Some(challenge.clone());
-        known.granted = None;
-        let granted = self.grant(clients, endpoint, repository, &mut known, challenge).await?;
-        Ok(granted.is_some() && granted.as_ref() != sent)
+        auth.challenge = Some(challenge.clone());
+        auth.grant = None;
+        let grant = self.grant(clients, endpoint, repository, &mut auth, challenge).await?;
+        Ok(grant.is_some() && grant.as_ref() != sent)
     }
 
-    /// Where the credentials for the repository came from.
+    /// Returns the source of the credentials for the repository.
     pub async fn source_of(&self, host: &str, repository: &Repository) -> Option<String> {
-        let known = self.known(host, repository);
-        let known = known.lock().await;
-        known.credential.clone().flatten().map(|found| found.from)
+        let auth = self.repository_auth(host, repository);
+        let auth = auth.lock().await;
+        auth.credential.clone().flatten().map(|found| found.from)
     }
 
-    fn known(&self, host: &str, repository: &Repository) -> Arc<Mutex<Known>> {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.entry((host.to_owned(), repository.clone())).or_default().clone()
+    fn repository_auth(&self, host: &str, repository: &Repository) -> Arc<Mutex<RepositoryAuth>> {
+        let mut repositories =
+            self.repositories.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        repositories.entry((host.to_owned(), repository.clone())).or_default().clone()
     }
 
     async fn grant(
@@ -165,17 +165,17 @@ impl Authenticator {
         clients: &Clients,
         endpoint: &Endpoint,
         repository: &Repository,
-        known: &mut Known,
+        auth: &mut RepositoryAuth,
         challenge: Challenge,
     ) -> Result<Option<Secret>, RegistryError> {
-        let granted = self.try_grant(clients, endpoint, repository, known, challenge).await;
-        match granted {
-            Ok(granted) => {
-                (known.granted, known.failed) = (granted, None);
-                Ok(known.granted.as_ref().map(|granted| granted.header.clone()))
+        let grant = self.try_grant(clients, endpoint, repository, auth, challenge).await;
+        match grant {
+            Ok(grant) => {
+                (auth.grant, auth.failed) = (grant, None);
+                Ok(auth.grant.as_ref().map(|grant| grant.header.clone()))
             }
             Err(e) => {
-                known.failed = Some((Instant::now(), e.clone()));
+                auth.failed = Some((Instant::now(), e.clone()));
                 Err(e)
             }
         }
@@ -186,20 +186,20 @@ impl Authenticator {
         clients: &Clients,
         endpoint: &Endpoint,
         repository: &Repository,
-        known: &mut Known,
+        auth: &mut RepositoryAuth,
         challenge: Challenge,
-    ) -> Result<Option<Granted>, RegistryError> {
-        let found = match &known.credential {
+    ) -> Result<Option<Grant>, RegistryError> {
+        let found = match &auth.credential {
             Some(found) => found.clone(),
-            None => known.credential.insert(self.look_up(repository).await?).clone(),
+            None => auth.credential.insert(self.look_up(repository).await?).clone(),
         };
         let credential = found.map(|found| found.credential);
         Ok(match (challenge, credential) {
             (_, Some(Credential::Bearer(token))) => {
-                Some(Granted { header: bearer(token.reveal()), until: None })
+                Some(Grant { header: bearer(token.reveal()), expires_at: None })
             }
             (Challenge::Basic, Some(Credential::Basic { username, password })) => {
-                Some(Granted { header: basic(&username, &password), until: None })
+                Some(Grant { header: basic(&username, &password), expires_at: None })
             }
             (Challenge::Basic, _) => None,
             (Challenge::Bearer { realm, service, scope }, credential) => {
@@ -207,15 +207,15 @@ impl Authenticator {
                     scope.unwrap_or_else(|| format!("repository:{}:pull", repository.path()));
                 let request = TokenRequest::new(endpoint, &realm, service, scope)?;
                 let token = request.exchange(clients, endpoint, credential).await?;
-                let until = Instant::now().checked_add(token.life.mul_f64(0.9));
-                Some(Granted { header: bearer(&token.token), until })
+                let expires_at = Instant::now().checked_add(token.lifetime.mul_f64(0.9));
+                Some(Grant { header: bearer(&token.token), expires_at })
             }
         })
     }
 
     async fn look_up(&self, repository: &Repository) -> Result<Option<Found>, RegistryError> {
         let (chain, repository) = (self.chain.clone(), repository.clone());
-        // Files are read and helpers run, which blocks.
+        // Reading files and running helpers blocks.
         let look = tokio::task::spawn_blocking(move || {
             credentials::find(&chain, repository.domain(), repository.path())
         });
@@ -223,14 +223,16 @@ impl Authenticator {
     }
 }
 
-/// Waits for the requests of others for the same repository. A failure that they met
-/// meanwhile is ours too: each trying in turn would add up their waiting.
-async fn lock(known: &Mutex<Known>) -> Result<MutexGuard<'_, Known>, RegistryError> {
+/// Waits for other requests to the same repository, and fails if one of them failed
+/// meanwhile: retrying one after the other would add up their timeouts.
+async fn lock(
+    auth: &Mutex<RepositoryAuth>,
+) -> Result<MutexGuard<'_, RepositoryAuth>, RegistryError> {
     let began = Instant::now();
-    let known = known.lock().await;
-    match &known.failed {
+    let auth = auth.lock().await;
+    match &auth.failed {
         Some((at, error)) if *at >= began => Err(error.clone()),
-        _ => Ok(known),
+        _ => Ok(auth),
     }
 }
 

@@ -1,5 +1,4 @@
-//! A blob as a stream that mends itself: when a connection breaks or stalls, it goes on at
-//! its offset with a new one, and whoever reads never knows.
+//! Resumable blob streams: a dropped or stalled connection continues with a Range request.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -19,8 +18,7 @@ use super::retry::Budget;
 use crate::oci::Descriptor;
 use crate::reference::Repository;
 
-/// The bytes of a blob, or of a part of it. It yields exactly as many as were asked for, or
-/// an error.
+/// The bytes of a blob or of a range of it: exactly the requested number, or an error.
 pub struct BlobStream(Pin<Box<dyn Stream<Item = Result<Bytes, RegistryError>> + Send>>);
 
 impl Stream for BlobStream {
@@ -32,26 +30,26 @@ impl Stream for BlobStream {
 }
 
 impl Registry {
-    /// A range of a blob. A registry that does not serve ranges is read up to its end.
+    /// Opens a range of a blob. A registry that does not serve ranges is read up to its end.
     ///
     /// # Errors
-    /// [`RegistryError`] if it cannot be had at all; later ones come with the stream.
+    /// [`RegistryError`] if the blob cannot be opened. Later errors are in the stream.
     pub async fn blob(
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
         range: Range<u64>,
     ) -> Result<BlobStream, RegistryError> {
-        let mut reader = Reader::new(self, repository, descriptor, range.start, range.end);
-        reader.connect().await?;
-        Ok(reader.stream())
+        let (start, end) = (range.start, range.end);
+        let mut blob = ResumableBlob::new(self, repository, descriptor, start, end);
+        blob.connect().await?;
+        Ok(blob.stream())
     }
 
-    /// The bytes of a blob from `start` up to but not including `end`; `None` if the
-    /// registry does not serve parts.
+    /// Opens the bytes `start..end` of a blob; `None` if the registry does not serve ranges.
     ///
     /// # Errors
-    /// [`RegistryError`] if it cannot be had at all; later ones come with the stream.
+    /// [`RegistryError`] if the blob cannot be opened. Later errors are in the stream.
     pub async fn blob_range(
         &self,
         repository: &Repository,
@@ -59,31 +57,32 @@ impl Registry {
         start: u64,
         end: u64,
     ) -> Result<Option<BlobStream>, RegistryError> {
-        let mut reader = Reader::new(self, repository, descriptor, start, end);
-        reader.connect().await?;
-        Ok(reader.partial.then(|| reader.stream()))
+        let mut blob = ResumableBlob::new(self, repository, descriptor, start, end);
+        blob.connect().await?;
+        Ok(blob.partial.then(|| blob.stream()))
     }
 }
 
-struct Reader {
+struct ResumableBlob {
     registry: Registry,
     repository: Repository,
     descriptor: Descriptor,
     offset: u64,
     end: u64,
-    /// Bytes that a server sends before our offset, because it knows no ranges.
+    /// Bytes before `offset` to discard, because the server ignored the range.
     skip: u64,
     body: Option<Body>,
-    /// The host that sends it, which a redirect may have named.
+    /// The host that serves the blob, perhaps after a redirect.
     host: String,
     budget: Budget,
-    /// Whether the answer is a part, as asked for, or the whole blob all the same.
+    /// Whether the response is the requested range and not the whole blob.
     partial: bool,
-    /// Whether a server ended a whole answer too early, which is a lie and no accident.
-    short: Option<u64>,
+    /// The offset at which the server ended the last response without an error. If all
+    /// attempts end there, the blob's size is wrong.
+    ended_at: Option<u64>,
 }
 
-impl Reader {
+impl ResumableBlob {
     fn new(
         registry: &Registry,
         repository: &Repository,
@@ -102,22 +101,22 @@ impl Reader {
             body: None,
             host: repository.domain().to_owned(),
             budget: registry.budget(),
-            short: None,
+            ended_at: None,
         }
     }
 
     fn stream(self) -> BlobStream {
-        let next = |mut reader: Self| async move {
-            match reader.next().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
+        let next = |mut blob: Self| async move {
+            match blob.next().await {
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(blob))),
                 Ok(None) => None,
                 Err(e) => Some((Err(e), None)),
             }
         };
-        // After an error the stream is over.
+        // The stream ends after an error.
         let step = move |state: Option<Self>| async move {
             match state {
-                Some(reader) => next(reader).await,
+                Some(blob) => next(blob).await,
                 None => None,
             }
         };
@@ -141,19 +140,19 @@ impl Reader {
                 Ok(None) => {
                     self.body = None;
                     let cause = "the connection ended before the blob did".to_owned();
-                    self.short = Some(self.offset);
-                    self.pause(self.lost(cause)).await?;
+                    self.ended_at = Some(self.offset);
+                    self.back_off(self.interrupted(cause)).await?;
                 }
                 Err(e) => {
                     self.body = None;
-                    self.short = None;
-                    self.pause(e).await?;
+                    self.ended_at = None;
+                    self.back_off(e).await?;
                 }
             }
         }
     }
 
-    /// Cuts off what lies before our offset; refuses what lies behind the end.
+    /// Discards bytes before `offset`; fails if there are bytes after `end`.
     fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>, RegistryError> {
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
         bytes.advance(skipped);
@@ -162,23 +161,23 @@ impl Reader {
             return Ok(None);
         }
         self.budget.progress(bytes.len());
-        self.short = None;
+        self.ended_at = None;
         let next = self.offset + bytes.len() as u64;
         if next > self.end && !self.partial && self.end < self.descriptor.size {
-            // The whole blob comes where a part was asked for: the rest is not wanted.
-            let wanted = usize::try_from(self.end - self.offset).unwrap_or(bytes.len());
+            // The server sends the whole blob instead of the range; the rest is not needed.
+            let requested = usize::try_from(self.end - self.offset).unwrap_or(bytes.len());
             self.offset = self.end;
             self.body = None;
-            return Ok(Some(bytes.slice(..wanted)));
+            return Ok(Some(bytes.slice(..requested)));
         }
         if next > self.end {
-            return Err(self.size_lie(next));
+            return Err(self.size_mismatch(next));
         }
         self.offset = next;
         Ok(Some(bytes))
     }
 
-    /// All bytes are here: a server that has more to say lied about the size.
+    /// Checks after the last byte that the server sends no more.
     async fn at_end(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let whole = self.end == self.descriptor.size;
         if self.body.is_some()
@@ -186,7 +185,7 @@ impl Reader {
             && let Ok(Some(more)) = self.chunk().await
             && !more.is_empty()
         {
-            return Err(self.size_lie(self.offset + more.len() as u64));
+            return Err(self.size_mismatch(self.offset + more.len() as u64));
         }
         self.body = None;
         Ok(None)
@@ -194,10 +193,10 @@ impl Reader {
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let Some(body) = &mut self.body else { return Ok(None) };
-        body.chunk().await.map_err(|failure| failure.of_body(&self.host))
+        body.chunk().await.map_err(|failure| failure.into_body_error(&self.host))
     }
 
-    /// Opens the blob at our offset, as often as the budget allows.
+    /// Opens the blob at `offset`, with the retries that the budget allows.
     async fn connect(&mut self) -> Result<(), RegistryError> {
         loop {
             match self.open().await {
@@ -206,7 +205,7 @@ impl Reader {
                     self.body = Some(Body::new(response, self.registry.limits()));
                     return Ok(());
                 }
-                Err(e) => self.pause(e).await?,
+                Err(e) => self.back_off(e).await?,
             }
         }
     }
@@ -229,16 +228,16 @@ impl Reader {
         if self.partial {
             self.check_range(&response)?;
         } else {
-            // The whole blob comes, whatever was asked for.
+            // The server ignored the range and sends the whole blob.
             self.skip = self.offset;
             if let Some(length) = length.filter(|length| *length != self.descriptor.size) {
-                return Err(self.size_lie(length));
+                return Err(self.size_mismatch(length));
             }
         }
         Ok(response)
     }
 
-    /// `Content-Range: bytes START-LAST/TOTAL`.
+    /// Checks `Content-Range: bytes START-LAST/TOTAL`.
     fn check_range(&self, response: &Response) -> Result<(), RegistryError> {
         let host = super::host::authority(response.url());
         let header = response
@@ -260,7 +259,7 @@ impl Reader {
         match (total, total.parse::<u64>()) {
             ("*", _) => {}
             (_, Ok(total)) if total == self.descriptor.size => {}
-            (_, Ok(total)) => return Err(self.size_lie(total)),
+            (_, Ok(total)) => return Err(self.size_mismatch(total)),
             (_, Err(_)) => {
                 return Err(RegistryError::Protocol {
                     host,
@@ -279,15 +278,22 @@ impl Reader {
         Ok(())
     }
 
-    async fn pause(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+    async fn back_off(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         let cause = error.to_string();
-        let wait = match (self.budget.wait_after(error), self.short) {
+        let wait = match (self.budget.wait_after(error), self.ended_at) {
             (Ok(wait), _) => wait,
-            // It was said again and again that this is all there is.
-            (Err(RegistryError::Network { .. }), Some(actual)) => return Err(self.size_lie(actual)),
+            // Each response ended at this size without an error.
+            (Err(RegistryError::Network { .. }), Some(actual)) => {
+                return Err(self.size_mismatch(actual));
+            }
             (Err(e), _) => return Err(e),
         };
-        self.registry.say_retry(Some(self.descriptor.digest), self.budget.attempt(), wait, cause);
+        self.registry.report_retry(
+            Some(self.descriptor.digest),
+            self.budget.attempt(),
+            wait,
+            cause,
+        );
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -296,11 +302,11 @@ impl Reader {
         format!("layer {} of {}", self.descriptor.digest, self.repository)
     }
 
-    fn size_lie(&self, actual: u64) -> RegistryError {
+    fn size_mismatch(&self, actual: u64) -> RegistryError {
         RegistryError::Size { what: self.what(), expected: self.descriptor.size, actual }
     }
 
-    fn lost(&self, cause: String) -> RegistryError {
+    fn interrupted(&self, cause: String) -> RegistryError {
         RegistryError::Network { host: self.host.clone(), cause: cause.into(), down: false }
     }
 }

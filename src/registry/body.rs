@@ -1,48 +1,47 @@
-//! The one place where rpull awaits a server: it sends requests and reads bodies, each
-//! within the limits of [`wait`](super::wait).
+//! The only place that awaits a server: sends requests and reads bodies within the limits of [`wait`](super::wait).
 
 use bytes::Bytes;
 use reqwest::{RequestBuilder, Response};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::error::{self, Cause, RegistryError};
-use super::wait::{Exceeded, Limits, Speed, within};
+use super::wait::{LimitExceeded, SpeedLimit, WaitLimits, within};
 
-/// HTTP/2 frames without data that a server may send in a row. One ends a body; thousands
+/// Consecutive HTTP/2 frames without data that are accepted. One ends a body; thousands
 /// are an attack.
 const MAX_EMPTY_FRAMES: usize = 1000;
 
-/// Why no answer, or no more of it, arrived.
+/// Why a response, or the rest of its body, did not arrive.
 #[derive(Debug)]
-pub enum Failure {
+pub enum TransferError {
     /// A limit on waiting was exceeded.
-    Exceeded(Exceeded),
+    LimitExceeded(LimitExceeded),
     /// The connection or the protocol failed.
     Http(reqwest::Error),
-    /// The request was given up, or the server sends frames without data.
+    /// The request was cancelled, or the server sends endless frames without data.
     Other(&'static str),
 }
 
-impl Failure {
-    /// The cause in one line.
+impl TransferError {
+    /// Returns the cause in one line.
     pub fn cause(self) -> Cause {
         match self {
-            Self::Exceeded(exceeded) => exceeded.to_string().into(),
+            Self::LimitExceeded(exceeded) => exceeded.to_string().into(),
             Self::Http(e) => Cause::of_http(e),
             Self::Other(cause) => cause.into(),
         }
     }
 
-    /// The error of a request to `host` that was not answered.
-    pub fn of_request(self, host: &str) -> RegistryError {
+    /// Converts to the error of a request to `host` without a response.
+    pub fn into_request_error(self, host: &str) -> RegistryError {
         match self {
             Self::Http(e) => error::of_request(host, e),
-            other => other.of_body(host),
+            other => other.into_body_error(host),
         }
     }
 
-    /// The error of an answer from `host` that was not complete.
-    pub fn of_body(self, host: &str) -> RegistryError {
+    /// Converts to the error of an incomplete response from `host`.
+    pub fn into_body_error(self, host: &str) -> RegistryError {
         RegistryError::Network { host: host.to_owned(), cause: self.cause(), down: false }
     }
 }
@@ -50,83 +49,83 @@ impl Failure {
 /// Why a whole body could not be read.
 #[derive(Debug)]
 pub enum BodyError {
-    /// It did not arrive.
-    Failure(Failure),
-    /// It has more bytes than are read.
+    /// It did not arrive completely.
+    Transfer(TransferError),
+    /// It is larger than the limit.
     TooLarge,
 }
 
-/// Sends a request and awaits the headers of its answer.
+/// Sends a request and awaits the headers of the response.
 ///
 /// # Errors
-/// [`Failure`].
-pub async fn send(request: RequestBuilder, limits: Limits) -> Result<Response, Failure> {
-    // As a task of its own, the connection is set up even while the caller is not polled,
-    // like a segment that waits for its turn. The limit on connecting would count that time.
-    let mut task = Task(tokio::spawn(request.send()));
+/// [`TransferError`] if they do not arrive within the stall limit.
+pub async fn send(request: RequestBuilder, limits: WaitLimits) -> Result<Response, TransferError> {
+    // As a task of its own, the connection is set up even while the caller is not polled, for
+    // example a segment out of order. The connect timeout would otherwise count that time.
+    let mut task = AbortOnDrop(tokio::spawn(request.send()));
     match within(limits.stall, &mut task.0).await.1 {
-        Some(Ok(sent)) => sent.map_err(Failure::Http),
-        Some(Err(e)) => Err(Failure::Other(given_up(&e))),
-        None => Err(Failure::Exceeded(Exceeded::Stall(limits.stall))),
+        Some(Ok(sent)) => sent.map_err(TransferError::Http),
+        Some(Err(e)) => Err(TransferError::Other(join_error_text(&e))),
+        None => Err(TransferError::LimitExceeded(LimitExceeded::Stall(limits.stall))),
     }
 }
 
-fn given_up(error: &JoinError) -> &'static str {
+fn join_error_text(error: &JoinError) -> &'static str {
     if error.is_panic() { "internal error in the request" } else { "the request was cancelled" }
 }
 
-/// A task that ends when its owner does.
-struct Task<T>(JoinHandle<T>);
+/// A task that is aborted when its handle is dropped.
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl<T> Drop for Task<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
 pub struct Body {
     response: Response,
-    speed: Speed,
-    empty: usize,
+    speed: SpeedLimit,
+    empty_frames: usize,
 }
 
 impl Body {
-    /// The body of `response`.
-    pub fn new(response: Response, limits: Limits) -> Self {
-        Self { response, speed: Speed::new(limits), empty: 0 }
+    /// Wraps the body of `response`.
+    pub fn new(response: Response, limits: WaitLimits) -> Self {
+        Self { response, speed: SpeedLimit::new(limits), empty_frames: 0 }
     }
 
-    /// The next bytes, never empty; `None` at the end.
+    /// Returns the next bytes, never empty; `None` at the end.
     ///
     /// # Errors
-    /// [`Failure`].
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+    /// [`TransferError`] if they do not arrive within the limits.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, TransferError> {
         loop {
             let chunk = self.speed.wait(self.response.chunk()).await;
-            match chunk.map_err(Failure::Exceeded)?.map_err(Failure::Http)? {
-                Some(bytes) if bytes.is_empty() => self.empty += 1,
+            match chunk.map_err(TransferError::LimitExceeded)?.map_err(TransferError::Http)? {
+                Some(bytes) if bytes.is_empty() => self.empty_frames += 1,
                 Some(bytes) => {
-                    self.empty = 0;
+                    self.empty_frames = 0;
                     self.speed.received(bytes.len());
                     return Ok(Some(bytes));
                 }
                 None => return Ok(None),
             }
-            if self.empty > MAX_EMPTY_FRAMES {
-                return Err(Failure::Other("endless frames without data"));
+            if self.empty_frames > MAX_EMPTY_FRAMES {
+                return Err(TransferError::Other("endless frames without data"));
             }
         }
     }
 
-    /// The whole body of at most `limit` bytes.
+    /// Reads the whole body of at most `limit` bytes.
     ///
     /// # Errors
-    /// [`BodyError`].
+    /// [`BodyError`] if it is larger, or does not arrive completely.
     pub async fn read(mut self, limit: u64) -> Result<Bytes, BodyError> {
         let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await.map_err(BodyError::Failure)? {
+        while let Some(chunk) = self.chunk().await.map_err(BodyError::Transfer)? {
             body.extend_from_slice(&chunk);
             if body.len() as u64 > limit {
                 return Err(BodyError::TooLarge);

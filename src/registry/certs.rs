@@ -1,26 +1,26 @@
-//! Certificates a host: Docker's `certs.d` (moby registry/registry.go `ReadCertsDirectory`).
-//! `*.crt` are further roots; `X.cert` and `X.key` are a client's pair.
+//! Certificates per host: Docker's `certs.d` (moby registry/registry.go `ReadCertsDirectory`).
+//! `*.crt` are additional CA certificates; `X.cert` and `X.key` are a client certificate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::RegistryError;
 
-/// What a host's directory holds.
+/// The certificates of one host.
 #[derive(Default)]
 pub struct HostCerts {
-    /// PEM of further roots.
+    /// PEM of additional CA certificates.
     pub roots: Vec<Vec<u8>>,
-    /// PEM of a client's key and certificate, one after the other.
+    /// PEM of a client key followed by its certificate.
     pub client: Option<Vec<u8>>,
 }
 
-/// The first of `dirs` that has a directory for `host` (`name[:port]`).
+/// Returns the directory for `host` (`name[:port]`) in the first of `dirs` that has one.
 pub fn dir_of(dirs: &[PathBuf], host: &str) -> Option<PathBuf> {
     dirs.iter().map(|dir| dir.join(host)).find(|dir| dir.is_dir())
 }
 
-/// Reads a host's directory.
+/// Reads the certificates in a host's directory.
 ///
 /// # Errors
 /// [`RegistryError::Certificates`] if a file cannot be read or half of a pair is missing.

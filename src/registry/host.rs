@@ -1,4 +1,4 @@
-//! Which machine answers for a name, and how it is spoken to.
+//! The endpoint of a registry's name, and the HTTP clients for it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use crate::reference::DOCKER_HUB;
 /// Docker Hub's registry (moby registry/config.go).
 const HUB_HOST: &str = "registry-1.docker.io";
 
-/// Bytes of one HTTP/2 stream, and of all streams of a connection together, that may be under
-/// way: enough for 160 MB/s at a round trip of 100 ms.
+/// The HTTP/2 flow control window in bytes, per stream and per connection: enough for
+/// 160 MB/s at a round trip of 100 ms.
 const WINDOW: u32 = 16 << 20;
 
-/// The machine behind a registry's name.
+/// The scheme and host that serve a registry's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// `http` or `https`.
@@ -28,27 +28,27 @@ pub struct Endpoint {
     pub host: String,
 }
 
-/// HTTP clients, one a way of trusting: they keep their connections.
+/// HTTP clients, one per [`Trust`]; they reuse connections.
 pub struct Clients {
     options: RegistryOptions,
-    made: Mutex<HashMap<Trust, Client>>,
+    built: Mutex<HashMap<Trust, Client>>,
 }
 
-/// What a client is built for.
+/// The transport and CA certificates of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Trust {
-    /// Plain HTTP, to this machine itself: neither roots nor proxies are needed.
+    /// Plain HTTP to a loopback address, without CA certificates and proxies.
     Local,
-    /// Plain HTTP, perhaps by a proxy.
+    /// Plain HTTP, perhaps through a proxy.
     Plain,
-    /// HTTPS with the system's roots.
+    /// HTTPS with the system's CA certificates.
     System,
-    /// HTTPS to a host with certificates of its own.
+    /// HTTPS to a host with its own certificates, or to a loopback address.
     Host(String),
 }
 
 impl Endpoint {
-    /// The machine for `domain` of a reference.
+    /// Returns the endpoint for `domain` of a reference.
     pub fn of(domain: &str, options: &RegistryOptions) -> Self {
         let host = if domain == DOCKER_HUB { HUB_HOST } else { domain };
         let has_certs = certs::dir_of(&options.certs_dirs, host).is_some();
@@ -56,10 +56,10 @@ impl Endpoint {
         Self { scheme: if plain { "http" } else { "https" }, host: host.to_owned() }
     }
 
-    /// The URL of `path` below `/v2/`.
+    /// Returns the URL of `path` below `/v2/`.
     ///
     /// # Errors
-    /// [`RegistryError::Protocol`] if host and path make no URL.
+    /// [`RegistryError::Protocol`] if host and path do not form a URL.
     pub fn url(&self, path: &str) -> Result<Url, RegistryError> {
         let text = format!("{}://{}/v2/{path}", self.scheme, self.host);
         Url::parse(&text)
@@ -68,9 +68,8 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Whether credentials for this registry may be sent to `url`. They go over plain HTTP
-    /// only if the registry itself is contacted so, and without `plain_http` not to another
-    /// machine.
+    /// Returns whether credentials for this registry may be sent to `url`: over plain HTTP only
+    /// if the registry itself uses it, and then only to a loopback address or with `plain_http`.
     pub fn may_send_credentials_to(&self, url: &Url, plain_http: bool) -> bool {
         let local = url.host_str().is_some_and(is_loopback);
         url.scheme() == "https" || self.scheme == "http" && (plain_http || local)
@@ -78,20 +77,20 @@ impl Endpoint {
 }
 
 impl Clients {
-    /// No client yet: the first request to a host makes one.
+    /// Creates an empty set; the first request to a host builds its client.
     pub fn new(options: RegistryOptions) -> Self {
-        Self { options, made: Mutex::new(HashMap::new()) }
+        Self { options, built: Mutex::new(HashMap::new()) }
     }
 
-    /// The options that the clients are built by.
+    /// Returns the options of the clients.
     pub fn options(&self) -> &RegistryOptions {
         &self.options
     }
 
-    /// The client for `url`.
+    /// Returns the client for `url`.
     ///
     /// # Errors
-    /// [`RegistryError::Certificates`], or what building it says.
+    /// [`RegistryError::Certificates`] if the host's certificates are invalid.
     pub fn client(&self, url: &Url) -> Result<Client, RegistryError> {
         let host = authority(url);
         let dir = certs::dir_of(&self.options.certs_dirs, &host);
@@ -102,8 +101,8 @@ impl Clients {
             (_, false) if !local => Trust::System,
             _ => Trust::Host(host.clone()),
         };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = made.get(&trust) {
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = built.get(&trust) {
             return Ok(client.clone());
         }
         let host_certs = dir.as_deref().map(certs::read).transpose()?.unwrap_or_default();
@@ -113,14 +112,14 @@ impl Clients {
             cause: Cause::of_http(e),
         };
         let client = self.build(&trust, local, &host_certs).map_err(wrong)?;
-        made.insert(trust, client.clone());
+        built.insert(trust, client.clone());
         Ok(client)
     }
 
     fn build(&self, trust: &Trust, local: bool, certs: &HostCerts) -> reqwest::Result<Client> {
         install_crypto();
         let mut builder = Client::builder()
-            // Redirects are followed by hand: credentials must not follow them.
+            // Redirects are followed in `http`, because credentials must not be sent there.
             .redirect(Policy::none())
             .connect_timeout(self.options.connect_timeout)
             .tcp_nodelay(true)
@@ -129,7 +128,7 @@ impl Clients {
             builder = builder.no_proxy();
         }
         if matches!(trust, Trust::Local | Trust::Plain) {
-            // Reading the system's roots costs more than a whole pull of a present image.
+            // Reading the system's CA certificates takes longer than pulling a present image.
             return builder.tls_certs_only(Vec::<Certificate>::new()).http1_only().build();
         }
         let mut roots = Vec::new();
@@ -141,32 +140,32 @@ impl Clients {
         }
         builder
             .tls_certs_merge(roots)
-            // The default windows hold a stream to 64 KiB a round trip.
+            // The default windows limit a stream to 64 KiB per round trip.
             .http2_initial_stream_window_size(WINDOW)
             .http2_initial_connection_window_size(WINDOW)
             .build()
     }
 }
 
-/// `host[:port]` of a URL; the scheme's own port is left out.
+/// Returns `host[:port]` of a URL, without the scheme's default port.
 pub fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Takes user and password out of a URL, which reqwest would send.
+/// Removes user and password from a URL, which reqwest would send.
 pub fn strip_user(url: &mut Url) {
-    // It fails for URLs that cannot have any.
+    // This fails for URLs that cannot have any.
     let _ = url.set_username("").and_then(|()| url.set_password(None));
 }
 
-/// `scheme://host[:port]` of a URL: what may be shown of one that a server names. The rest
-/// can hold passwords and signatures.
+/// Returns `scheme://host[:port]` of a URL. The rest must not be shown, since it can contain
+/// passwords and signatures.
 pub fn origin(url: &Url) -> String {
     format!("{}://{}", url.scheme(), authority(url))
 }
 
-/// Whether `host[:port]` is this machine.
+/// Returns whether `host[:port]` is a loopback address.
 pub fn is_loopback(host: &str) -> bool {
     let name = match host.rfind(']') {
         Some(end) => host[..end].trim_start_matches('['),
@@ -178,7 +177,7 @@ pub fn is_loopback(host: &str) -> bool {
 fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // An embedding program may have installed one already; then that is used.
+        // If an embedding program has installed one already, that is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn origin_shows_neither_password_nor_query() {
+    fn origin_of_a_url_omits_password_and_query() {
         let url = Url::parse("http://user:secret@host:81/path?signature=x#y").unwrap();
         assert_eq!(origin(&url), "http://host:81");
     }

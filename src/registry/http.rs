@@ -1,4 +1,4 @@
-//! One request and its answer: authorisation, redirects, and what a refusal means.
+//! One request and its response: authorisation, redirects and error responses.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::host::{self, Endpoint, authority};
 use crate::printable;
 use crate::reference::Repository;
 
-const MOST_REDIRECTS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 
-/// The most of a refusal's body that is read.
-pub const LONGEST_REFUSAL: u64 = 64 << 10;
+/// Bytes of an error response's body that are read at most.
+pub const MAX_ERROR_BODY_SIZE: u64 = 64 << 10;
 
-/// The most bytes of a refusal's message that are kept: it goes into one line.
-const LONGEST_MESSAGE: usize = 512;
+/// Bytes of an error message that are kept at most, since it becomes one line.
+const MAX_MESSAGE_SIZE: usize = 512;
 
 /// A request below a repository.
 #[derive(Debug, Clone)]
@@ -30,24 +30,24 @@ pub struct Request<'a> {
     pub method: Method,
     /// The repository.
     pub repository: &'a Repository,
-    /// `manifests/latest`.
+    /// The path below the repository: `manifests/latest`.
     pub path: String,
-    /// What is taken.
+    /// The `Accept` header.
     pub accept: Option<String>,
-    /// Bytes from, and up to but not including.
+    /// The first byte, and the end, exclusive.
     pub range: Option<(u64, Option<u64>)>,
-    /// `manifest for nginx:nope`, for messages.
+    /// The object in error messages: `manifest for nginx:nope`.
     pub what: String,
 }
 
 impl Registry {
-    /// Sends a request, once; an answer that is a success.
+    /// Sends a request without retries and returns the response if its status is a success.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// [`RegistryError`] if there is no response, or its status is an error.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, RegistryError> {
         let endpoint = Endpoint::of(request.repository.domain(), &self.shared.options);
-        let mut asked_again = false;
+        let mut reauthenticated = false;
         loop {
             let auth = &self.shared.auth;
             let header = auth.header(&self.shared.clients, &endpoint, request.repository).await?;
@@ -57,19 +57,25 @@ impl Registry {
                 return Ok(response);
             }
             // Only the registry itself can ask for credentials, not the target of a redirect.
-            let own = response.url().origin() == endpoint.url("")?.origin();
-            if status == StatusCode::UNAUTHORIZED && own && !asked_again {
-                asked_again = true;
+            let from_registry = response.url().origin() == endpoint.url("")?.origin();
+            if status == StatusCode::UNAUTHORIZED && from_registry && !reauthenticated {
+                reauthenticated = true;
                 let (clients, repository) = (&self.shared.clients, request.repository);
                 if auth
-                    .refused(clients, &endpoint, repository, header.as_ref(), response.headers())
+                    .handle_unauthorized(
+                        clients,
+                        &endpoint,
+                        repository,
+                        header.as_ref(),
+                        response.headers(),
+                    )
                     .await?
                 {
                     continue;
                 }
             }
             let source = auth.source_of(&endpoint.host, request.repository).await;
-            return Err(self.refusal(request, response, source).await);
+            return Err(self.error_of_response(request, response, source).await);
         }
     }
 
@@ -81,32 +87,32 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let start = endpoint.url(&format!("{}/{}", request.repository.path(), request.path))?;
         let mut url = start.clone();
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let same_origin = url.origin() == start.origin();
-            let response = self.once(request, &url, header.filter(|_| same_origin)).await?;
+            let response = self.send_to(request, &url, header.filter(|_| same_origin)).await?;
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             match location {
                 Some(to) if response.status().is_redirection() => {
-                    url = target(&url, to, self.shared.options.plain_http)?;
+                    url = redirect_target(&url, to, self.shared.options.plain_http)?;
                 }
                 _ => return Ok(response),
             }
         }
-        Err(protocol(&start, format!("more than {MOST_REDIRECTS} redirects")))
+        Err(protocol(&start, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn once(
+    async fn send_to(
         &self,
         request: &Request<'_>,
         url: &Url,
         header: Option<&super::credentials::Secret>,
     ) -> Result<Response, RegistryError> {
         let client = self.shared.clients.client(url)?;
-        let mut asked = url.clone();
+        let mut target = url.clone();
         if header.is_some() {
-            host::strip_user(&mut asked);
+            host::strip_user(&mut target);
         }
-        let mut builder = client.request(request.method.clone(), asked);
+        let mut builder = client.request(request.method.clone(), target);
         if let Some(accept) = &request.accept {
             builder = builder.header(ACCEPT, accept);
         }
@@ -121,12 +127,12 @@ impl Registry {
             value.set_sensitive(true);
             builder = builder.header(AUTHORIZATION, value);
         }
-        self.shared.count();
+        self.shared.count_request();
         let host = authority(url);
-        body::send(builder, self.limits()).await.map_err(|e| e.of_request(&host))
+        body::send(builder, self.limits()).await.map_err(|e| e.into_request_error(&host))
     }
 
-    async fn refusal(
+    async fn error_of_response(
         &self,
         request: &Request<'_>,
         response: Response,
@@ -134,14 +140,14 @@ impl Registry {
     ) -> RegistryError {
         let (status, host) = (response.status(), authority(response.url()));
         let retry_after = retry_after(response.headers());
-        let limits = limits(response.headers());
+        let rate_limit = rate_limit(response.headers());
         let head = request.method == Method::HEAD;
-        // The status alone says enough if the body does not arrive.
-        let body = Body::new(response, self.limits()).read(LONGEST_REFUSAL).await;
-        let said = message(&body.unwrap_or_default());
-        let message = match (said.is_empty(), status.canonical_reason()) {
+        // Without the body, the status is enough.
+        let body = Body::new(response, self.limits()).read(MAX_ERROR_BODY_SIZE).await;
+        let text = message(&body.unwrap_or_default());
+        let message = match (text.is_empty(), status.canonical_reason()) {
             (true, Some(reason)) => reason.to_ascii_lowercase(),
-            _ => said,
+            _ => text,
         };
         let repository = request.repository.to_string();
         match status.as_u16() {
@@ -151,22 +157,23 @@ impl Registry {
             401 => RegistryError::Unauthorized { host, message, source_of },
             403 => RegistryError::Denied { repository, message },
             404 => RegistryError::NotFound { what: request.what.clone(), message },
-            429 => RegistryError::RateLimited { host, message: message + &limits, retry_after },
+            429 => RegistryError::RateLimited { host, message: message + &rate_limit, retry_after },
             status => RegistryError::Status { host, status, message, retry_after },
         }
     }
 }
 
-/// Where a redirect from `url` leads.
+/// Returns the target of a redirect from `url`.
 ///
 /// # Errors
-/// [`RegistryError::Protocol`] or [`RegistryError::InsecureRedirect`].
-fn target(url: &Url, location: &str, plain_http: bool) -> Result<Url, RegistryError> {
+/// [`RegistryError::Protocol`] if it is not an HTTP URL, [`RegistryError::InsecureRedirect`] if
+/// it leaves HTTPS.
+fn redirect_target(url: &Url, location: &str, plain_http: bool) -> Result<Url, RegistryError> {
     let to = url
         .join(location)
         .map_err(|e| protocol(url, format!("it redirects to an invalid URL: {e}")))?;
     match to.scheme() {
-        // What is fetched by tag is not verified, and what is fetched by digest is seen.
+        // Content fetched by tag would not be verified, and all content would be visible.
         "http" if url.scheme() == "https" && !plain_http => {
             Err(RegistryError::InsecureRedirect { host: authority(url), target: host::origin(&to) })
         }
@@ -176,24 +183,24 @@ fn target(url: &Url, location: &str, plain_http: bool) -> Result<Url, RegistryEr
 }
 
 /// Returns the message of an error's body: the codes and messages of the OCI envelope, each once,
-/// or the text itself; at most [`LONGEST_MESSAGE`] bytes.
+/// or the text itself; at most [`MAX_MESSAGE_SIZE`] bytes.
 pub fn message(body: &[u8]) -> String {
-    printable::shorten(&whole_message(body), LONGEST_MESSAGE).into_owned()
+    printable::shorten(&whole_message(body), MAX_MESSAGE_SIZE).into_owned()
 }
 
 fn whole_message(body: &[u8]) -> String {
     if let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) {
-        let said = envelope.errors.iter().map(|error| {
+        let text = envelope.errors.iter().map(|error| {
             let code = serde_json::to_value(&error.code).ok();
             let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
             let code = code.to_ascii_lowercase().replace('_', " ");
             match error.message.trim() {
                 "" => code,
-                said if said.trim_end_matches('.').eq_ignore_ascii_case(&code) => said.to_owned(),
-                said => format!("{code}: {said}"),
+                text if text.trim_end_matches('.').eq_ignore_ascii_case(&code) => text.to_owned(),
+                text => format!("{code}: {text}"),
             }
         });
-        return said.collect::<Vec<_>>().join("; ");
+        return text.collect::<Vec<_>>().join("; ");
     }
     let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
     let first = &json["errors"][0];
@@ -209,18 +216,18 @@ fn whole_message(body: &[u8]) -> String {
     }
     let text = String::from_utf8_lossy(body);
     let line = text.trim().lines().next().unwrap_or_default();
-    // A proxy's error page says nothing in its first line.
+    // The first line of an HTML error page contains no message.
     if line.starts_with('<') { String::new() } else { line.to_owned() }
 }
 
-/// `Retry-After` in seconds; its form as a date is not used by registries.
+/// Parses `Retry-After` in seconds. Registries do not use its date form.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// Docker Hub's `ratelimit-limit: 100;w=21600` in words.
-fn limits(headers: &HeaderMap) -> String {
+/// Describes Docker Hub's `ratelimit-limit: 100;w=21600` in words.
+fn rate_limit(headers: &HeaderMap) -> String {
     let of = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let Some((count, window)) = of("ratelimit-limit").and_then(|limit| limit.split_once(";w="))
     else {
@@ -257,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn code_and_message_that_are_the_same_words_are_shown_once() {
-        let of = |code: &str, said: &str| {
-            message(format!(r#"{{"errors":[{{"code":"{code}","message":"{said}"}}]}}"#).as_bytes())
+    fn message_equal_to_its_code_is_shown_once() {
+        let of = |code: &str, text: &str| {
+            message(format!(r#"{{"errors":[{{"code":"{code}","message":"{text}"}}]}}"#).as_bytes())
         };
         assert_eq!(of("MANIFEST_UNKNOWN", "Manifest unknown."), "Manifest unknown.");
         assert_eq!(of("NAME_UNKNOWN", "  "), "name unknown");
@@ -279,17 +286,17 @@ mod tests {
             long.clone(),
         ];
         for body in bodies {
-            let said = message(body.as_bytes());
-            assert!(said.len() <= LONGEST_MESSAGE && said.contains(" more bytes) …"), "{said}");
+            let text = message(body.as_bytes());
+            assert!(text.len() <= MAX_MESSAGE_SIZE && text.contains(" more bytes) …"), "{text}");
         }
     }
 
     #[test]
     fn rate_limit_of_docker_hub_is_reported() {
         let mut headers = HeaderMap::new();
-        assert_eq!(limits(&headers), "");
+        assert_eq!(rate_limit(&headers), "");
         headers.insert("ratelimit-limit", HeaderValue::from_static("100;w=21600"));
         headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
-        assert_eq!(limits(&headers), " (0 of 100 pulls in 6 hours left)");
+        assert_eq!(rate_limit(&headers), " (0 of 100 pulls in 6 hours left)");
     }
 }

@@ -12,10 +12,10 @@ use crate::digest::Digest;
 use crate::oci::{Descriptor, media_type};
 use crate::reference::Repository;
 
-/// No honest manifest has more; the distribution registry's own bound.
-const LARGEST_MANIFEST: u64 = 4 << 20;
+/// Bytes of a manifest at most; the distribution registry has the same limit.
+const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 
-/// The digest and type of a manifest, without its content.
+/// The digest and media type of a manifest, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestInfo {
     /// The digest.
@@ -24,23 +24,23 @@ pub struct ManifestInfo {
     pub media_type: String,
 }
 
-/// A manifest as served.
+/// A manifest as the registry served it.
 #[derive(Debug, Clone)]
 pub struct RawManifest {
     /// Its bytes.
     pub bytes: Bytes,
-    /// Their sha256.
+    /// The SHA-256 of the bytes.
     pub digest: Digest,
-    /// What the registry calls them.
+    /// The media type that the registry sent.
     pub media_type: String,
 }
 
 impl Registry {
-    /// The digest of a manifest, by HEAD, which Docker Hub does not count. A registry that
-    /// knows no HEAD, or does not say the digest, is asked for the whole manifest.
+    /// Returns the digest of a manifest by a HEAD request, which Docker Hub does not count.
+    /// Fetches the whole manifest if the registry does not support HEAD or sends no digest.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// [`RegistryError`] if both requests fail.
     pub async fn head_manifest(
         &self,
         repository: &Repository,
@@ -52,7 +52,7 @@ impl Registry {
                 Some(digest) => Ok(ManifestInfo { digest, media_type: media_type_of(&response) }),
                 None => self.resolve_by_get(repository, reference).await,
             },
-            // The body of a HEAD's refusal cannot be read; GET says what is wrong.
+            // A response to HEAD has no body; the one to GET contains the message.
             Err(
                 RegistryError::Status { .. }
                 | RegistryError::NotFound { .. }
@@ -72,46 +72,46 @@ impl Registry {
         Ok(ManifestInfo { digest: raw.digest, media_type: raw.media_type })
     }
 
-    /// A manifest or index by tag or digest. Asked for by digest, it has that digest.
+    /// Fetches a manifest or index by tag or digest, and verifies a digest.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// [`RegistryError`], for example if it is too large or its digest does not match.
     pub async fn manifest(
         &self,
         repository: &Repository,
         reference: &str,
     ) -> Result<RawManifest, RegistryError> {
         let request = manifest_request(Method::GET, repository, reference);
-        let (bytes, response) = self
+        let (bytes, headers) = self
             .retrying(None, || async {
                 let response = self.send(&request).await?;
-                let about = (digest_header(response.headers()), media_type_of(&response));
-                Ok((self.body(response, &request.what, LARGEST_MANIFEST).await?, about))
+                let headers = (digest_header(response.headers()), media_type_of(&response));
+                Ok((self.read_body(response, &request.what, MAX_MANIFEST_SIZE).await?, headers))
             })
             .await?;
-        let (said, media_type) = response;
+        let (header_digest, media_type) = headers;
         let actual = Digest::of(&bytes);
-        // By digest, what was asked for counts; by tag, the registry must not contradict itself.
-        let expected = reference.parse().ok().or(said).unwrap_or(actual);
+        // By tag, the content must match the digest that the registry sent.
+        let expected = reference.parse().ok().or(header_digest).unwrap_or(actual);
         if expected != actual {
             return Err(RegistryError::Digest { what: request.what, expected, actual });
         }
         Ok(RawManifest { bytes, digest: actual, media_type })
     }
 
-    /// A small blob, like a config: verified for size and digest.
+    /// Fetches a small blob, for example a config, and verifies its size and digest.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// [`RegistryError`], for example if it has more than `max_size` bytes.
     pub async fn blob_bytes(
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
-        most: u64,
+        max_size: u64,
     ) -> Result<Bytes, RegistryError> {
         let what = format!("config {} of {repository}", descriptor.digest);
-        if descriptor.size > most {
-            return Err(RegistryError::TooLarge { what, limit: most });
+        if descriptor.size > max_size {
+            return Err(RegistryError::TooLarge { what, limit: max_size });
         }
         let request = Request {
             method: Method::GET,
@@ -124,7 +124,7 @@ impl Registry {
         let bytes = self
             .retrying(None, || async {
                 let response = self.send(&request).await?;
-                self.body(response, &request.what, most).await
+                self.read_body(response, &request.what, max_size).await
             })
             .await?;
         let (actual, what) = (bytes.len() as u64, request.what);
@@ -138,16 +138,18 @@ impl Registry {
         Ok(bytes)
     }
 
-    async fn body(
+    async fn read_body(
         &self,
         response: Response,
         what: &str,
-        most: u64,
+        max_size: u64,
     ) -> Result<Bytes, RegistryError> {
         let host = super::host::authority(response.url());
-        Body::new(response, self.limits()).read(most).await.map_err(|e| match e {
-            BodyError::Failure(failure) => failure.of_body(&host),
-            BodyError::TooLarge => RegistryError::TooLarge { what: what.to_owned(), limit: most },
+        Body::new(response, self.limits()).read(max_size).await.map_err(|e| match e {
+            BodyError::Transfer(e) => e.into_body_error(&host),
+            BodyError::TooLarge => {
+                RegistryError::TooLarge { what: what.to_owned(), limit: max_size }
+            }
         })
     }
 }

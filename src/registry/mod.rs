@@ -1,9 +1,8 @@
-//! The wire: hosts, credentials, manifests and blobs (OCI distribution-spec). Async only.
+//! Registry client: hosts, credentials, manifests and blobs (OCI distribution-spec). Async only.
 //!
-//! HTTP is reqwest's. `oci-client` lends its error envelope; its `Client` is not used,
-//! because it takes no client certificates and no HTTP client of ours, exchanges no
-//! identity tokens, drops the cause of a failed token exchange, and reads manifests of any
-//! size.
+//! HTTP is reqwest's. Only the error envelope is from `oci-client`; its `Client` supports
+//! neither client certificates nor a custom HTTP client, does not exchange identity tokens,
+//! drops the cause of a failed token exchange, and reads manifests of any size.
 
 mod auth;
 mod blob;
@@ -42,10 +41,10 @@ pub use retry::is_transient;
 use auth::Authenticator;
 use host::Clients;
 use retry::Budget;
-use wait::Limits;
+use wait::WaitLimits;
 
-/// Registries, as this program speaks to them. Cheap to make and to clone: connections,
-/// roots and credentials are fetched when a host first needs them.
+/// A client for all registries. Cheap to create and to clone: connections are opened, and
+/// certificates and credentials read, when a host first needs them.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
@@ -57,18 +56,18 @@ struct Shared {
     clients: Clients,
     auth: Authenticator,
     requests: AtomicU64,
-    /// One permit per segment of a parallel download that is in memory.
+    /// One permit per segment of a parallel download in memory.
     segments: Semaphore,
 }
 
 impl Shared {
-    fn count(&self) {
+    fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Registry {
-    /// Registries spoken to by `options`.
+    /// Creates a client with `options`.
     pub fn new(options: RegistryOptions) -> Self {
         let auth = Authenticator::new(credentials::chain(&options));
         let clients = Clients::new(options.clone());
@@ -77,25 +76,25 @@ impl Registry {
         Self { shared: Arc::new(shared), events: None }
     }
 
-    /// The same, saying on behalf of `image` when something is tried again.
+    /// Returns the same client, which sends an [`Event::Retrying`] for `image` on each retry.
     pub fn with_events(&self, sender: Sender, image: Image) -> Self {
         Self { shared: self.shared.clone(), events: Some((sender, image)) }
     }
 
-    /// How many requests were sent to registries, redirects included, tokens not.
+    /// Returns the number of requests sent, with redirects, without token requests.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    fn limits(&self) -> Limits {
-        Limits::of(&self.shared.options)
+    fn limits(&self) -> WaitLimits {
+        WaitLimits::of(&self.shared.options)
     }
 
     fn budget(&self) -> Budget {
         Budget::new(self.shared.options.retries, self.shared.options.backoff)
     }
 
-    /// Tries `request` until it succeeds, fails for good, or the budget is spent.
+    /// Retries `request` until it succeeds, fails permanently, or the budget is spent.
     async fn retrying<T, F>(
         &self,
         layer: Option<Digest>,
@@ -112,12 +111,12 @@ impl Registry {
             };
             let cause = error.to_string();
             let wait = budget.wait_after(error)?;
-            self.say_retry(layer, budget.attempt(), wait, cause);
+            self.report_retry(layer, budget.attempt(), wait, cause);
             tokio::time::sleep(wait).await;
         }
     }
 
-    fn say_retry(&self, layer: Option<Digest>, attempt: u32, wait: Duration, cause: String) {
+    fn report_retry(&self, layer: Option<Digest>, attempt: u32, wait: Duration, cause: String) {
         if let Some((sender, image)) = &self.events {
             sender.send(Event::Retrying { image: image.clone(), layer, attempt, wait, cause });
         }

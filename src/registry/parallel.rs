@@ -37,13 +37,13 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 /// Bytes per second from which one connection is enough: unpacking takes about as long.
 const FAST: f64 = (48 << 20) as f64;
 
-/// Bytes that must be left for segments to be worth their requests.
+/// Remaining bytes from which a parallel download starts.
 const MIN_REMAINING: u64 = 4 * SEGMENT_SIZE;
 
 /// After this time a download is kept, even if it is fast.
 const LONG_DOWNLOAD: Duration = Duration::from_secs(10);
 
-type Chunk = Result<Bytes, RegistryError>;
+type BytesResult = Result<Bytes, RegistryError>;
 
 /// Receives bytes of a blob with their offset, in any order. A receiver that is slow slows the
 /// download down; one that is gone is ignored.
@@ -65,8 +65,11 @@ pub struct BlobRange<'a> {
 }
 
 impl Registry {
-    /// Downloads a range of a blob: its bytes in order, exactly as many as it has, or an error.
-    pub fn download<'a>(&'a self, range: BlobRange<'a>) -> impl Stream<Item = Chunk> + Send + 'a {
+    /// Downloads a range of a blob: all its bytes in order, or an error.
+    pub fn download<'a>(
+        &'a self,
+        range: BlobRange<'a>,
+    ) -> impl Stream<Item = BytesResult> + Send + 'a {
         let begin = async move {
             let BlobRange { repository, blob, range: Range { start, end }, .. } = range.clone();
             let first = self.blob(repository, blob, start..end).await?;
@@ -82,9 +85,9 @@ struct Download<'a> {
     of: BlobRange<'a>,
 }
 
-/// The stream of a download, with what is measured of it.
+/// The stream of a download, with its throughput so far.
 struct Probe<'a> {
-    source: BoxStream<'a, Chunk>,
+    source: BoxStream<'a, BytesResult>,
     offset: u64,
     began: Instant,
     waited: Duration,
@@ -94,9 +97,12 @@ struct Probe<'a> {
 }
 
 impl<'a> Download<'a> {
-    /// Passes the first connection's bytes on, and judges its throughput once. Only the time
-    /// spent waiting for the network counts: a slow reader does not make a slow connection.
-    fn probe(self, first: BoxStream<'a, Chunk>) -> impl Stream<Item = Chunk> + Send + 'a {
+    /// Passes on the first connection's bytes, and checks its throughput once. Only time spent
+    /// waiting for the network counts, so a slow reader does not start a parallel download.
+    fn probe(
+        self,
+        first: BoxStream<'a, BytesResult>,
+    ) -> impl Stream<Item = BytesResult> + Send + 'a {
         let Range { start, end } = self.of.range;
         let probe = Probe {
             source: first,
@@ -133,8 +139,11 @@ impl<'a> Download<'a> {
         })
     }
 
-    /// The range from `offset` on, in segments; `None` if the registry serves no ranges.
-    async fn segments(self, offset: u64) -> Result<Option<BoxStream<'a, Chunk>>, RegistryError> {
+    /// Fetches the range from `offset` in segments; `None` if the registry serves no ranges.
+    async fn segments(
+        self,
+        offset: u64,
+    ) -> Result<Option<BoxStream<'a, BytesResult>>, RegistryError> {
         let (end, start) = (self.of.range.end, offset + FIRST_SEGMENT_SIZE);
         let Some(first) = self.range(offset, start).await? else { return Ok(None) };
         let starts = (0..).map(move |n| start + n * SEGMENT_SIZE);
@@ -156,7 +165,7 @@ impl<'a> Download<'a> {
         Ok(Some(first.chain(rest).boxed()))
     }
 
-    /// Fetches the bytes from `start` up to but not including `end`.
+    /// Fetches the bytes `start..end`.
     async fn segment(self, start: u64, end: u64) -> Result<Vec<Bytes>, RegistryError> {
         let Some(mut segment) = self.range(start, end).await? else {
             let host = self.of.repository.domain().to_owned();
@@ -191,7 +200,7 @@ fn in_order<'a, R, F>(
     permits: &'a Semaphore,
     ranges: impl Iterator<Item = R> + Send + 'a,
     fetch: impl Fn(R) -> F + Clone + Send + 'a,
-) -> impl Stream<Item = Chunk> + Send + 'a
+) -> impl Stream<Item = BytesResult> + Send + 'a
 where
     R: Send + 'a,
     F: Future<Output = Result<Vec<Bytes>, RegistryError>> + Send + 'a,

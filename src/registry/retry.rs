@@ -1,21 +1,21 @@
-//! What is tried again, and when. One function decides what is transient.
+//! Retries: which errors are transient, and the backoff between attempts.
 
 use std::time::Duration;
 
 use super::RegistryError;
 
-/// The longest that a registry's `Retry-After` is obeyed.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is respected, and the longest backoff.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A registry that nobody hears, or whose name is unknown, is given so many tries: enough
-/// for a moment without DNS, and not half a minute for a typing error.
-const TRIES_WHEN_DOWN: u32 = 3;
+/// Attempts for an unreachable registry (connection refused, DNS failure): enough for a short
+/// DNS outage, and a mistyped name fails within seconds.
+const MAX_ATTEMPTS_UNREACHABLE: u32 = 3;
 
-/// A failure is forgotten when this many bytes arrived after it. A server that sends a few
-/// bytes per connection must not get endless retries.
-const FORGOTTEN_AFTER: u64 = 16 << 10;
+/// Bytes after a failure that reset the budget. A server that sends a few bytes per
+/// connection must not get endless retries.
+const RESET_AFTER: u64 = 16 << 10;
 
-/// Whether the same request may succeed a little later.
+/// Returns whether the same request may succeed later.
 pub fn is_transient(error: &RegistryError) -> bool {
     match error {
         RegistryError::Network { .. } | RegistryError::RateLimited { .. } => true,
@@ -27,48 +27,49 @@ pub fn is_transient(error: &RegistryError) -> bool {
     }
 }
 
-/// 408 and the server errors that speak of a moment's trouble; 501 and 505 do not.
+/// Returns whether a status is transient: 408 and server errors except 501 and 505.
 fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 500 | 502 | 503 | 504 | 520..=524)
 }
 
-/// Counts failures without progress between them.
+/// Counts consecutive failures without progress.
 #[derive(Debug, Clone)]
 pub struct Budget {
     allowed: u32,
     failed: u32,
-    /// Bytes since the first of these failures.
+    /// Bytes received since the first of these failures.
     progress: u64,
     base: Duration,
 }
 
 impl Budget {
-    /// Allows `allowed` failures in a row; waits `base` after the first, twice that after
-    /// the second, and so on.
+    /// Allows `allowed` consecutive failures. The backoff is `base` after the first and doubles
+    /// with each further one.
     pub fn new(allowed: u32, base: Duration) -> Self {
         Self { allowed, failed: 0, progress: 0, base }
     }
 
-    /// Counts bytes that arrived.
+    /// Counts received bytes.
     pub fn progress(&mut self, bytes: usize) {
         self.progress += bytes as u64;
-        if self.progress >= FORGOTTEN_AFTER {
+        if self.progress >= RESET_AFTER {
             (self.failed, self.progress) = (0, 0);
         }
     }
 
-    /// Which try comes next, from 2 on.
+    /// Returns the number of the next attempt.
     pub fn attempt(&self) -> u32 {
         self.failed + 1
     }
 
-    /// How long to wait before the next try, or the error if there is none.
+    /// Returns the wait before the next attempt.
     ///
     /// # Errors
-    /// `error`, if it is lasting or the budget is spent.
+    /// `error`, if it is not transient or the budget is spent.
     pub fn wait_after(&mut self, error: RegistryError) -> Result<Duration, RegistryError> {
-        let down = matches!(error, RegistryError::Network { down: true, .. });
-        let spent = self.failed >= self.allowed || (down && self.attempt() >= TRIES_WHEN_DOWN);
+        let unreachable = matches!(error, RegistryError::Network { down: true, .. });
+        let spent = self.failed >= self.allowed
+            || (unreachable && self.attempt() >= MAX_ATTEMPTS_UNREACHABLE);
         if spent || !is_transient(&error) {
             return Err(error);
         }
@@ -76,26 +77,26 @@ impl Budget {
             self.progress = 0;
         }
         self.failed += 1;
-        let asked = match &error {
+        let requested = match &error {
             RegistryError::RateLimited { retry_after, .. }
             | RegistryError::Status { retry_after, .. } => *retry_after,
             _ => None,
         };
-        // A registry that wants more than a minute of patience gets none: a CI job waits
-        // better outside.
-        if asked.is_some_and(|asked| asked > LONGEST_WAIT) {
+        // A wait of more than a minute is left to the caller, for example a CI job.
+        if requested.is_some_and(|requested| requested > MAX_WAIT) {
             return Err(error);
         }
         let doubled = self.base.saturating_mul(2_u32.saturating_pow(self.failed - 1));
-        let backoff = doubled.min(LONGEST_WAIT);
-        Ok(asked.unwrap_or_default().max(jitter(backoff)))
+        let backoff = doubled.min(MAX_WAIT);
+        Ok(requested.unwrap_or_default().max(jitter(backoff)))
     }
 }
 
-/// Between half of `wait` and all of it, so that many clients do not come back as one.
+/// Returns a random duration between half of `wait` and `wait`, so that clients do not retry
+/// at the same time.
 fn jitter(wait: Duration) -> Duration {
     let mut byte = [0];
-    // Without random bytes there is no jitter, which harms nobody.
+    // Without random bytes there is no jitter, which is harmless.
     let _ = getrandom::fill(&mut byte);
     wait.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
 }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_transient_statuses_are_these() {
+    fn transient_statuses_match_the_list() {
         let list: Vec<u16> = (100..600).filter(|s| is_transient(&status(*s))).collect();
         assert_eq!(list, [408, 500, 502, 503, 504, 520, 521, 522, 523, 524]);
     }
@@ -154,12 +155,12 @@ mod tests {
     fn backoff_after_many_failures_stays_below_a_minute() {
         let mut budget = Budget::new(100, Duration::from_millis(500));
         for _ in 0..100 {
-            assert!(budget.wait_after(status(500)).unwrap() <= LONGEST_WAIT);
+            assert!(budget.wait_after(status(500)).unwrap() <= MAX_WAIT);
         }
     }
 
     #[test]
-    fn a_registry_that_is_down_is_not_waited_for_long() {
+    fn budget_for_an_unreachable_registry_allows_three_attempts() {
         let down = || RegistryError::Network { host: String::new(), cause: "".into(), down: true };
         let mut budget = Budget::new(5, Duration::from_millis(10));
         assert!(budget.wait_after(down()).is_ok());
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_retry_after_is_obeyed_and_a_long_one_ends_it() {
+    fn retry_after_below_a_minute_is_respected_and_a_longer_one_fails() {
         let limited = |seconds| RegistryError::RateLimited {
             host: String::new(),
             message: String::new(),

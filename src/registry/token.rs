@@ -10,33 +10,33 @@ use super::body::{self, Body, BodyError};
 use super::credentials::{Credential, Secret, without_values};
 use super::error::{Cause, RegistryError};
 use super::host::{self, Clients, Endpoint};
-use super::http::{LONGEST_REFUSAL, message};
-use super::wait::Limits;
+use super::http::{MAX_ERROR_BODY_SIZE, message};
+use super::wait::WaitLimits;
 
-/// A token without a stated life lives so long (distribution spec, auth/token).
-const DEFAULT_LIFE: u64 = 60;
+/// Seconds that a token is valid at least (distribution spec, auth/token).
+const DEFAULT_LIFETIME: u64 = 60;
 
-/// The most that a token server's answer may have.
-const LONGEST_ANSWER: u64 = 1 << 20;
+/// Bytes of a token server's response at most.
+const MAX_RESPONSE_SIZE: u64 = 1 << 20;
 
-/// A token and how long it is valid.
+/// A token and its lifetime.
 pub struct Token {
     /// The token.
     pub token: String,
-    /// How long.
-    pub life: Duration,
+    /// How long it is valid.
+    pub lifetime: Duration,
 }
 
 /// A request for a token.
 pub struct TokenRequest {
-    /// Without user and password.
+    /// The token server's URL, without user and password.
     realm: Url,
     service: Option<String>,
     scope: String,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     #[serde(default)]
     token: String,
     #[serde(default)]
@@ -45,7 +45,7 @@ struct Answer {
 }
 
 impl TokenRequest {
-    /// A request to the token server that the registry at `endpoint` names.
+    /// Creates a request to the token server that the registry at `endpoint` names.
     ///
     /// # Errors
     /// [`RegistryError::Protocol`] if `realm` is not the URL of a web server.
@@ -62,15 +62,16 @@ impl TokenRequest {
             let scheme = realm.scheme();
             return Err(wrong(format!("it names a token server with the scheme '{scheme}'")));
         }
-        // Only our own credentials go there, and no password is shown in messages.
+        // Only the user's credentials are sent there, and messages must not contain passwords.
         host::strip_user(&mut realm);
         Ok(Self { realm, service, scope })
     }
 
-    /// Gets a token for `credential`, or for anyone.
+    /// Fetches a token for `credential`, or an anonymous token.
     ///
     /// # Errors
-    /// [`RegistryError::InsecureRealm`] before anything is sent, or [`RegistryError::Token`].
+    /// [`RegistryError::InsecureRealm`] if credentials would be sent over plain HTTP;
+    /// [`RegistryError::Token`] if the exchange fails.
     pub async fn exchange(
         &self,
         clients: &Clients,
@@ -81,16 +82,16 @@ impl TokenRequest {
         if credential.is_some() && !endpoint.may_send_credentials_to(&self.realm, plain_http) {
             return Err(RegistryError::InsecureRealm {
                 host: endpoint.host.clone(),
-                realm: self.shown(),
+                realm: self.shown_realm(),
                 https: endpoint.scheme == "https",
             });
         }
-        let limits = Limits::of(clients.options());
+        let limits = WaitLimits::of(clients.options());
         let client = clients.client(&self.realm)?;
         if let Some(Credential::Identity(token)) = &credential {
             let request = client.post(self.realm.clone()).form(&self.refresh_form(token));
             let response = self.send(request, limits).await?;
-            // Some servers know no POST (distribution spec, auth/oauth).
+            // Some servers do not support POST (distribution spec, auth/oauth).
             if !matches!(response.status().as_u16(), 404 | 405) {
                 return self.read(response, limits).await;
             }
@@ -119,12 +120,12 @@ impl TokenRequest {
     async fn send(
         &self,
         request: RequestBuilder,
-        limits: Limits,
+        limits: WaitLimits,
     ) -> Result<Response, RegistryError> {
         body::send(request, limits).await.map_err(|e| self.failed(0, e.cause()))
     }
 
-    async fn read(&self, response: Response, limits: Limits) -> Result<Token, RegistryError> {
+    async fn read(&self, response: Response, limits: WaitLimits) -> Result<Token, RegistryError> {
         let status = response.status();
         let failed = |message: String| self.failed(status.as_u16(), message);
         if status.is_redirection() {
@@ -136,8 +137,9 @@ impl TokenRequest {
             )));
         }
         if !status.is_success() {
-            // The status alone says enough if the body does not arrive.
-            let body = Body::new(response, limits).read(LONGEST_REFUSAL).await.unwrap_or_default();
+            // Without the body, the status is enough.
+            let body =
+                Body::new(response, limits).read(MAX_ERROR_BODY_SIZE).await.unwrap_or_default();
             let text = message(&body);
             return Err(failed(if text.is_empty() {
                 status.to_string()
@@ -145,30 +147,29 @@ impl TokenRequest {
                 format!("{status}: {text}")
             }));
         }
-        let body = match Body::new(response, limits).read(LONGEST_ANSWER).await {
+        let body = match Body::new(response, limits).read(MAX_RESPONSE_SIZE).await {
             Ok(body) => body,
-            Err(BodyError::Failure(e)) => return Err(self.failed(0, e.cause())),
+            Err(BodyError::Transfer(e)) => return Err(self.failed(0, e.cause())),
             Err(BodyError::TooLarge) => {
-                return Err(
-                    self.failed(0, format!("its response is larger than {LONGEST_ANSWER} bytes"))
-                );
+                return Err(self
+                    .failed(0, format!("its response is larger than {MAX_RESPONSE_SIZE} bytes")));
             }
         };
-        let answer: Answer = serde_json::from_slice(&body)
+        let answer: TokenResponse = serde_json::from_slice(&body)
             .map_err(|e| failed(format!("its response is not a token: {}", without_values(&e))))?;
         let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
         if token.is_empty() {
             return Err(failed("its response contains no token".to_owned()));
         }
-        let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).max(DEFAULT_LIFE);
-        Ok(Token { token, life: Duration::from_secs(life) })
+        let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).max(DEFAULT_LIFETIME);
+        Ok(Token { token, lifetime: Duration::from_secs(lifetime) })
     }
 
     fn failed(&self, status: u16, message: impl Into<Cause>) -> RegistryError {
-        RegistryError::Token { realm: self.shown(), message: message.into(), status }
+        RegistryError::Token { realm: self.shown_realm(), message: message.into(), status }
     }
 
-    fn shown(&self) -> String {
+    fn shown_realm(&self) -> String {
         host::origin(&self.realm) + self.realm.path()
     }
 }

@@ -1,13 +1,13 @@
 //! Limits on waiting for the network.
 //!
-//! Two limits apply to every answer. The stall limit bounds each single wait: for the
-//! headers of an answer (which includes name resolution, the connection and the TLS
-//! handshake), and for the next bytes of its body. The speed limit ends a body that keeps
-//! sending a byte now and then.
+//! Two limits apply to every response. The stall limit bounds each single wait: for the
+//! headers of a response (which includes name resolution, the connection and the TLS
+//! handshake), and for the next bytes of its body. The speed limit ends a body that
+//! arrives too slowly.
 //!
 //! Only time that is spent waiting for the network counts. A wait ends when the network
-//! wakes the task, not when the task looks: a reader that is busy elsewhere, or a future
-//! that is polled late because others go first, never makes a registry look slow.
+//! wakes the task, not when the task is polled again: a busy reader, or a future that is
+//! polled late, never makes a registry look slow.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,21 +20,21 @@ use tokio::time::Instant;
 
 use super::RegistryOptions;
 
-/// Limits on waiting for one answer.
+/// Limits on waiting for one response.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// For a single wait.
+pub struct WaitLimits {
+    /// The limit for a single wait.
     pub stall: Duration,
-    /// The waiting time over which the speed of a body is averaged.
+    /// Waiting time over which the speed of a body is averaged.
     window: Duration,
-    /// Bytes that must arrive in each window.
+    /// Bytes that must arrive per window.
     minimum: u64,
 }
 
-impl Limits {
-    /// The limits that `options` set.
+impl WaitLimits {
+    /// Returns the limits that `options` set.
     pub fn of(options: &RegistryOptions) -> Self {
-        // A silence that the stall limit allows must not be too slow.
+        // A pause that the stall limit allows must not violate the speed limit.
         let window = options.speed_window.max(options.stall_timeout.saturating_mul(2));
         let minimum = (window.as_secs_f64() * options.min_speed as f64) as u64;
         Self { stall: options.stall_timeout, window, minimum }
@@ -43,14 +43,14 @@ impl Limits {
 
 /// A limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exceeded {
-    /// No answer, or no more bytes, in this time.
+pub enum LimitExceeded {
+    /// No response, or no more bytes, in this time.
     Stall(Duration),
-    /// Fewer bytes than the speed limit asks for, in this time of waiting.
+    /// This many bytes, fewer than required, in this waiting time.
     Speed(u64, Duration),
 }
 
-impl fmt::Display for Exceeded {
+impl fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stall(limit) => write!(f, "nothing received for {} seconds", limit.as_secs_f64()),
@@ -61,28 +61,28 @@ impl fmt::Display for Exceeded {
     }
 }
 
-/// The speed of one body.
+/// The limits on one body, with its speed so far.
 #[derive(Debug)]
-pub struct Speed {
-    limits: Limits,
-    /// Of the current window.
+pub struct SpeedLimit {
+    limits: WaitLimits,
+    /// Time waited in the current window.
     waited: Duration,
-    /// Of the current window.
+    /// Bytes received in the current window.
     bytes: u64,
 }
 
-impl Speed {
-    /// Speed of a body of which nothing has arrived yet.
-    pub fn new(limits: Limits) -> Self {
+impl SpeedLimit {
+    /// Returns the limits for a body of which nothing has arrived yet.
+    pub fn new(limits: WaitLimits) -> Self {
         Self { limits, waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// Awaits the next part of the body.
+    /// Awaits the next bytes of the body.
     ///
     /// # Errors
-    /// [`Exceeded`].
-    pub async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Result<T, Exceeded> {
-        let Limits { stall, window, minimum } = self.limits;
+    /// [`LimitExceeded`] if they do not arrive within the limits.
+    pub async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Result<T, LimitExceeded> {
+        let WaitLimits { stall, window, minimum } = self.limits;
         let met = self.bytes >= minimum;
         if met && self.waited >= window {
             (self.waited, self.bytes) = (Duration::ZERO, 0);
@@ -92,28 +92,28 @@ impl Speed {
         let (waited, output) = within(limit, next).await;
         self.waited += waited;
         output.ok_or(if limit < stall {
-            Exceeded::Speed(self.bytes, window)
+            LimitExceeded::Speed(self.bytes, window)
         } else {
-            Exceeded::Stall(stall)
+            LimitExceeded::Stall(stall)
         })
     }
 
-    /// Counts bytes that arrived.
+    /// Counts received bytes.
     pub fn received(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 }
 
-/// Awaits `future`, but gives up when `limit` was spent waiting. Returns how long was
-/// waited, and the output.
+/// Awaits `future` for at most `limit` of waiting time. Returns the time waited and the
+/// output, `None` if the limit was exceeded.
 pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> (Duration, Option<T>) {
     let mut future = pin!(future);
     let mut timer = pin!(tokio::time::sleep(limit));
-    let alarm = Arc::new(Alarm::default());
-    let waker = Waker::from(alarm.clone());
+    let timed = Arc::new(TimedWaker::default());
+    let waker = Waker::from(timed.clone());
     let (mut waited, mut since) = (Duration::ZERO, None::<Instant>);
     poll_fn(|cx| {
-        let woken = alarm.set(cx.waker());
+        let woken = timed.set(cx.waker());
         if let Some(since) = since.take() {
             let until = woken.unwrap_or_else(Instant::now);
             waited += until.saturating_duration_since(since);
@@ -130,19 +130,19 @@ pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> (Dur
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // It went off while nobody waited for the network: the rest is still to come.
+            // The timer expired outside of waiting time; the remaining time still applies.
             timer.as_mut().reset(now + left);
         }
     })
     .await
 }
 
-/// Passes a wake-up on, and keeps the time of the first one.
+/// A waker that forwards wake-ups and records the time of the first one.
 #[derive(Default)]
-struct Alarm(Mutex<(Option<Waker>, Option<Instant>)>);
+struct TimedWaker(Mutex<(Option<Waker>, Option<Instant>)>);
 
-impl Alarm {
-    /// Waits for the next wake-up on behalf of `waker`; returns when the last one came.
+impl TimedWaker {
+    /// Forwards wake-ups to `waker` from now on; returns the recorded time, if any.
     fn set(&self, waker: &Waker) -> Option<Instant> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.0.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -152,7 +152,7 @@ impl Alarm {
     }
 }
 
-impl Wake for Alarm {
+impl Wake for TimedWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -180,8 +180,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn speed(stall: u64, window: u64, min_speed: u64) -> Speed {
-        Speed::new(Limits::of(&RegistryOptions {
+    fn speed(stall: u64, window: u64, min_speed: u64) -> SpeedLimit {
+        SpeedLimit::new(WaitLimits::of(&RegistryOptions {
             stall_timeout: SECOND * u32::try_from(stall).unwrap(),
             speed_window: SECOND * u32::try_from(window).unwrap(),
             min_speed,
@@ -191,11 +191,11 @@ mod tests {
 
     /// Receives `bytes` after each `pause` until a limit ends it, at most `times` times.
     async fn receive(
-        speed: &mut Speed,
+        speed: &mut SpeedLimit,
         pause: Duration,
         bytes: usize,
         times: u32,
-    ) -> Option<Exceeded> {
+    ) -> Option<LimitExceeded> {
         for _ in 0..times {
             match speed.wait(sleep(pause)).await {
                 Ok(()) => speed.received(bytes),
@@ -209,7 +209,7 @@ mod tests {
     async fn wait_without_answer_ends_at_the_stall_limit() {
         let mut speed = speed(30, 60, 1024);
         let began = Instant::now();
-        assert_eq!(speed.wait(pending::<()>()).await, Err(Exceeded::Stall(SECOND * 30)));
+        assert_eq!(speed.wait(pending::<()>()).await, Err(LimitExceeded::Stall(SECOND * 30)));
         assert_eq!(began.elapsed().as_secs(), 30);
     }
 
@@ -218,20 +218,20 @@ mod tests {
         let mut speed = speed(30, 60, 1024);
         let began = Instant::now();
         let exceeded = receive(&mut speed, SECOND * 7, 1, u32::MAX).await;
-        assert_eq!(exceeded, Some(Exceeded::Speed(8, SECOND * 60)));
+        assert_eq!(exceeded, Some(LimitExceeded::Speed(8, SECOND * 60)));
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn trickle_after_a_fast_beginning_ends_too() {
+    async fn trickle_after_a_fast_beginning_ends() {
         let mut speed = speed(30, 60, 1024);
         speed.received(1 << 30);
         let exceeded = receive(&mut speed, SECOND * 7, 1, 1000).await;
-        assert!(matches!(exceeded, Some(Exceeded::Speed(..))), "{exceeded:?}");
+        assert!(matches!(exceeded, Some(LimitExceeded::Speed(..))), "{exceeded:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn body_at_the_minimum_speed_is_not_given_up() {
+    async fn body_at_the_minimum_speed_is_not_aborted() {
         let mut steady = speed(30, 60, 1024);
         assert_eq!(receive(&mut steady, SECOND, 1024, 1000).await, None);
         let mut bursts = speed(30, 60, 1024);
@@ -261,7 +261,7 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(2);
         let mut waiting = pin!(within(SECOND * 30, async {
             receiver.recv().await;
-            // The second wait is all that is left to count.
+            // Only the waiting time of both counts.
             receiver.recv().await
         }));
         assert!(futures::poll!(waiting.as_mut()).is_pending());
