@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, Document, ImageConfig, ImageId};
 use crate::progress::{Image, LayerState, Status};
 use crate::reference::Reference;
-use crate::store::{Established, LayerRecord, Store, StoreError};
+use crate::store::{CommitOutcome, LayerRecord, Store, StoreError};
 
 /// How often a layer is staged anew at most, if other processes stage it and give up.
 const MAX_ROUNDS: usize = 10;
@@ -63,21 +63,22 @@ async fn layer(
         }
         let (below, broken) = (parent.clone(), task.broken.clone());
         let (blob, repository) = (task.blob.digest, task.image.repository().clone());
-        let established = session.store(move |store| {
+        let outcome = session.store(move |store| {
             // Before the layer is committed: a process that waited for its download finds it by
             // its write set or by this record, at any moment.
             store.distribution().record(&blob, &diff_id, &repository)?;
-            store.layers().establish(below.as_ref(), diff_id, broken.as_ref())
+            store.layers().ensure_committed(below.as_ref(), diff_id, broken.as_ref())
         });
-        match (established.await?, suspect.take()) {
-            (Established::Layer(record), None) => {
+        match (outcome.await?, suspect.take()) {
+            (CommitOutcome::Committed(record), None) => {
                 if ready.is_some() {
                     session.report(&task, LayerState::PullComplete);
                 }
                 return Ok(record);
             }
-            (Established::Missing, _) => ready = Some(stager.stage_anew(&task).await?),
-            (Established::Layer(record), Some(why)) | (Established::Suspect(record, why), _) => {
+            (CommitOutcome::Missing, _) => ready = Some(stager.stage_anew(&task).await?),
+            (CommitOutcome::Committed(record), Some(why))
+            | (CommitOutcome::Suspect(record, why), _) => {
                 if copy::is_intact(session, &record).await? {
                     let below = parent.clone();
                     let repair =
@@ -147,7 +148,7 @@ fn name(
     id: ImageId,
     top: &Descriptor,
 ) -> Result<Status, StoreError> {
-    store.content().name(top, reference)?;
+    store.content().add_name(top, reference)?;
     let changed = store.names().update(|names| {
         let by_digest = names.set(&reference.with_digest(top.digest), id);
         let by_tag = reference.digest().is_none() && names.set(reference, id);

@@ -65,10 +65,10 @@ impl StoreGate {
     /// dead processes left.
     pub async fn lock_to_write(&self, on_wait: impl Fn(String)) -> Result<(), Error> {
         let lock = || async {
-            let entrance = self.run(|store| store.entrance(Mode::Shared)).await?;
-            let entrance = Arc::new(Mutex::new(entrance));
+            let pending = self.run(|store| store.pending_lock(Mode::Shared)).await?;
+            let pending = Arc::new(Mutex::new(pending));
             let attempt =
-                move |_: &Store| entrance.lock().unwrap_or_else(PoisonError::into_inner).attempt();
+                move |_: &Store| pending.lock().unwrap_or_else(PoisonError::into_inner).attempt();
             let lock = self.wait(on_wait, attempt).await?;
             self.run(Store::sweep).await?;
             Ok(lock)

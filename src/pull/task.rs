@@ -7,7 +7,7 @@ use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
 use crate::progress::Image;
 use crate::registry::Registry;
-use crate::store::Staged;
+use crate::store::StagedLayer;
 
 /// A layer that an image needs.
 #[derive(Clone)]
@@ -41,13 +41,13 @@ impl LayerTask {
 pub struct ReadyLayer {
     /// Its diff id.
     pub diff_id: DiffId,
-    staged: Option<Staged>,
+    staged: Option<StagedLayer>,
 }
 
 impl ReadyLayer {
     /// A layer that this process staged. If it is dropped before it is committed, its files are
     /// removed.
-    pub fn staged_here(diff_id: DiffId, staged: Staged) -> Self {
+    pub fn staged_here(diff_id: DiffId, staged: StagedLayer) -> Self {
         Self { diff_id, staged: Some(staged) }
     }
 

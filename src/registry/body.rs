@@ -1,4 +1,5 @@
-//! The only place that awaits a server: sends requests and reads bodies within the limits of [`wait`](super::wait).
+//! The only place that awaits a server: sends requests and reads bodies within the limits of
+//! [`wait`](super::wait).
 
 use bytes::Bytes;
 use reqwest::{RequestBuilder, Response};

@@ -1,10 +1,11 @@
-//! A layer becomes part of an image: it is there and right, or a staged one is committed. All
-//! of it happens under the `commit` lock, so processes that want the same layer get the same.
+//! Commits of staged layers, checks and repairs of committed ones, and removals. Commits and
+//! repairs take the `commit` lock, so all processes that need a layer get the same one.
 
 use std::fs;
 use std::path::PathBuf;
 
-use super::layers::{LayerRecord, Layers};
+use super::layer_record::LayerRecord;
+use super::layers::Layers;
 use super::layout::PARENT;
 use super::{StoreError, links, lock, stage};
 use crate::digest::Digest;
@@ -12,49 +13,48 @@ use crate::fsutil::{self, At};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
-/// What came of [`Layers::establish`].
+/// The result of [`Layers::ensure_committed`].
 #[derive(Debug)]
-pub enum Established {
-    /// The layer is committed, and agrees with its parents.
-    Layer(LayerRecord),
-    /// It is committed and something is wrong with it. Verify its files, then call
-    /// [`Layers::repair`], or `establish` again with its directory as broken.
+pub enum CommitOutcome {
+    /// The layer is committed and consistent with its parents.
+    Committed(LayerRecord),
+    /// The layer is committed with a fault. Verify its files, then call [`Layers::repair`], or
+    /// `ensure_committed` again with its directory as broken.
     Suspect(LayerRecord, String),
-    /// It is not there, and no process has it staged.
+    /// The layer is neither committed nor staged by any process.
     Missing,
 }
 
 impl Layers {
-    /// Gives the layer with the content `diff_id` above `parent`, which must have been
-    /// established before. If it is not committed and any process has that content staged, that
-    /// is committed: its write set is renamed into place, which is the moment the layer exists.
-    /// A record whose directory is `broken` is replaced; the new layer takes its link, since
-    /// the layers above know it by that.
+    /// Returns the committed layer with the content `diff_id` above `parent`, which must be
+    /// committed. If it is missing and any process has that content staged, commits that by
+    /// renaming its write set. Replaces a record whose directory is `broken`; the new layer takes
+    /// over its link, by which the layers above refer to it.
     ///
     /// # Errors
     /// [`StoreError`] if a file cannot be read or written.
-    pub fn establish(
+    pub fn ensure_committed(
         &self,
         parent: Option<&LayerRecord>,
         diff_id: DiffId,
         broken: Option<&CacheId>,
-    ) -> Result<Established, StoreError> {
+    ) -> Result<CommitOutcome, StoreError> {
         let chain = ChainId::above(parent.map(|parent| parent.chain), diff_id);
-        let _commit = lock::commit(&self.layout)?;
+        let _commit = lock::commit_lock(&self.layout)?;
         if let Some(record) = self.get(&chain)?.filter(|there| broken != Some(&there.cache_id)) {
             return Ok(match links::fault(&self.layout.overlay(), &record, parent)? {
-                None => Established::Layer(record),
-                Some(why) => Established::Suspect(record, why),
+                None => CommitOutcome::Committed(record),
+                Some(why) => CommitOutcome::Suspect(record, why),
             });
         }
         let complete = stage::all_complete(&self.layout)?;
         let Some(staged) = complete.into_iter().find(|staged| staged.diff_id == diff_id) else {
-            return Ok(Established::Missing);
+            return Ok(CommitOutcome::Missing);
         };
-        self.commit(staged.path, parent, diff_id).map(Established::Layer)
+        self.commit(staged.path, parent, diff_id).map(CommitOutcome::Committed)
     }
 
-    /// Rewrites what made a layer suspect, after its files were verified.
+    /// Repairs a suspect layer whose files were verified.
     ///
     /// # Errors
     /// [`StoreError`] if a file cannot be read or written.
@@ -63,11 +63,11 @@ impl Layers {
         record: &LayerRecord,
         parent: Option<&LayerRecord>,
     ) -> Result<(), StoreError> {
-        let _commit = lock::commit(&self.layout)?;
+        let _commit = lock::commit_lock(&self.layout)?;
         links::repair(&self.layout, record, parent, &self.children(&record.chain)?)
     }
 
-    /// What the blob `digest` unpacks to, if a process has it staged.
+    /// Returns the diff ID of the blob `digest`, if a process has it staged.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
@@ -77,7 +77,7 @@ impl Layers {
         Ok(of_blob.map(|staged| staged.diff_id))
     }
 
-    /// Whether a process has a layer with that content staged.
+    /// Returns whether a process has a layer with that content staged.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
@@ -98,7 +98,7 @@ impl Layers {
         let size = stage::size_in(&set)?.ok_or_else(|| damaged("its size is missing"))?;
         let overlay = self.layout.overlay();
         overlay.set_parent(&cache_id, parent.map(|parent| &parent.cache_id))?;
-        // A process that was killed just here may have left another parent's.
+        // A process that was killed here may have left the file for another parent.
         fsutil::remove(&set.join(PARENT))?;
         if let Some(parent) = parent {
             let text = parent.chain.to_string();
@@ -111,19 +111,18 @@ impl Layers {
         if old.is_some() || !children.is_empty() {
             links::inherit(&self.layout, &chain, old.as_ref(), &cache_id, &children)?;
         }
-        // What is there is broken, and would be in dockerd's way as well (moby#44909).
+        // An existing record is broken. dockerd could not replace it either (moby#44909).
         let moved = if place.exists() { Some(self.rename_away(&chain)?) } else { None };
         fs::rename(&set, &place).at("commit layer to", &place)?;
         fsutil::sync_dir(&self.layout.layers())?;
         self.remove_files(moved.as_slice())?;
         let parent = parent.map(|parent| parent.chain);
         let record = LayerRecord { chain, parent, diff_id, cache_id, size };
-        self.note(&record)?;
+        self.add_to_index(&record)?;
         Ok(record)
     }
 
-    /// The directory that the record of `chain` names, unless another record names it too: then
-    /// it is that one's.
+    /// Returns the directory of the record of `chain`, unless another record names it, too.
     fn own_directory(&self, chain: &ChainId) -> Result<Option<CacheId>, StoreError> {
         let id = stage::cache_id_in(&self.layout.layer(chain))?;
         if id.is_none() || self.with_shared_directory(&[*chain])?.contains(chain) {
@@ -132,9 +131,9 @@ impl Layers {
         Ok(id)
     }
 
-    /// Removes layers, topmost first: first their records by a rename each, so that no layer
-    /// half exists, then their files (moby layer_store.go `deleteLayer`). The caller holds the
-    /// store lock alone.
+    /// Removes layers, topmost first: renames their records, so that no layer is incomplete, then
+    /// removes their files (moby layer_store.go `deleteLayer`). The caller holds the store lock in
+    /// exclusive mode.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
@@ -146,8 +145,8 @@ impl Layers {
         Ok(())
     }
 
-    /// Finishes removals that a killed process began. The caller holds the store lock and the
-    /// `commit` lock, so no process is just removing.
+    /// Finishes removals of killed processes. The caller holds the store lock and the `commit`
+    /// lock, so no removal is running.
     ///
     /// # Errors
     /// [`StoreError::Fs`].
@@ -158,16 +157,15 @@ impl Layers {
         self.remove_files(&begun.map(|name| dir.join(name)).collect::<Vec<_>>())
     }
 
-    /// Removes records that were renamed away, and their directories unless another record
-    /// names the same one.
+    /// Removes renamed records, and their directories unless another record names the same one.
     fn remove_files(&self, moved: &[PathBuf]) -> Result<(), StoreError> {
         if moved.is_empty() {
             return Ok(());
         }
-        let claims = self.claims()?;
+        let counts = self.records_per_directory()?;
         for moved in moved {
             let cache_id = stage::cache_id_in(moved)?;
-            if let Some(cache_id) = cache_id.filter(|id| !claims.contains_key(id)) {
+            if let Some(cache_id) = cache_id.filter(|id| !counts.contains_key(id)) {
                 self.layout.overlay().remove_layer(&cache_id, None)?;
             }
             fsutil::remove(moved)?;

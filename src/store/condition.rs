@@ -1,4 +1,4 @@
-//! Whether an image is whole: what every answer "it is already here" rests on.
+//! The check whether an image in the store is complete and usable.
 
 use super::{Store, StoreError};
 use crate::oci::{ImageConfig, ImageId};
@@ -9,15 +9,15 @@ use crate::reference::Repository;
 pub enum Condition {
     /// The store has no such image.
     Absent,
-    /// It is listed, and cannot be used as it is: why, as one sentence.
+    /// The image is listed but cannot be used; the reason in one sentence.
     Damaged(String),
-    /// All of it is there, and dockerd can mount it.
+    /// The image is complete, and dockerd can mount it.
     Whole(ImageConfig),
 }
 
 impl Store {
-    /// The state of an image: its config, its layers and their links. The contents of files are
-    /// not read. The caller holds the store lock.
+    /// Checks an image's config, its layers and their links, but not the contents of files. The
+    /// caller holds the store lock.
     ///
     /// # Errors
     /// [`StoreError`] if a file cannot be read.
@@ -43,8 +43,8 @@ impl Store {
         })
     }
 
-    /// Whether it is recorded for each layer of an image that it can be had from `repository`, as
-    /// every pull from there records it.
+    /// Returns whether `repository` is recorded as a source of each layer of an image, as every
+    /// pull from there records it.
     ///
     /// # Errors
     /// [`StoreError`] if a file cannot be read.

@@ -1,5 +1,5 @@
-//! What blobs unpack to, and where layers can be had (moby
-//! distribution/metadata/v2_metadata_service.go). It saves downloads, no more.
+//! Diff IDs of blobs and source repositories of layers (moby
+//! distribution/metadata/v2_metadata_service.go). They only save downloads.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,31 +10,31 @@ use crate::fsutil;
 use crate::oci::DiffId;
 use crate::reference::Repository;
 
-/// The most sources that dockerd keeps per layer.
-const MOST_SOURCES: usize = 50;
+/// Sources per layer at most, as in dockerd.
+const MAX_SOURCES: usize = 50;
 
-/// One place a layer can be had.
+/// A blob that unpacks to a layer, and its repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Source {
-    /// The blob.
+pub struct BlobSource {
+    /// The digest of the blob.
     pub digest: Digest,
-    /// The repository's whole name.
+    /// The canonical name of the repository.
     pub source_repository: String,
-    /// Empty after a pull; a push writes one.
+    /// Empty after a pull; written by a push.
     #[serde(rename = "HMAC", default)]
     pub hmac: String,
 }
 
-impl Source {
-    /// A place that a layer was pulled from.
+impl BlobSource {
+    /// Creates the source that a pull records.
     fn pulled(digest: &Digest, repository: &Repository) -> Self {
         let source_repository = repository.canonical();
         Self { digest: *digest, source_repository, hmac: String::new() }
     }
 }
 
-/// The maps between blobs and layers.
+/// The mappings between blobs and layers.
 #[derive(Debug)]
 pub struct Distribution {
     layout: Layout,
@@ -45,39 +45,39 @@ impl Distribution {
         Self { layout }
     }
 
-    /// What the blob unpacks to, if it was ever unpacked here.
+    /// Returns the diff ID of the blob, if it was unpacked before.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the file cannot be read.
     pub fn diff_id(&self, digest: &Digest) -> Result<Option<DiffId>, StoreError> {
         let text = fsutil::read_optional(&self.layout.diff_id_by_digest(digest))?;
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// The places the layer can be had, oldest first.
+    /// Returns the sources of the layer, oldest first.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
-    pub fn sources(&self, diff_id: &DiffId) -> Result<Vec<Source>, StoreError> {
+    /// [`StoreError::Fs`] if the file cannot be read.
+    pub fn sources(&self, diff_id: &DiffId) -> Result<Vec<BlobSource>, StoreError> {
         let text = fsutil::read_optional(&self.layout.sources_by_diff_id(diff_id))?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
     }
 
-    /// Whether a blob of `repository` is recorded that unpacks to `diff_id`. Where the list of
-    /// sources is full, one may have been dropped from it, so nothing is missing there.
+    /// Returns whether a blob of `repository` is recorded that unpacks to `diff_id`. A full list
+    /// of sources counts as recorded, since older sources were dropped from it.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn has_source(
         &self,
         diff_id: &DiffId,
         repository: &Repository,
     ) -> Result<bool, StoreError> {
         let (sources, canonical) = (self.sources(diff_id)?, repository.canonical());
-        if sources.len() >= MOST_SOURCES {
+        if sources.len() >= MAX_SOURCES {
             return Ok(true);
         }
-        // The newest stand last.
+        // The newest is last.
         for source in sources.iter().rev().filter(|source| source.source_repository == canonical) {
             if self.diff_id(&source.digest)? == Some(*diff_id) {
                 return Ok(true);
@@ -86,10 +86,10 @@ impl Distribution {
         Ok(false)
     }
 
-    /// Notes that the blob `digest` of `repository` unpacks to `diff_id`.
+    /// Records that the blob `digest` of `repository` unpacks to `diff_id`.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read or written.
     pub fn record(
         &self,
         digest: &Digest,
@@ -100,14 +100,14 @@ impl Distribution {
             let path = self.layout.diff_id_by_digest(digest);
             fsutil::write_atomic(&path, diff_id.to_string().as_bytes(), 0o644)?;
         }
-        let new = Source::pulled(digest, repository);
+        let new = BlobSource::pulled(digest, repository);
         let mut sources = self.sources(diff_id)?;
         if sources.last() == Some(&new) {
             return Ok(());
         }
         sources.retain(|source| *source != new);
         sources.push(new);
-        let old = sources.len().saturating_sub(MOST_SOURCES);
+        let old = sources.len().saturating_sub(MAX_SOURCES);
         let path = self.layout.sources_by_diff_id(diff_id);
         let json = serde_json::to_vec(&sources[old..])
             .map_err(|e| StoreError::Damaged { path: path.clone(), why: e.to_string() })?;

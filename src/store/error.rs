@@ -12,10 +12,10 @@ pub enum StoreError {
     /// A file operation failed.
     #[error(transparent)]
     Fs(#[from] FsError),
-    /// There is no store at the root.
+    /// The root contains no store.
     #[error("there is no image store at {}", .0.display())]
     NoStore(PathBuf),
-    /// A file is not of the form that it must have.
+    /// A file has invalid content.
     #[error("{} is damaged: {why}", path.display())]
     Damaged {
         /// The file.
@@ -31,15 +31,15 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
-    /// Nothing has that name or id.
+    /// No image has that name or ID.
     #[error("no such image: {0}")]
     NoSuchImage(String),
-    /// Several ids begin so.
+    /// Several image IDs begin with the prefix.
     #[error("the id '{prefix}' is ambiguous: {}", matches.join(", "))]
     Ambiguous {
-        /// What was given.
+        /// The prefix.
         prefix: String,
-        /// Short ids that begin so.
+        /// The short IDs that begin with it.
         matches: Vec<String>,
     },
     /// Invalid image reference.
@@ -56,15 +56,15 @@ pub enum StoreError {
     /// The image cannot be removed.
     #[error("cannot remove {image}: {why}")]
     InUse {
-        /// The image as it was named.
+        /// The name or ID that the user typed.
         image: String,
         /// What uses it.
         why: String,
     },
-    /// The image was given by its id, and removing it would remove several names.
+    /// Removing the image by its ID would remove several names.
     #[error("cannot remove {image}: it has several names ({})", names.join(", "))]
     SeveralNames {
-        /// The image as it was named.
+        /// The ID that the user typed.
         image: String,
         /// Its names.
         names: Vec<String>,

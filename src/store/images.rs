@@ -20,10 +20,10 @@ impl Images {
         Self { layout }
     }
 
-    /// The config of `id`, checked against it; `None` if there is none.
+    /// Returns the verified config of `id`; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it is not what its name says.
+    /// [`StoreError::Damaged`] if its SHA-256 is not `id`, [`StoreError::Fs`] if it cannot be read.
     pub fn get(&self, id: &ImageId) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.layout.image(id);
         let bytes = match fs::read(&path) {
@@ -40,10 +40,10 @@ impl Images {
         Ok(Some(bytes))
     }
 
-    /// Stores a config; its id.
+    /// Stores a config and returns its ID.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if it cannot be written.
     pub fn put(&self, config: &[u8]) -> Result<ImageId, StoreError> {
         let id = ImageId(Digest::of(config));
         if !matches!(self.get(&id), Ok(Some(_))) {
@@ -52,47 +52,46 @@ impl Images {
         Ok(id)
     }
 
-    /// All ids.
+    /// Returns all image IDs.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the directory cannot be read.
     pub fn list(&self) -> Result<Vec<ImageId>, StoreError> {
         let names = fsutil::names_in(&self.layout.images())?;
         Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok()).map(ImageId).collect())
     }
 
-    /// The image this one was built on, if dockerd built it here.
+    /// Returns the parent image, if dockerd built the image on one.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the file cannot be read.
     pub fn parent(&self, id: &ImageId) -> Result<Option<ImageId>, StoreError> {
         let text = fsutil::read_optional(&self.layout.image_metadata(id).join("parent"))?;
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// When dockerd last tagged the image, RFC 3339.
+    /// Returns the time of the last tag command, RFC 3339.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the file cannot be read.
     pub fn last_updated(&self, id: &ImageId) -> Result<Option<String>, StoreError> {
         Ok(fsutil::read_optional(&self.layout.image_metadata(id).join("lastUpdated"))?)
     }
 
-    /// Notes when the image was tagged by hand, RFC 3339 with nanoseconds. A pull notes
-    /// nothing.
+    /// Records the time of a tag command, RFC 3339 with nanoseconds. A pull does not call this.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the file cannot be written.
     pub fn set_last_updated(&self, id: &ImageId, when: &str) -> Result<(), StoreError> {
         let dir = self.layout.image_metadata(id);
         fsutil::ensure_dir(&dir, 0o700)?;
         Ok(fsutil::write_atomic(&dir.join("lastUpdated"), when.as_bytes(), 0o600)?)
     }
 
-    /// Removes a config and what is noted beside it.
+    /// Removes a config and its metadata.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if they cannot be removed.
     pub fn remove(&self, id: &ImageId) -> Result<(), StoreError> {
         fsutil::remove(&self.layout.image_metadata(id))?;
         Ok(fsutil::remove(&self.layout.image(id))?)

@@ -1,11 +1,11 @@
-//! What is staged, and by which process. A journal is a file that its process holds locked;
-//! it has one line per staged layer:
+//! Journals of staged layers, for cleanup after a killed process. Each process keeps its own
+//! journal file locked; it has one line per staged layer:
 //!
 //! ```text
 //! <cache id> <link id> write-set-<random>\n
 //! ```
 //!
-//! A journal that no process holds locked belongs to one that died.
+//! An unlocked journal belongs to a process that died.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -19,9 +19,9 @@ use super::lock;
 use crate::fsutil::{self, At};
 use crate::overlay::{CacheId, LinkId};
 
-/// One staged layer.
+/// One staged layer of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct JournalEntry {
     /// Its directory in `overlay2`.
     pub cache_id: CacheId,
     /// Its symlink in `overlay2/l`.
@@ -30,7 +30,7 @@ pub struct Entry {
     pub random: String,
 }
 
-impl Entry {
+impl JournalEntry {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (cache, link, set) = (words.next()?, words.next()?, words.next()?);
@@ -45,27 +45,27 @@ impl Entry {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<JournalState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct JournalState {
     file: File,
-    open: usize,
-    left_over: bool,
+    open_entries: usize,
+    incomplete_removal: bool,
 }
 
 impl Journal {
-    /// Starts a journal.
+    /// Creates the journal of this process.
     ///
     /// # Errors
-    /// [`StoreError::Fs`] if the file cannot be made.
+    /// [`StoreError::Fs`] if the file cannot be created.
     pub fn start(layout: &Layout) -> Result<Self, StoreError> {
         let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
         let path = layout.journals().join(format!("{}-{random}", std::process::id()));
-        // Without the lock, another process could see the file before it is locked, take it
-        // for a dead process's and remove it.
-        let _commit = lock::commit(layout)?;
+        // Without the commit lock, another process could find the file before it is locked, and
+        // remove it as the journal of a dead process.
+        let _commit = lock::commit_lock(layout)?;
         let file = File::options()
             .append(true)
             .create_new(true)
@@ -73,26 +73,26 @@ impl Journal {
             .open(&path)
             .at("create", &path)?;
         file.lock().at("lock", &path)?;
-        let state = Mutex::new(State { file, open: 0, left_over: false });
+        let state = Mutex::new(JournalState { file, open_entries: 0, incomplete_removal: false });
         Ok(Self { path, state })
     }
 
-    pub(super) fn add(&self, entry: &Entry) -> Result<(), StoreError> {
+    pub(super) fn add(&self, entry: &JournalEntry) -> Result<(), StoreError> {
         let line = format!("{} {} write-set-{}\n", entry.cache_id, entry.link_id, entry.random);
         let mut state = self.state();
         state.file.write_all(line.as_bytes()).at("write", &self.path)?;
         state.file.sync_data().at("sync", &self.path)?;
-        state.open += 1;
+        state.open_entries += 1;
         Ok(())
     }
 
-    pub(super) fn settle(&self, clean: bool) {
+    pub(super) fn close_entry(&self, removed: bool) {
         let mut state = self.state();
-        state.open -= 1;
-        state.left_over |= !clean;
+        state.open_entries -= 1;
+        state.incomplete_removal |= !removed;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, JournalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,23 +100,23 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let state = self.state();
-        if state.open == 0 && !state.left_over {
+        if state.open_entries == 0 && !state.incomplete_removal {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// The journal of a process that died; locked, so that one process alone acts on it.
-pub(super) struct Dead {
+/// The journal of a process that died, locked so that only one process handles it.
+pub(super) struct DeadJournal {
     _file: File,
     path: PathBuf,
-    /// What it staged.
-    pub entries: Vec<Entry>,
+    /// The layers that the process staged.
+    pub entries: Vec<JournalEntry>,
 }
 
-impl Dead {
-    /// All journals of dead processes. What is not a regular file is left alone. The caller
-    /// holds the `commit` lock, so that no journal is just being started.
+impl DeadJournal {
+    /// Returns all journals of dead processes. Files that are not regular are ignored. The caller
+    /// holds the `commit` lock, so that no journal is being created.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the directory or a journal cannot be read.
@@ -128,11 +128,11 @@ impl Dead {
             Err(e) => return Err(e).at("list", &dir)?,
         };
         let files = entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_file()));
-        // Names may be any bytes: somebody else's file must not stop every command.
+        // Names may be any bytes: a foreign file must not stop every command.
         files.filter_map(|entry| Self::open(&entry.path()).transpose()).collect()
     }
 
-    /// The journal at `path`, unless a process holds it or has just removed it.
+    /// Opens the journal at `path`, unless it is locked or was just removed.
     fn open(path: &Path) -> Result<Option<Self>, StoreError> {
         let Ok(file) = File::open(path) else { return Ok(None) };
         match file.try_lock() {
@@ -142,11 +142,11 @@ impl Dead {
         }
         let bytes = fs::read(path).at("read", path)?;
         let text = String::from_utf8_lossy(&bytes);
-        let entries = text.lines().filter_map(Entry::parse).collect();
+        let entries = text.lines().filter_map(JournalEntry::parse).collect();
         Ok(Some(Self { _file: file, path: path.to_owned(), entries }))
     }
 
-    /// Removes the journal: nothing that it names is left.
+    /// Removes the journal, after all its layers were removed.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if it cannot be removed.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::layer_record::LayerRecord;
 use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
 use super::{StoreError, links, stage};
 use crate::digest::Digest;
@@ -14,37 +15,22 @@ use crate::fsutil::{self, At, FsError};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
-/// A committed layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerRecord {
-    /// What the stack up to this layer is known by.
-    pub chain: ChainId,
-    /// The stack below; `None` for a base.
-    pub parent: Option<ChainId>,
-    /// The sha256 of its tar.
-    pub diff_id: DiffId,
-    /// Its directory in `overlay2`.
-    pub cache_id: CacheId,
-    /// The sum of the sizes of its non-directories, bytes.
-    pub size: u64,
-}
-
 /// The committed layers of a root.
 #[derive(Debug)]
 pub struct Layers {
     pub(super) layout: Layout,
-    /// Read once, kept by commits.
-    index: Mutex<Option<Index>>,
+    /// Read on first use, updated by commits.
+    index: Mutex<Option<LayerIndex>>,
 }
 
-/// Who has what content, and who stands on whom.
+/// The records by content and by parent.
 #[derive(Debug, Default)]
-struct Index {
+struct LayerIndex {
     by_diff: HashMap<DiffId, Vec<ChainId>>,
     children: HashMap<ChainId, Vec<ChainId>>,
 }
 
-impl Index {
+impl LayerIndex {
     fn add(&mut self, record: &LayerRecord) {
         let add = |chains: &mut Vec<ChainId>| {
             if !chains.contains(&record.chain) {
@@ -63,11 +49,11 @@ impl Layers {
         Self { layout, index: Mutex::new(None) }
     }
 
-    /// The record of `chain`, if its parts are there. One that lacks a part counts as absent:
-    /// dockerd drops such records too, and a pull replaces them.
+    /// Returns the record of `chain`, if the layer is complete. An incomplete one counts as
+    /// absent: dockerd drops such records, too, and a pull replaces them.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn get(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
         let Some(record) = self.record(chain)? else { return Ok(None) };
         let tar_split = self.layout.layer(chain).join(TAR_SPLIT);
@@ -75,7 +61,7 @@ impl Layers {
         Ok(whole.then_some(record))
     }
 
-    /// What the files of a record say, whether or not the layer is there.
+    /// Reads a record, even if its layer is incomplete.
     fn record(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
         let dir = self.layout.layer(chain);
         let read = |name: &str| fsutil::read_optional(&dir.join(name));
@@ -97,18 +83,18 @@ impl Layers {
         Ok(right.then_some(LayerRecord { chain: *chain, parent, diff_id, cache_id, size: bytes }))
     }
 
-    /// The records of a whole stack, base first; `None` if one is missing.
+    /// Returns the records of a stack, base first; `None` if one is missing.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn stack(&self, diff_ids: &[DiffId]) -> Result<Option<Vec<LayerRecord>>, StoreError> {
         ChainId::stack(diff_ids).iter().map(|chain| self.get(chain)).collect()
     }
 
-    /// All well-formed records, whether or not their layers are there.
+    /// Returns all well-formed records, even if their layers are incomplete.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn list(&self) -> Result<Vec<LayerRecord>, StoreError> {
         let records = self.chains()?.into_iter().map(|chain| self.record(&chain));
         records.filter_map(Result::transpose).collect()
@@ -119,25 +105,25 @@ impl Layers {
         Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId)).collect())
     }
 
-    /// How many records name each directory. More than one is damage: a directory has the files
-    /// of one layer.
+    /// Returns the number of records that name each directory. More than one is damage, because
+    /// a directory has the files of one layer.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
-    pub fn claims(&self) -> Result<HashMap<CacheId, usize>, StoreError> {
-        let mut claims = HashMap::new();
+    /// [`StoreError::Fs`] if a file cannot be read.
+    pub fn records_per_directory(&self) -> Result<HashMap<CacheId, usize>, StoreError> {
+        let mut counts = HashMap::new();
         for chain in self.chains()? {
             if let Some(id) = stage::cache_id_in(&self.layout.layer(&chain))? {
-                *claims.entry(id).or_default() += 1;
+                *counts.entry(id).or_default() += 1;
             }
         }
-        Ok(claims)
+        Ok(counts)
     }
 
-    /// What is wrong with a stack, given base first: the first fault, as one sentence.
+    /// Returns the first fault of a stack, given base first, in one sentence.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn fault(&self, stack: &[LayerRecord]) -> Result<Option<String>, StoreError> {
         let overlay = self.layout.overlay();
         let mut parent = None;
@@ -147,47 +133,48 @@ impl Layers {
             }
             parent = Some(record);
         }
-        let claims = self.claims()?;
-        let shared = stack.iter().find(|record| claims.get(&record.cache_id) > Some(&1));
+        let counts = self.records_per_directory()?;
+        let shared = stack.iter().find(|record| counts.get(&record.cache_id) > Some(&1));
         Ok(shared.map(|record| {
             format!("layer {}: another layer uses the same directory", record.chain.short())
         }))
     }
 
-    /// Those of `chains` whose directory another record names as well.
+    /// Returns those of `chains` whose directory another record names, too.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn with_shared_directory(&self, chains: &[ChainId]) -> Result<Vec<ChainId>, StoreError> {
-        let claims = self.claims()?;
+        let counts = self.records_per_directory()?;
         let mut shared = Vec::new();
         for chain in chains {
             let id = stage::cache_id_in(&self.layout.layer(chain))?;
-            if id.and_then(|id| claims.get(&id)).is_some_and(|claims| *claims > 1) {
+            if id.and_then(|id| counts.get(&id)).is_some_and(|counts| *counts > 1) {
                 shared.push(*chain);
             }
         }
         Ok(shared)
     }
 
-    /// The whole layers with that content, whatever they stand on.
+    /// Returns the complete layers with that content, above any parent.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a file cannot be read.
     pub fn by_diff_id(&self, diff_id: &DiffId) -> Result<Vec<LayerRecord>, StoreError> {
         let chains =
             self.with_index(|index| index.by_diff.get(diff_id).cloned().unwrap_or_default())?;
         chains.iter().filter_map(|chain| self.get(chain).transpose()).collect()
     }
 
-    /// The records that stand on `chain`.
+    /// Returns the records whose parent is `chain`.
     pub(super) fn children(&self, chain: &ChainId) -> Result<Vec<LayerRecord>, StoreError> {
         let chains =
             self.with_index(|index| index.children.get(chain).cloned().unwrap_or_default())?;
         chains.iter().filter_map(|chain| self.record(chain).transpose()).collect()
     }
 
-    /// Has the next look-up by content see what other processes committed.
+    /// Makes the next look-up by content read the records again, since other processes may have
+    /// committed layers.
     pub fn refresh(&self) {
         *self.index.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -195,26 +182,26 @@ impl Layers {
     /// Opens a layer's tar-split file.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if it cannot be opened.
     pub fn tar_split(&self, chain: &ChainId) -> Result<File, StoreError> {
         let path = self.layout.layer(chain).join(TAR_SPLIT);
         Ok(File::open(&path).at("open", &path)?)
     }
 
-    /// A layer's files.
+    /// Returns the directory of a layer's files.
     pub fn diff_path(&self, record: &LayerRecord) -> PathBuf {
         self.layout.overlay().diff(&record.cache_id)
     }
 
     /// Adds a record to the index.
-    pub(super) fn note(&self, record: &LayerRecord) -> Result<(), StoreError> {
+    pub(super) fn add_to_index(&self, record: &LayerRecord) -> Result<(), StoreError> {
         self.with_index(|index| index.add(record))
     }
 
-    fn with_index<T>(&self, act: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
+    fn with_index<T>(&self, act: impl FnOnce(&mut LayerIndex) -> T) -> Result<T, StoreError> {
         let mut guard = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         if guard.is_none() {
-            let mut index = Index::default();
+            let mut index = LayerIndex::default();
             self.list()?.iter().for_each(|record| index.add(record));
             *guard = Some(index);
         }
@@ -222,15 +209,14 @@ impl Layers {
     }
 }
 
-/// Bytes of the shortest gzip file: header, an empty block, checksum and length.
-const SHORTEST_GZIP: u64 = 20;
+/// Bytes of a gzip file at least: header, an empty block, checksum and length.
+const MIN_GZIP_SIZE: u64 = 20;
 
-/// The most that DEFLATE compresses, bytes out of one byte.
-const LARGEST_RATIO: u64 = 1032;
+/// Decompressed bytes per compressed byte of DEFLATE at most.
+const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// Whether a file ends with a length that could be that of its content (RFC 1952): what can be
-/// told of a tar-split file without reading it. An empty file, one of zeros and nearly every
-/// one that was cut off do not.
+/// Returns whether a file ends with a plausible content length (RFC 1952). This check does not
+/// read the whole file, and detects files that are empty, zeroed, and nearly all truncated ones.
 fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -238,13 +224,13 @@ fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
         Err(e) => return Err(e).at("open", path),
     };
     let meta = file.metadata().at("read", path)?;
-    if !meta.is_file() || meta.len() < SHORTEST_GZIP {
+    if !meta.is_file() || meta.len() < MIN_GZIP_SIZE {
         return Ok(false);
     }
     let mut end = [0; 4];
     file.read_exact_at(&mut end, meta.len() - 4).at("read", path)?;
-    let (stated, most) = (u64::from(u32::from_le_bytes(end)), meta.len() * LARGEST_RATIO);
-    // The length is kept modulo 2^32, so it tells nothing of a file that could have that much.
+    let (stated, most) = (u64::from(u32::from_le_bytes(end)), meta.len() * MAX_DEFLATE_RATIO);
+    // The length is stored modulo 2^32, so that of a large file proves nothing.
     Ok(most > u64::from(u32::MAX) || (stated > 0 && stated <= most))
 }
 

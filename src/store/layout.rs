@@ -1,5 +1,5 @@
-//! The tree of a root: the only file that knows its paths (with `overlay`, which knows
-//! `overlay2/`).
+//! The paths of a root. Only this file defines them, except those below `overlay2/`, which
+//! `overlay` defines.
 //!
 //! ```text
 //! <root>/                                             0710
@@ -16,17 +16,17 @@
 //! │       │   ├── cache-id, diff, parent, size  file  0644
 //! │       │   └── tar-split.json.gz             file  0644
 //! │       ├── mounts/<container>/                     0755  dockerd
-//! │       └── tmp/{write-set,complete}-*/             0755  Staged; swept by the journal
+//! │       └── tmp/{write-set,complete}-*/             0755  StagedLayer; swept by the journal
 //! ├── overlay2/                                       0710  overlay::OverlayRoot
 //! ├── containers/                                           dockerd; read before a removal
-//! └── rpull/                                          0700  ours alone
-//!     ├── content/                                    0755  Content, which draws it
-//!     ├── journal/<random>                      file  0600  Journal; what is staged, by whom
+//! └── rpull/                                          0700  rpull only
+//!     ├── content/                                    0755  Content, with a tree there
+//!     ├── journal/<random>                      file  0600  Journal; staged layers
 //!     ├── mounts/<random>/{upper,work}                0700  writable mounts
 //!     └── locks/*                               file  0600  Lock
 //! ```
 //!
-//! dockerd empties `<root>/tmp` at every start, so nothing of ours lies there.
+//! dockerd empties `<root>/tmp` at every start, so rpull does not use it.
 
 use std::path::{Path, PathBuf};
 
@@ -35,15 +35,15 @@ use crate::fsutil::{self, FsError};
 use crate::oci::{ChainId, DiffId, ImageId};
 use crate::overlay::OverlayRoot;
 
-/// The files of a layer's record, below `layerdb/sha256/<chain id>/`.
+/// The diff ID, in a layer's record `layerdb/sha256/<chain id>/`, like the files below.
 pub const DIFF: &str = "diff";
-/// Docker's size of the layer, decimal.
+/// The size of the layer as Docker counts it, decimal bytes.
 pub const SIZE: &str = "size";
 /// The name of its directory in `overlay2/`.
 pub const CACHE_ID: &str = "cache-id";
-/// The chain below; absent on a base.
+/// The chain ID of the parent; absent for a base layer.
 pub const PARENT: &str = "parent";
-/// What its tar is put together from again.
+/// The metadata from which its tar is reassembled.
 pub const TAR_SPLIT: &str = "tar-split.json.gz";
 
 /// The paths of one root.
@@ -54,21 +54,21 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of the root at `root`, its content elsewhere if that is given.
+    /// Creates the layout of the root at `root`, with its content at `content` if given.
     pub fn new(root: &Path, content: Option<&Path>) -> Self {
         let content = content.map_or_else(|| own_content(root), Path::to_owned);
         Self { root: root.to_owned(), content }
     }
 
-    /// The root itself.
+    /// Returns the root.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Makes all directories that dockerd makes at its start, and ours.
+    /// Creates all directories that dockerd creates at its start, and those of rpull.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if a directory cannot be created.
     pub fn create(&self) -> Result<(), FsError> {
         if let Some(parent) = self.root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             use crate::fsutil::At;
@@ -106,97 +106,97 @@ impl Layout {
         self.root.join("image/overlay2").join(path)
     }
 
-    /// Whether this is a root at all.
+    /// Returns whether the root contains a store.
     pub fn exists(&self) -> bool {
         self.docker("").is_dir()
     }
 
-    /// `overlay2/`.
+    /// Returns `overlay2/`.
     pub fn overlay(&self) -> OverlayRoot {
         OverlayRoot::new(self.root.join("overlay2"))
     }
 
-    /// The names.
+    /// Returns the file of image names.
     pub fn repositories(&self) -> PathBuf {
         self.docker("repositories.json")
     }
 
-    /// The configs.
+    /// Returns the directory of image configs.
     pub fn images(&self) -> PathBuf {
         self.docker("imagedb/content/sha256")
     }
 
-    /// One config.
+    /// Returns the file of an image config.
     pub fn image(&self, id: &ImageId) -> PathBuf {
         self.images().join(id.hex())
     }
 
-    /// What dockerd notes beside a config.
+    /// Returns the directory of an image's metadata.
     pub fn image_metadata(&self, id: &ImageId) -> PathBuf {
         self.docker("imagedb/metadata/sha256").join(id.hex())
     }
 
-    /// What a blob unpacks to.
+    /// Returns the file with the diff ID of a blob.
     pub fn diff_id_by_digest(&self, digest: &Digest) -> PathBuf {
         self.docker("distribution/diffid-by-digest/sha256").join(digest.hex())
     }
 
-    /// Where a layer can be had.
+    /// Returns the file with the sources of a layer.
     pub fn sources_by_diff_id(&self, diff_id: &DiffId) -> PathBuf {
         self.docker("distribution/v2metadata-by-diffid/sha256").join(diff_id.hex())
     }
 
-    /// The layer records.
+    /// Returns the directory of layer records.
     pub fn layers(&self) -> PathBuf {
         self.docker("layerdb/sha256")
     }
 
-    /// One layer's record.
+    /// Returns the directory of a layer's record.
     pub fn layer(&self, chain: &ChainId) -> PathBuf {
         self.layers().join(chain.hex())
     }
 
-    /// A layer's record on its way out.
+    /// Returns the name of a layer's record while it is being removed.
     pub fn layer_removing(&self, chain: &ChainId, random: &str) -> PathBuf {
         self.layers().join(format!("{}-{random}-removing", chain.hex()))
     }
 
-    /// Records on their way in.
+    /// Returns the directory of records that are not committed yet.
     pub fn write_sets(&self) -> PathBuf {
         self.docker("layerdb/tmp")
     }
 
-    /// dockerd's containers, as it keeps their layers.
+    /// Returns the directory of the layers of dockerd's containers.
     pub fn container_mounts(&self) -> PathBuf {
         self.docker("layerdb/mounts")
     }
 
-    /// dockerd's containers.
+    /// Returns the directory of dockerd's containers.
     pub fn containers(&self) -> PathBuf {
         self.root.join("containers")
     }
 
-    /// The content store.
+    /// Returns the content directory in use.
     pub fn content(&self) -> &Path {
         &self.content
     }
 
-    /// Where the content store lies unless the user says otherwise.
+    /// Returns the default content directory.
     pub fn own_content(&self) -> PathBuf {
         own_content(&self.root)
     }
 
-    /// The journals.
+    /// Returns the directory of journals.
     pub fn journals(&self) -> PathBuf {
         self.root.join("rpull/journal")
     }
 
-    /// The parts of writable mounts.
+    /// Returns the directory of writable mounts.
     pub fn mounts(&self) -> PathBuf {
         self.root.join("rpull/mounts")
     }
 
-    /// A lock file.
+    /// Returns the lock file `name`.
     pub fn lock(&self, name: &str) -> PathBuf {
         self.root.join("rpull/locks").join(name)
     }

@@ -1,17 +1,17 @@
-//! Agreement between `layerdb` and `overlay2`. dockerd finds a layer's parents by its records
-//! in `layerdb` and mounts them by `link`, `l/` and `lower` in `overlay2`. Where the two
-//! disagree, it lists an image that it cannot mount, or mounts other files than the image has.
+//! Consistency of `layerdb` and `overlay2`. dockerd finds a layer's parents by its records in
+//! `layerdb` and mounts them by `link`, `l/` and `lower` in `overlay2`. If the two disagree, it
+//! lists an image that it cannot mount, or mounts the files of another image.
 
 use std::path::PathBuf;
 
 use super::StoreError;
-use super::layers::LayerRecord;
+use super::layer_record::LayerRecord;
 use super::layout::Layout;
 use crate::fsutil::{self, FsError};
 use crate::oci::ChainId;
 use crate::overlay::{CacheId, LinkId, OverlayRoot};
 
-/// What is wrong with a layer in `overlay2`, if something is. `parent` must be right itself.
+/// Returns the fault of a layer in `overlay2`, if there is one. `parent` must have none.
 ///
 /// # Errors
 /// [`FsError`] if a file cannot be read.
@@ -40,8 +40,8 @@ pub fn fault(
     })
 }
 
-/// Rewrites what [`fault`] found. The layer's files must have been verified, and the caller
-/// holds the `commit` lock.
+/// Repairs what [`fault`] found. The layer's files must have been verified, and the caller holds
+/// the `commit` lock.
 ///
 /// # Errors
 /// [`StoreError`] if a file cannot be read or written.
@@ -53,7 +53,7 @@ pub fn repair(
 ) -> Result<(), StoreError> {
     let (overlay, id) = (layout.overlay(), &record.cache_id);
     let current = overlay.link(id)?;
-    // A link that is another layer's stays with that layer.
+    // A link of another layer is left to that layer.
     let own = current.filter(|link| is_free(&overlay, link, id));
     let link = match own {
         Some(link) => Some(link),
@@ -66,8 +66,8 @@ pub fn repair(
     Ok(overlay.set_parent(id, parent.map(|parent| &parent.cache_id))?)
 }
 
-/// Lets `new` take the link of the broken layer `old`, if it had one, so that `lower` of the
-/// layers above stays right.
+/// Gives `new` the link of the broken layer `old`, if it had one, so that `lower` of the layers
+/// above stays valid.
 ///
 /// # Errors
 /// [`StoreError`] if a file cannot be read or written.
@@ -90,8 +90,9 @@ pub fn inherit(
     Ok(())
 }
 
-/// The link by which dockerd knows the layer of `chain`, whose directory is or was `id`: the
-/// one that the layers and containers above it name, else its own, else one that leads to it.
+/// Returns the link by which dockerd refers to the layer of `chain`, whose directory is or was
+/// `id`: the one in `lower` of layers and containers above, else its own, else one that points
+/// to it.
 fn known_link(
     layout: &Layout,
     chain: &ChainId,
@@ -107,7 +108,7 @@ fn known_link(
     Ok(links.into_iter().find(|link| is_free(&overlay, link, id)))
 }
 
-/// Whether `link` can be the link of `id`: it is not the link of another layer that is there.
+/// Returns whether `link` can be the link of `id`: no other existing layer has it.
 fn is_free(overlay: &OverlayRoot, link: &LinkId, id: &CacheId) -> bool {
     overlay.layer_at(link).is_none_or(|other| {
         let own = overlay.link(&other).ok().flatten();
@@ -115,8 +116,8 @@ fn is_free(overlay: &OverlayRoot, link: &LinkId, id: &CacheId) -> bool {
     })
 }
 
-/// The lowest layers of dockerd's containers on `chain` (moby layer/filestore.go, mounts). They
-/// are named `<64 hex>-init`, so they are given by their directory below `overlay2`.
+/// Returns the lowest layers of dockerd's containers on `chain` (moby layer/filestore.go,
+/// mounts), as the names of their directories in `overlay2`.
 fn container_layers(layout: &Layout, chain: &ChainId) -> Result<Vec<CacheId>, FsError> {
     let mounts = layout.container_mounts();
     let mut found = Vec::new();
@@ -130,11 +131,11 @@ fn container_layers(layout: &Layout, chain: &ChainId) -> Result<Vec<CacheId>, Fs
     Ok(found)
 }
 
-/// The directories that dockerd mounts for the image with the topmost layer `top`, topmost
-/// first (moby overlay2.go `getLower`, `get`).
+/// Returns the directories that dockerd mounts for an image with the layers `stack`, given base
+/// first; the result is topmost first (moby overlay2.go `getLower`, `get`).
 ///
 /// # Errors
-/// [`StoreError::Damaged`] if they are not those of `stack`, given base first.
+/// [`StoreError::Damaged`] if dockerd would mount other directories than those of `stack`.
 pub fn mounted_by_dockerd(
     overlay: &OverlayRoot,
     stack: &[LayerRecord],

@@ -9,25 +9,24 @@
 //! | `layer-<digest>` | exclusive | a pull | it fetches and unpacks that blob |
 //! | `blob-<digest>` | exclusive | a pull with `--keep-blobs` | it fetches and keeps that blob |
 //! | `index` | exclusive | pull, removal | it changes the content's `index.json` or trims it |
-//! | `commit` | exclusive | pull, removal, sweep | it commits, repairs or gives up one layer |
+//! | `commit` | exclusive | pull, removal, sweep | it commits, repairs or discards one layer |
 //! | `names` | exclusive | pull, tag, removal | it replaces `repositories.json` |
 //!
-//! They are taken in the order of the table. `layer-*` is released before
-//! anything is committed, so their holder waits for no other lock but `blob-*`, whose holder
-//! waits for the network alone, and the last three, which are held for moments. That is why
-//! no cycle of waiting processes can form.
+//! They are taken in the order of the table. `layer-*` is released before a commit, so its
+//! holder waits only for `blob-*`, whose holder waits only for the network, and for the last
+//! three, which are held briefly. Therefore no cycle of waiting processes can form.
 //!
-//! `blob-*` and `index` lie in the content directory, which may belong to several roots; all
-//! others lie in the root. See `content`.
+//! `blob-*` and `index` are in the content directory, which several roots may share (see
+//! `content`); all others are in the root.
 //!
 //! What a command decides under `store` stays true until it has written its result, because
-//! only a removal takes anything away, and a removal holds `store` alone. A removal that waits
-//! holds `queue`, so pulls that start later wait behind it, and it behind those that run: no
-//! side starves the other. A command that only reads passes `queue` by: it is done in
-//! milliseconds, and must not wait for a removal that waits for a long pull.
+//! only a removal removes anything, and it holds `store` in exclusive mode. A waiting removal
+//! holds `queue`, so later pulls wait for it, and it waits for running pulls: neither starves
+//! the other. A command that only reads does not take `queue`: it takes milliseconds, and must
+//! not wait for a removal that waits for a long pull.
 //!
-//! A file is locked with flock(2), which the kernel releases with its process. A dockerd knows
-//! none of these locks: a root that has a running one is refused (see `live`).
+//! A file is locked with flock(2), which the kernel releases with its process. dockerd uses
+//! none of these locks, so the root of a live daemon is refused (see `daemon`).
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -40,7 +39,7 @@ use super::StoreError;
 use super::layout::Layout;
 use crate::fsutil::At;
 
-/// How often a lock that another process holds is tried again.
+/// The interval between attempts to take a lock that another process holds.
 pub const POLL: Duration = Duration::from_millis(20);
 
 /// A lock; released when dropped.
@@ -53,37 +52,37 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // It is still locked: a process that opened the file before sees that its name is gone.
+        // Removed while locked: a process that opened the file before notices it.
         if self.remove {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Whether other processes may hold the lock as well.
+/// Whether other processes may hold the lock at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Others may hold it in this mode too.
+    /// Others may hold it in this mode, too.
     Shared,
-    /// This process alone.
+    /// Only this process holds it.
     Exclusive,
 }
 
-/// The way to the `store` lock: first the queue, then the lock itself.
+/// The state of taking the `store` lock: first `queue`, then `store`.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct PendingLock {
     layout: Layout,
     mode: Mode,
     queue: Option<Lock>,
 }
 
-impl Entrance {
-    /// Waits for nothing yet.
+impl PendingLock {
+    /// Creates the state without taking a lock.
     pub fn new(layout: &Layout, mode: Mode) -> Self {
         Self { layout: layout.clone(), mode, queue: None }
     }
 
-    /// Tries once; the holder's description if another process is in the way.
+    /// Tries once. Returns a description of the holder if another process has a lock.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the lock files cannot be opened.
@@ -92,7 +91,7 @@ impl Entrance {
             let path = self.layout.lock("queue");
             self.queue = attempt(&path, self.mode, false)?;
             if self.queue.is_none() {
-                return Ok(Err(held("queue", &path)));
+                return Ok(Err(describe("queue", &path)));
             }
         }
         let path = self.layout.lock("store");
@@ -101,14 +100,14 @@ impl Entrance {
                 self.queue = None;
                 Ok(lock)
             }
-            None => Err(held("store", &path)),
+            None => Err(describe("store", &path)),
         })
     }
 }
 
-/// Tries once to take `store` as a command that only reads; the holder's description if a
-/// removal is running. Without a lock file that this user can open nothing is locked: the root
-/// is dockerd's alone, read-only or another user's, and no removal can run in it.
+/// Tries once to take `store` for a command that only reads. Returns a description of the holder
+/// if a removal is running. Takes no lock if this user cannot open the lock file: then the root
+/// is dockerd's, read-only or another user's, and no removal can run in it.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if locking fails.
@@ -116,63 +115,63 @@ pub fn attempt_to_read(layout: &Layout) -> Result<Result<Option<Lock>, String>, 
     let path = layout.lock("store");
     match attempt(&path, Mode::Shared, false) {
         Ok(Some(lock)) => Ok(Ok(Some(lock))),
-        Ok(None) => Ok(Err(held("store", &path))),
-        Err(StoreError::Fs(e)) if is_out_of_reach(&e.source) => Ok(Ok(None)),
+        Ok(None) => Ok(Err(describe("store", &path))),
+        Err(StoreError::Fs(e)) if is_inaccessible(&e.source) => Ok(Ok(None)),
         Err(e) => Err(e),
     }
 }
 
-fn is_out_of_reach(error: &io::Error) -> bool {
+fn is_inaccessible(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Waits for a lock alone. `waiting` is called once, with a description of the holder, if
+/// Waits for a lock in exclusive mode. Calls `on_wait` once, with a description of the holder, if
 /// another process has it.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened.
-pub fn exclusive(path: &Path, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError> {
+pub fn exclusive(path: &Path, on_wait: &dyn Fn(&str)) -> Result<Lock, StoreError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    wait(waiting, || {
+    wait(on_wait, || {
         let lock = attempt(path, Mode::Exclusive, false)?;
-        Ok(lock.ok_or_else(|| held(&name, path)))
+        Ok(lock.ok_or_else(|| describe(&name, path)))
     })
 }
 
-/// Whether this process was told to stop waiting.
+/// Whether this process must stop waiting for locks.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Ends every wait of this process for a lock, now and later: the user interrupted it.
+/// Ends every wait of this process for a lock, now and later, after an interrupt by the user.
 pub fn stop_waiting() {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// Waits for the lock under which a layer is committed, repaired or given up. It is held for
-/// moments, so nothing tells that it is waited for.
+/// Waits for the lock under which a layer is committed, repaired or discarded. It is held only
+/// briefly, so the wait is not reported.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened.
-pub fn commit(layout: &Layout) -> Result<Lock, StoreError> {
+pub fn commit_lock(layout: &Layout) -> Result<Lock, StoreError> {
     exclusive(&layout.lock("commit"), &|_| {})
 }
 
-/// Calls `attempt` until it gives a lock. `waiting` is called once, with the description of
-/// the holder that the first attempt gave.
+/// Calls `attempt` until it returns a lock. Calls `on_wait` once, with the description of the
+/// holder from the first attempt.
 ///
 /// # Errors
 /// The first error of `attempt`; [`StoreError::Interrupted`] after [`stop_waiting`].
 pub fn wait<T>(
-    waiting: &dyn Fn(&str),
+    on_wait: &dyn Fn(&str),
     mut attempt: impl FnMut() -> Result<Result<T, String>, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut told = false;
+    let mut reported = false;
     loop {
         match attempt()? {
             Ok(lock) => return Ok(lock),
-            Err(holder) if !told => {
-                waiting(&holder);
-                told = true;
+            Err(holder) if !reported => {
+                on_wait(&holder);
+                reported = true;
             }
             Err(_) if STOPPED.load(Ordering::Relaxed) => return Err(StoreError::Interrupted),
             Err(_) => {}
@@ -181,11 +180,12 @@ pub fn wait<T>(
     }
 }
 
-/// Tries once to take a lock whose file is removed with it; the holder if another has it.
+/// Tries once to take a lock whose file is removed with it. Returns the holder if another process
+/// has it.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened.
-pub fn try_passing(path: &Path) -> Result<Result<Lock, String>, StoreError> {
+pub fn try_temporary(path: &Path) -> Result<Result<Lock, String>, StoreError> {
     Ok(attempt(path, Mode::Exclusive, true)?.ok_or_else(|| holder(path)))
 }
 
@@ -207,7 +207,7 @@ fn attempt(path: &Path, mode: Mode, remove: bool) -> Result<Option<Lock>, StoreE
     }
 }
 
-/// Opens a lock file, making it if it is missing. One that exists needs to be readable only.
+/// Opens or creates a lock file. An existing one need only be readable.
 fn open(path: &Path) -> io::Result<File> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut options = File::options();
@@ -224,13 +224,13 @@ fn same_file(file: &File, path: &Path) -> bool {
     (ours.dev(), ours.ino()) == (named.dev(), named.ino())
 }
 
-fn held(name: &str, path: &Path) -> String {
+fn describe(name: &str, path: &Path) -> String {
     format!("the {name} lock, held by {}", holder(path))
 }
 
-/// The holder of a lock: `process 4242`, or `another process` if it is not known.
+/// Returns the holder of a lock: `process 4242`, or `another process` if it is unknown.
 pub fn holder(path: &Path) -> String {
-    // The kernel passes over a lock if others are released while the file is read.
+    // The kernel may omit a lock if others are released while the file is read.
     const READS: usize = 5;
     match (0..READS).find_map(|_| holder_in_proc(path)) {
         Some(pid) => format!("process {pid}"),
@@ -238,7 +238,7 @@ pub fn holder(path: &Path) -> String {
     }
 }
 
-/// The process id of a lock's holder, from /proc/locks:
+/// Returns the process ID of a lock's holder, from /proc/locks:
 /// `1: FLOCK ADVISORY WRITE 4242 fd:01:1234 0 EOF`.
 fn holder_in_proc(path: &Path) -> Option<String> {
     let inode = path.metadata().ok()?.ino().to_string();
@@ -262,32 +262,32 @@ mod tests {
         (dir, layout)
     }
 
-    /// Takes a lock that was just released. It may take a moment: a process that another test
-    /// starts has a copy of our file descriptors until its program runs.
+    /// Takes a lock that was just released. This may take a moment: a process that another test
+    /// starts has a copy of this process's file descriptors until its program runs.
     fn soon<T>(attempt: impl FnMut() -> Result<Result<T, String>, StoreError>) -> T {
         wait(&|_| {}, attempt).unwrap()
     }
 
-    fn enter(layout: &Layout, mode: Mode) -> (Entrance, Result<Lock, String>) {
-        let mut entrance = Entrance::new(layout, mode);
-        let attempted = entrance.attempt().unwrap();
-        (entrance, attempted)
+    fn enter(layout: &Layout, mode: Mode) -> (PendingLock, Result<Lock, String>) {
+        let mut pending = PendingLock::new(layout, mode);
+        let attempted = pending.attempt().unwrap();
+        (pending, attempted)
     }
 
     #[test]
-    fn passing_lock_excludes_names_its_holder_and_removes_its_file() {
+    fn temporary_lock_excludes_others_and_removes_its_file() {
         let (_dir, layout) = layout();
         let path = layout.lock("layer-x");
-        let alone = try_passing(&path).unwrap().unwrap();
-        let holder = try_passing(&path).unwrap().unwrap_err();
+        let alone = try_temporary(&path).unwrap().unwrap();
+        let holder = try_temporary(&path).unwrap().unwrap_err();
         assert!(holder.starts_with("process "), "{holder}");
         drop(alone);
         assert!(!path.exists());
-        soon(|| try_passing(&path));
+        soon(|| try_temporary(&path));
     }
 
     #[test]
-    fn adders_share_the_store_and_a_removal_waits_for_them() {
+    fn removal_waits_until_adders_release_the_store() {
         let (_dir, layout) = layout();
         let one = enter(&layout, Mode::Shared).1.unwrap();
         let two = enter(&layout, Mode::Shared).1.unwrap();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_that_waits_goes_before_adders_that_come_later() {
+    fn removal_that_waits_precedes_later_adders() {
         let (_dir, layout) = layout();
         let running = enter(&layout, Mode::Shared).1.unwrap();
         let (mut removal, _) = enter(&layout, Mode::Exclusive);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn adder_that_waits_goes_before_removals_that_come_later() {
+    fn adder_that_waits_precedes_later_removals() {
         let (_dir, layout) = layout();
         let first = enter(&layout, Mode::Exclusive).1.unwrap();
         let (mut adder, _) = enter(&layout, Mode::Shared);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_passes_a_removal_that_waits_but_not_one_that_runs() {
+    fn reader_waits_only_for_a_running_removal() {
         let (_dir, layout) = layout();
         let running = enter(&layout, Mode::Shared).1.unwrap();
         let (mut removal, _) = enter(&layout, Mode::Exclusive);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_of_a_root_without_locks_needs_none() {
+    fn reader_of_a_root_without_lock_files_takes_no_lock() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path(), None);
         assert!(attempt_to_read(&layout).unwrap().unwrap().is_none());

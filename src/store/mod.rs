@@ -1,18 +1,19 @@
-//! Docker's root as records: layers, images, names, and what lies beside them. Everything
-//! here blocks. The order of a pull's writes is layers from the base up, then the image,
-//! then its names; each is whole or absent. Which locks a command holds meanwhile: see `lock`.
+//! The records of Docker's root: layers, images and names, and rpull's own files. All functions
+//! block. A pull writes layers from the base up, then the image, then its names; each is
+//! complete or absent. The locks of each command are in `lock`.
 
 mod commit;
 mod condition;
 mod content;
+mod daemon;
 mod distribution;
 mod error;
 mod images;
 mod journal;
+mod layer_record;
 mod layers;
 mod layout;
 mod links;
-mod live;
 mod lock;
 mod references;
 mod remove;
@@ -27,23 +28,24 @@ use crate::oci::ImageId;
 use crate::overlay::OverlayRoot;
 use crate::reference::Query;
 
-pub use commit::Established;
+pub use commit::CommitOutcome;
 pub use condition::Condition;
 pub use content::{Content, ContentLock, Ingest, Partial};
 pub use distribution::Distribution;
 pub use error::StoreError;
 pub use images::Images;
-pub use layers::{LayerRecord, Layers};
-pub use lock::{Entrance, Lock, Mode, POLL, stop_waiting};
+pub use layer_record::LayerRecord;
+pub use layers::Layers;
+pub use lock::{Lock, Mode, POLL, PendingLock, stop_waiting};
 pub use references::Names;
 pub use remove::Removed;
-pub use stage::Staged;
+pub use stage::StagedLayer;
 pub use view::{HistoryLine, ImageLine, LayerLine};
 
-use journal::{Dead, Journal};
+use journal::{DeadJournal, Journal};
 use layout::Layout;
 
-/// A root.
+/// The store of one root.
 #[derive(Debug)]
 pub struct Store {
     layout: Layout,
@@ -57,8 +59,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store at `root`, which need not exist yet. Its content lies at `content` if that
-    /// is given.
+    /// Creates the store at `root`, which need not exist yet, with its content at `content` if
+    /// given.
     pub fn at(root: &Path, content: Option<&Path>) -> Self {
         let layout = Layout::new(root, content);
         Self {
@@ -73,41 +75,41 @@ impl Store {
         }
     }
 
-    /// Fails if there is no store at the root.
+    /// Checks that the root contains a store.
     ///
     /// # Errors
-    /// [`StoreError::NoStore`].
+    /// [`StoreError::NoStore`] if not, [`StoreError::Fs`] if the root cannot be read.
     pub fn must_exist(&self) -> Result<(), StoreError> {
-        // A root that cannot be looked into is not absent.
+        // A root that cannot be read is not absent.
         crate::fsutil::names_in(&self.layout.layers())?;
         if self.layout.exists() { Ok(()) } else { Err(StoreError::NoStore(self.root().to_owned())) }
     }
 
-    /// Makes the root's directories, and refuses a running dockerd's root. Done once; cheap
-    /// after that.
+    /// Creates the root's directories on the first call.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Dockerd`] if a live daemon uses the root, [`StoreError::Fs`] if a directory
+    /// cannot be created.
     fn prepare(&self) -> Result<(), StoreError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*prepared {
-            live::refuse(self.root())?;
+            daemon::refuse_if_live(self.root())?;
             self.layout.create()?;
             *prepared = true;
         }
         Ok(())
     }
 
-    /// Removes what dead processes left: staged layers, begun removals, temporary links. The
+    /// Removes what dead processes left: staged layers, unfinished removals, temporary links. The
     /// caller holds the store lock.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if something cannot be read or removed.
     pub fn sweep(&self) -> Result<(), StoreError> {
         let dead = {
-            let _commit = lock::commit(&self.layout)?;
+            let _commit = lock::commit_lock(&self.layout)?;
             self.layers.finish_removals()?;
-            let dead = Dead::all(&self.layout)?;
+            let dead = DeadJournal::all(&self.layout)?;
             if !dead.is_empty() {
                 self.overlay().remove_temporary_links()?;
             }
@@ -115,7 +117,7 @@ impl Store {
         };
         for journal in dead {
             for entry in &journal.entries {
-                stage::give_up(&self.layout, entry)?;
+                stage::discard(&self.layout, entry)?;
             }
             journal.remove()?;
         }
@@ -125,8 +127,8 @@ impl Store {
     /// Stages a new layer. The caller holds the store lock.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn stage(&self) -> Result<Staged, StoreError> {
+    /// [`StoreError`] if its files cannot be created.
+    pub fn stage(&self) -> Result<StagedLayer, StoreError> {
         let journal = {
             let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
             match &*journal {
@@ -134,41 +136,41 @@ impl Store {
                 None => journal.insert(Arc::new(Journal::start(&self.layout)?)).clone(),
             }
         };
-        Staged::new(&self.layout, journal)
+        StagedLayer::new(&self.layout, journal)
     }
 
     /// Waits for the store lock, shared for a command that adds, exclusive for a removal, and
-    /// sweeps what dead processes left. `waiting` is called with a description of the holder if
+    /// removes what dead processes left. Calls `on_wait` with a description of the holder if
     /// there is one.
     ///
     /// # Errors
     /// [`StoreError`] if the root cannot be prepared or the lock files cannot be opened.
-    pub fn lock(&self, mode: Mode, waiting: &dyn Fn(&str)) -> Result<Lock, StoreError> {
-        let mut entrance = self.entrance(mode)?;
-        let lock = lock::wait(waiting, || entrance.attempt())?;
+    pub fn lock(&self, mode: Mode, on_wait: &dyn Fn(&str)) -> Result<Lock, StoreError> {
+        let mut pending = self.pending_lock(mode)?;
+        let lock = lock::wait(on_wait, || pending.attempt())?;
         self.sweep()?;
         Ok(lock)
     }
 
-    /// The way to the store lock, for a caller that waits in its own manner and sweeps itself.
+    /// Prepares taking the store lock, for a caller that waits and sweeps itself.
     ///
     /// # Errors
     /// [`StoreError`] if the root cannot be prepared.
-    pub fn entrance(&self, mode: Mode) -> Result<Entrance, StoreError> {
+    pub fn pending_lock(&self, mode: Mode) -> Result<PendingLock, StoreError> {
         self.prepare()?;
-        Ok(Entrance::new(&self.layout, mode))
+        Ok(PendingLock::new(&self.layout, mode))
     }
 
-    /// Waits for the store lock as a command that only reads. It needs no prepared root.
+    /// Waits for the store lock for a command that only reads. Does not prepare the root.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if locking fails.
-    pub fn lock_to_read(&self, waiting: &dyn Fn(&str)) -> Result<Option<Lock>, StoreError> {
-        lock::wait(waiting, || self.attempt_to_read())
+    pub fn lock_to_read(&self, on_wait: &dyn Fn(&str)) -> Result<Option<Lock>, StoreError> {
+        lock::wait(on_wait, || self.attempt_to_read())
     }
 
-    /// Tries once what [`lock_to_read`](Self::lock_to_read) waits for; the holder's
-    /// description if a removal is running.
+    /// Tries once to take the lock of [`lock_to_read`](Self::lock_to_read). Returns a description
+    /// of the holder if a removal is running.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if locking fails.
@@ -176,55 +178,55 @@ impl Store {
         lock::attempt_to_read(&self.layout)
     }
 
-    /// Tries once to take the right to fetch the layer `digest`; the holder's description if
-    /// another process has it.
+    /// Tries once to lock the layer `digest` for fetching it. Returns a description of the holder
+    /// if another process has the lock.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the lock file cannot be opened.
     pub fn try_lock_layer(&self, digest: &Digest) -> Result<Result<Lock, String>, StoreError> {
-        let lock = lock::try_passing(&self.layout.lock(&format!("layer-{}", digest.hex())))?;
+        let lock = lock::try_temporary(&self.layout.lock(&format!("layer-{}", digest.hex())))?;
         Ok(lock.map_err(|holder| format!("layer {}, which {holder} is fetching", digest.short())))
     }
 
-    /// The root's path.
+    /// Returns the root's path.
     pub fn root(&self) -> &Path {
         self.layout.root()
     }
 
-    /// The layer db.
+    /// Returns the layer database.
     pub fn layers(&self) -> &Layers {
         &self.layers
     }
 
-    /// The image db.
+    /// Returns the image database.
     pub fn images(&self) -> &Images {
         &self.images
     }
 
-    /// The names.
+    /// Returns the image names.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// The maps between blobs and layers.
+    /// Returns the mappings between blobs and layers.
     pub fn distribution(&self) -> &Distribution {
         &self.distribution
     }
 
-    /// Manifests, indexes and configs.
+    /// Returns the content store.
     pub fn content(&self) -> &Content {
         &self.content
     }
 
-    /// The layers' directories.
+    /// Returns the directories of layers.
     pub fn overlay(&self) -> OverlayRoot {
         self.layout.overlay()
     }
 
-    /// A new directory for the parts of a writable mount.
+    /// Creates the directories of a writable mount and returns their parent.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the root cannot be prepared or a directory cannot be created.
     pub fn new_mount_dir(&self) -> Result<PathBuf, StoreError> {
         self.prepare()?;
         let random = crate::fsutil::random_hex::<8>().map_err(StoreError::Random)?;
@@ -235,19 +237,20 @@ impl Store {
         Ok(dir)
     }
 
-    /// The directories of writable mounts.
+    /// Returns the directory of writable mounts.
     pub fn mounts(&self) -> PathBuf {
         self.layout.mounts()
     }
 
-    /// The image that a word means: a name, an id or the beginning of one.
+    /// Finds an image by its name, its ID or the beginning of its ID.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchImage`], [`StoreError::Ambiguous`], [`StoreError::Reference`].
-    pub fn find(&self, word: &str) -> Result<ImageId, StoreError> {
+    /// [`StoreError::NoSuchImage`] or [`StoreError::Ambiguous`] if not exactly one image matches,
+    /// [`StoreError::Reference`] if `query` is invalid.
+    pub fn find(&self, query: &str) -> Result<ImageId, StoreError> {
         self.must_exist()?;
-        let none = || StoreError::NoSuchImage(word.to_owned());
-        let prefix = match Query::parse(word)? {
+        let none = || StoreError::NoSuchImage(query.to_owned());
+        let prefix = match Query::parse(query)? {
             Query::Id(id) => id,
             Query::Prefix(prefix) => prefix,
             Query::Name { name, prefix } => match (self.names.load()?.lookup(&name), prefix) {

@@ -1,4 +1,4 @@
-//! `repositories.json`: the names (moby reference/store.go). One line of JSON, keys sorted,
+//! `repositories.json`: the image names (moby reference/store.go). One line of JSON, keys sorted,
 //! no newline:
 //!
 //! ```text
@@ -25,30 +25,30 @@ pub struct References {
 }
 
 impl References {
-    /// The image that `reference` means. A digest wins over a tag.
+    /// Returns the image of `reference`. A digest takes precedence over a tag.
     pub fn lookup(&self, reference: &Reference) -> Option<ImageId> {
         let key = key(reference);
         self.repositories.get(&reference.repository().to_string())?.get(&key).copied()
     }
 
-    /// Every name with its image, sorted.
+    /// Returns every name with its image, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (Reference, ImageId)> {
         let all = self.repositories.values().flatten();
         all.filter_map(|(name, id)| Some((Reference::from_str(name).ok()?, *id)))
     }
 
-    /// The names of one image, sorted.
+    /// Returns the names of one image, sorted.
     pub fn of(&self, id: ImageId) -> Vec<Reference> {
         self.iter().filter(|(_, other)| *other == id).map(|(name, _)| name).collect()
     }
 
-    /// Lets `reference` mean `id`; whether that is new.
+    /// Points `reference` at `id`. Returns whether this is a change.
     pub fn set(&mut self, reference: &Reference, id: ImageId) -> bool {
         let names = self.repositories.entry(reference.repository().to_string()).or_default();
         names.insert(key(reference), id) != Some(id)
     }
 
-    /// Forgets `reference`; the image it meant.
+    /// Removes `reference` and returns its image.
     pub fn remove(&mut self, reference: &Reference) -> Option<ImageId> {
         let repository = reference.repository().to_string();
         let names = self.repositories.get_mut(&repository)?;
@@ -60,7 +60,7 @@ impl References {
     }
 }
 
-/// The key of a name: by digest if it has one (moby `favorDigest`).
+/// Returns the key of a name: its digest if it has one (moby `favorDigest`).
 fn key(reference: &Reference) -> String {
     match reference.digest() {
         Some(digest) => reference.with_digest(digest).to_string(),
@@ -82,7 +82,8 @@ impl Names {
     /// Reads all names.
     ///
     /// # Errors
-    /// [`StoreError::DamagedNames`] if it cannot be parsed.
+    /// [`StoreError::DamagedNames`] if the file cannot be parsed, [`StoreError::Fs`] if it cannot
+    /// be read.
     pub fn load(&self) -> Result<References, StoreError> {
         let path = self.layout.repositories();
         let Some(json) = fsutil::read_optional_bytes(&path)? else {
@@ -92,11 +93,10 @@ impl Names {
             .map_err(|e| StoreError::DamagedNames { path, why: e.to_string() })
     }
 
-    /// Changes the names under their lock; the file is written only if `change` changed
-    /// something.
+    /// Changes the names under their lock. Writes the file only if `change` changed something.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the file cannot be locked, read or written.
     pub fn update<T>(&self, change: impl FnOnce(&mut References) -> T) -> Result<T, StoreError> {
         let _lock = lock::exclusive(&self.layout.lock("names"), &|_| {})?;
         let before = self.load()?;

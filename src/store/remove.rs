@@ -1,16 +1,16 @@
-//! Removing images, as dockerd does (moby daemon/images/image_delete.go): a name goes
-//! first; with the last name go the image and the layers that no other image stands on.
+//! Removal of images as in dockerd (moby daemon/images/image_delete.go): first a name; with the
+//! last name the image and the layers that no other image needs.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
-use super::layers::LayerRecord;
+use super::layer_record::LayerRecord;
 use super::{Store, StoreError};
 use crate::fsutil;
 use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
 use crate::reference::{Query, Reference};
 
-/// One thing that was removed, in Docker's order.
+/// A removed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Removed {
@@ -23,25 +23,26 @@ pub enum Removed {
 }
 
 impl Store {
-    /// Removes what `word` means: a name, or an image by its id.
+    /// Removes a name, or an image by its ID. Returns what was removed in Docker's order.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if a container or mount needs it, [`StoreError::SeveralNames`].
-    pub fn remove(&self, word: &str, force: bool) -> Result<Vec<Removed>, StoreError> {
-        let id = self.find(word)?;
+    /// [`StoreError::InUse`] if a container or mount needs it, [`StoreError::SeveralNames`] if an ID
+    /// has several names; the errors of [`find`](Self::find).
+    pub fn remove(&self, query: &str, force: bool) -> Result<Vec<Removed>, StoreError> {
+        let id = self.find(query)?;
         let names = self.names().load()?;
         let of_image = names.of(id);
-        let named = match Query::parse(word)? {
+        let named = match Query::parse(query)? {
             Query::Name { name, .. } => Some(name).filter(|name| names.lookup(name).is_some()),
             _ => None,
         };
         let going = match &named {
             Some(name) => with_orphaned_digests(name, &of_image),
-            None => by_id(word, &of_image, force)?,
+            None => by_id(query, &of_image, force)?,
         };
         let last = of_image.iter().all(|name| going.contains(name));
         if last {
-            self.refuse_if_used(word, &id)?;
+            self.refuse_if_used(query, &id)?;
         }
         let mut removed = self.names().update(|names| {
             let gone = going.into_iter().filter(|name| names.remove(name).is_some());
@@ -67,9 +68,9 @@ impl Store {
         Ok([Removed::Image(*id)].into_iter().chain(layers).collect())
     }
 
-    /// The layers of a stack that go with the image `id`, topmost first. One that another image
-    /// or a container needs stays, and so does one that any layer stands on, also a layer of no
-    /// image: a pull that was killed left it, and the next one will use it.
+    /// Returns the layers of a stack to remove with the image `id`, topmost first. A layer stays
+    /// if another image or a container needs it, or if it is the parent of any layer, even of one
+    /// without an image: a killed pull left that one, and the next pull will use it.
     fn unneeded_layers(
         &self,
         id: &ImageId,
@@ -99,7 +100,7 @@ impl Store {
         Ok(going)
     }
 
-    /// Takes the mark of having a child from the layer below `lowest`, if that was its only one.
+    /// Removes the mark of having a child from the layer below `lowest`, if that was its only one.
     fn unmark_parent(&self, lowest: ChainId, diff_ids: &[DiffId]) -> Result<(), StoreError> {
         let chains = ChainId::stack(diff_ids);
         let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
@@ -117,7 +118,7 @@ impl Store {
         Ok(bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()))
     }
 
-    /// The layers of all images but `removed`, and of containers.
+    /// Returns the layers of all images except `removed`, and of containers.
     fn needed_chains(&self, removed: &ImageId) -> Result<HashSet<ChainId>, StoreError> {
         let mut needed = HashSet::new();
         for id in self.images().list()?.into_iter().filter(|id| id != removed) {
@@ -147,8 +148,8 @@ impl Store {
         Ok(parents)
     }
 
-    fn refuse_if_used(&self, word: &str, id: &ImageId) -> Result<(), StoreError> {
-        let in_use = |why: String| Err(StoreError::InUse { image: word.to_owned(), why });
+    fn refuse_if_used(&self, query: &str, id: &ImageId) -> Result<(), StoreError> {
+        let in_use = |why: String| Err(StoreError::InUse { image: query.to_owned(), why });
         let containers = self.layout.containers();
         for name in fsutil::names_in(&containers)? {
             let config = fs::read_to_string(containers.join(&name).join("config.v2.json"))
@@ -175,7 +176,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where a layer is part of a mount, if it is.
+    /// Returns the mount point of a mount that contains the layer, if there is one.
     fn mounted_at(&self, record: &LayerRecord) -> Result<Option<String>, StoreError> {
         let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let link = self.overlay().link(&record.cache_id)?;
@@ -189,7 +190,8 @@ impl Store {
     }
 }
 
-/// With the last tag of a repository go its digests of the same image.
+/// Returns the names to remove with `name`: with the last tag of a repository its digests of the
+/// same image.
 fn with_orphaned_digests(name: &Reference, all: &[Reference]) -> Vec<Reference> {
     let name = name.clone().with_default_tag().0;
     let name = name.digest().map_or(name.clone(), |digest| name.with_digest(digest));
@@ -202,13 +204,13 @@ fn with_orphaned_digests(name: &Reference, all: &[Reference]) -> Vec<Reference> 
     going
 }
 
-fn by_id(word: &str, all: &[Reference], force: bool) -> Result<Vec<Reference>, StoreError> {
+fn by_id(query: &str, all: &[Reference], force: bool) -> Result<Vec<Reference>, StoreError> {
     let repositories: HashSet<_> = all.iter().map(Reference::repository).collect();
     let tags = all.iter().filter(|name| name.digest().is_none()).count();
     if !force && (repositories.len() > 1 || tags > 1) {
         let names: Vec<String> =
             all.iter().filter(|name| name.digest().is_none()).map(Reference::to_string).collect();
-        return Err(StoreError::SeveralNames { image: word.to_owned(), names });
+        return Err(StoreError::SeveralNames { image: query.to_owned(), names });
     }
     Ok(all.to_vec())
 }

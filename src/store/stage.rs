@@ -1,5 +1,5 @@
-//! Staged layers: a directory in `overlay2` and a write set in `layerdb/tmp` that no record
-//! refers to yet. The name of the write set tells how far the layer has come:
+//! Staged layers: a directory in `overlay2` and a write set in `layerdb/tmp`, not committed yet.
+//! The name of the write set shows the state of the layer:
 //!
 //! ```text
 //! write-set-<random>                           being unpacked by the process that staged it
@@ -7,11 +7,11 @@
 //! ```
 //!
 //! Both names are hex digits without `sha256:`; `<blob>` is `copy` for a layer that was copied
-//! from another chain. Committing renames the write set into `layerdb/sha256`, so a staged
-//! layer exists exactly as long as its write set does.
+//! from another chain. A commit renames the write set into `layerdb/sha256`, so a staged layer
+//! exists exactly as long as its write set does.
 //!
-//! A complete layer belongs to all processes, so that each blob is fetched once: a process
-//! that waited for another one's download commits what that one staged.
+//! Any process may commit a complete layer, so each blob is fetched once: a process that waited
+//! for the download of another process commits the layer that was staged there.
 
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StoreError;
-use super::journal::{Entry, Journal};
+use super::journal::{Journal, JournalEntry};
 use super::layout::{CACHE_ID, DIFF, Layout, SIZE, TAR_SPLIT};
 use super::lock;
 use crate::digest::Digest;
@@ -30,21 +30,21 @@ use crate::overlay::{CacheId, LinkId};
 const UNPACKING: &str = "write-set-";
 const COMPLETE: &str = "complete-";
 
-/// A layer that this process staged. Dropped before anyone committed it, it is removed; a
-/// process that is killed leaves it to the next one that writes, which finds it in the journal.
+/// A layer that this process staged. It is removed if it is dropped before any process has
+/// committed it. After a kill, the next process that writes finds it in the journal.
 #[derive(Debug)]
-pub struct Staged {
+pub struct StagedLayer {
     layout: Layout,
     journal: Arc<Journal>,
-    entry: Entry,
+    entry: JournalEntry,
 }
 
-impl Staged {
+impl StagedLayer {
     pub(super) fn new(layout: &Layout, journal: Arc<Journal>) -> Result<Self, StoreError> {
         let cache_id = CacheId::generate().map_err(StoreError::Random)?;
         let link_id = LinkId::generate().map_err(StoreError::Random)?;
         let random = fsutil::random_hex::<5>().map_err(StoreError::Random)?;
-        let entry = Entry { cache_id, link_id, random };
+        let entry = JournalEntry { cache_id, link_id, random };
         journal.add(&entry)?;
         let staged = Self { layout: layout.clone(), journal, entry };
         fsutil::ensure_dir(&staged.write_set(), 0o700)?;
@@ -52,15 +52,15 @@ impl Staged {
         Ok(staged)
     }
 
-    /// The directory for the layer's files, empty at first.
+    /// Returns the directory for the layer's files, initially empty.
     pub fn diff_path(&self) -> PathBuf {
         self.layout.overlay().diff(&self.entry.cache_id)
     }
 
-    /// Makes the empty tar-split file, readable and writable.
+    /// Creates the tar-split file, open for reading and writing.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if it cannot be created.
     pub fn create_tar_split(&self) -> Result<File, StoreError> {
         let path = self.write_set().join(TAR_SPLIT);
         let file = File::options()
@@ -74,9 +74,9 @@ impl Staged {
         Ok(file)
     }
 
-    /// Declares that the layer is unpacked and verified: its tar has the sha256 `diff_id`, its
-    /// files have `size` bytes (Docker's count), and `blob` unpacks to it unless it is a copy.
-    /// From now on any process may commit it.
+    /// Marks the layer as unpacked and verified: its tar has the SHA-256 `diff_id`, its files have
+    /// `size` bytes (as Docker counts), and `blob` unpacks to it unless it is a copy. From now on
+    /// any process may commit it.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the record's files cannot be written.
@@ -103,52 +103,52 @@ impl Staged {
     }
 }
 
-impl Drop for Staged {
+impl Drop for StagedLayer {
     fn drop(&mut self) {
-        // What cannot be removed now stays in the journal, and the journal stays.
-        let clean = give_up(&self.layout, &self.entry).is_ok();
-        self.journal.settle(clean);
+        // If the removal fails, the journal is kept for a later sweep.
+        let removed = discard(&self.layout, &self.entry).is_ok();
+        self.journal.close_entry(removed);
     }
 }
 
 /// A complete staged layer of any process.
-pub(super) struct Complete {
-    /// Its write set.
+pub(super) struct CompleteLayer {
+    /// The directory of its write set.
     pub path: PathBuf,
     /// The blob that unpacks to it; `None` for a copy.
     pub blob: Option<Digest>,
-    /// The sha256 of its tar.
+    /// The SHA-256 of its tar.
     pub diff_id: DiffId,
 }
 
-/// All complete staged layers.
+/// Returns all complete staged layers.
 ///
 /// # Errors
 /// [`FsError`] if the directory cannot be listed.
-pub(super) fn all_complete(layout: &Layout) -> Result<Vec<Complete>, FsError> {
+pub(super) fn all_complete(layout: &Layout) -> Result<Vec<CompleteLayer>, FsError> {
     let dir = layout.write_sets();
     let parse = |name: &String| {
         let mut parts = name.strip_prefix(COMPLETE)?.split('-');
         let blob = Digest::from_hex(parts.next()?).ok();
         let diff_id = DiffId(Digest::from_hex(parts.next()?).ok()?);
-        Some(Complete { path: dir.join(name), blob, diff_id })
+        Some(CompleteLayer { path: dir.join(name), blob, diff_id })
     };
     Ok(fsutil::names_in(&dir)?.iter().filter_map(parse).collect())
 }
 
-/// Removes a staged layer, unless it is committed. No process can commit it
-/// once its write set has its first name again, so its files are removed without the lock.
+/// Removes a staged layer, unless it is committed. After its write set is renamed back, no
+/// process can commit it, so its files are removed without the lock.
 ///
 /// # Errors
-/// [`StoreError::Fs`]; the write set then stays.
-pub(super) fn give_up(layout: &Layout, entry: &Entry) -> Result<(), StoreError> {
-    // Once committed or removed, it stays so.
+/// [`StoreError::Fs`] if a file cannot be removed; the write set then stays.
+pub(super) fn discard(layout: &Layout, entry: &JournalEntry) -> Result<(), StoreError> {
+    // The layer is already committed or removed.
     if write_set_of(layout, &entry.random)?.is_none() {
         return Ok(());
     }
     let unpacking = unpacking(layout, entry);
     let parent = {
-        let _commit = lock::commit(layout)?;
+        let _commit = lock::commit_lock(layout)?;
         let Some(set) = write_set_of(layout, &entry.random)? else { return Ok(()) };
         if set != unpacking {
             fs::rename(&set, &unpacking).at("withdraw", &set)?;
@@ -159,7 +159,7 @@ pub(super) fn give_up(layout: &Layout, entry: &Entry) -> Result<(), StoreError> 
     overlay.remove_layer(&entry.cache_id, Some(&entry.link_id))?;
     // `lower` is written only just before the commit, together with the parent's mark.
     if let Some(parent) = parent {
-        let _commit = lock::commit(layout)?;
+        let _commit = lock::commit_lock(layout)?;
         if !has_child(layout, &parent) {
             overlay.uncommit(&parent)?;
         }
@@ -167,8 +167,8 @@ pub(super) fn give_up(layout: &Layout, entry: &Entry) -> Result<(), StoreError> 
     Ok(fsutil::remove(&unpacking)?)
 }
 
-/// The write set of a layer that is being unpacked or given up.
-fn unpacking(layout: &Layout, entry: &Entry) -> PathBuf {
+/// Returns the write set of a layer that is being unpacked or discarded.
+fn unpacking(layout: &Layout, entry: &JournalEntry) -> PathBuf {
     layout.write_sets().join(format!("{UNPACKING}{}", entry.random))
 }
 
@@ -186,16 +186,16 @@ fn parent_of(layout: &Layout, id: &CacheId) -> Option<CacheId> {
     overlay.layer_at(&overlay.lower_links(id).ok()?.into_iter().next()?)
 }
 
-/// Whether any layer in `overlay2`, committed, staged or dockerd's, stands on `parent`.
+/// Returns whether `parent` is the parent of any layer in `overlay2`, committed or not.
 fn has_child(layout: &Layout, parent: &CacheId) -> bool {
     let overlay = layout.overlay();
     let Ok(Some(link)) = overlay.link(parent) else { return true };
-    let stands_on =
+    let is_child =
         |id: &CacheId| overlay.lower_links(id).is_ok_and(|lower| lower.first() == Some(&link));
-    overlay.all().map_or(true, |ids| ids.iter().any(stands_on))
+    overlay.all().map_or(true, |ids| ids.iter().any(is_child))
 }
 
-/// The cache id that the record in `dir` names.
+/// Returns the cache ID in the record in `dir`.
 ///
 /// # Errors
 /// [`FsError`] if the file cannot be read.
@@ -203,7 +203,7 @@ pub(super) fn cache_id_in(dir: &Path) -> Result<Option<CacheId>, FsError> {
     Ok(fsutil::read_optional(&dir.join(CACHE_ID))?.and_then(|text| text.parse().ok()))
 }
 
-/// The size that the record in `dir` states, bytes.
+/// Returns the size in the record in `dir`, bytes.
 ///
 /// # Errors
 /// [`FsError`] if the file cannot be read.

@@ -1,4 +1,4 @@
-//! Images as they are shown: what `inspect`, `layers`, `history` and `images` print.
+//! The output of `inspect`, `layers`, `history` and `images`.
 
 use std::path::PathBuf;
 
@@ -16,15 +16,15 @@ use crate::reference::{Reference, Repository};
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ImageLine {
-    /// The familiar name; nothing for an image without one.
+    /// The familiar name; `None` for an image without a name.
     pub repository: Option<String>,
     /// The tag.
     pub tag: Option<String>,
-    /// What a registry calls it.
+    /// The digest at the registry.
     pub digest: Option<Digest>,
-    /// The image.
+    /// The image ID.
     pub id: ImageId,
-    /// When it was built, RFC 3339; empty if it does not say.
+    /// The time when it was built, RFC 3339; empty if unknown.
     pub created: String,
     /// The sum of its layers' sizes, bytes.
     pub size: u64,
@@ -34,19 +34,19 @@ pub struct ImageLine {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct LayerLine {
-    /// From the base, which is 1.
+    /// The position from the base, which is 1.
     pub position: usize,
-    /// The blob it was pulled as, if it was.
+    /// The digest of the blob that it was pulled from.
     pub distribution_id: Option<Digest>,
-    /// The sha256 of its tar.
+    /// The SHA-256 of its tar.
     pub diff_id: DiffId,
     /// The key of its record.
     pub chain_id: ChainId,
     /// The name of its directory.
     pub cache_id: String,
-    /// Docker's size, bytes.
+    /// The size as Docker counts it, bytes.
     pub size: u64,
-    /// Its files.
+    /// The directory of its files.
     pub path: PathBuf,
 }
 
@@ -54,27 +54,27 @@ pub struct LayerLine {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct HistoryLine {
-    /// The image, for the newest line.
+    /// The image ID, in the newest line only.
     pub id: Option<ImageId>,
-    /// When, RFC 3339; empty if it does not say.
+    /// The time, RFC 3339; empty if unknown.
     pub created: String,
-    /// By which instruction.
+    /// The instruction.
     pub created_by: String,
-    /// The bytes it added.
+    /// The bytes that it added.
     pub size: u64,
-    /// A remark.
+    /// The comment.
     pub comment: String,
 }
 
 /// An image and all its layers.
-struct Whole {
+struct LoadedImage {
     config: ImageConfig,
     json: Value,
     layers: Vec<LayerRecord>,
 }
 
 impl Store {
-    fn whole(&self, id: &ImageId) -> Result<Whole, StoreError> {
+    fn load(&self, id: &ImageId) -> Result<LoadedImage, StoreError> {
         let missing = || StoreError::NoSuchImage(id.to_string());
         let damaged = |why: String| StoreError::Damaged { path: self.layout.image(id), why };
         let bytes = self.images().get(id)?.ok_or_else(missing)?;
@@ -82,22 +82,22 @@ impl Store {
         let json = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         let layers = self.layers().stack(config.diff_ids())?;
         let layers = layers.ok_or_else(|| damaged("a layer of it is missing".to_owned()))?;
-        Ok(Whole { config, json, layers })
+        Ok(LoadedImage { config, json, layers })
     }
 
-    /// All images, a line a name, newest first as `docker images` sorts them.
+    /// Returns all images, one line per name, newest first as in `docker images`.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the store is missing or cannot be read.
     pub fn image_lines(&self) -> Result<Vec<ImageLine>, StoreError> {
         self.must_exist()?;
         let names = self.names().load()?;
         let mut lines = Vec::new();
         for id in self.images().list()? {
-            // dockerd passes over what is not whole.
-            let Ok(whole) = self.whole(&id) else { continue };
-            let size = whole.layers.iter().map(|layer| layer.size).sum();
-            let created = text(&whole.json, "created");
+            // dockerd skips incomplete images, too.
+            let Ok(image) = self.load(&id) else { continue };
+            let size = image.layers.iter().map(|layer| layer.size).sum();
+            let created = text(&image.json, "created");
             let of_image = names.of(id);
             for (repository, tag, digest) in named_lines(&of_image) {
                 lines.push(ImageLine {
@@ -114,12 +114,12 @@ impl Store {
         Ok(lines)
     }
 
-    /// The layers of an image, base first.
+    /// Returns the layers of an image, base first.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the image is missing or damaged, or cannot be read.
     pub fn layer_lines(&self, id: &ImageId) -> Result<Vec<LayerLine>, StoreError> {
-        let whole = self.whole(id)?;
+        let image = self.load(id)?;
         let line = |(i, layer): (usize, &LayerRecord)| {
             let sources = self.distribution().sources(&layer.diff_id)?;
             Ok(LayerLine {
@@ -132,18 +132,18 @@ impl Store {
                 path: self.layers().diff_path(layer),
             })
         };
-        whole.layers.iter().enumerate().map(line).collect()
+        image.layers.iter().enumerate().map(line).collect()
     }
 
-    /// How an image was built, newest first (moby daemon/images/image_history.go).
+    /// Returns the history of an image, newest first (moby daemon/images/image_history.go).
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the image is missing or damaged, or cannot be read.
     pub fn history_lines(&self, id: &ImageId) -> Result<Vec<HistoryLine>, StoreError> {
-        let whole = self.whole(id)?;
-        let mut sizes = whole.layers.iter().map(|layer| layer.size);
+        let image = self.load(id)?;
+        let mut sizes = image.layers.iter().map(|layer| layer.size);
         let none = Vec::new();
-        let entries = whole.json["history"].as_array().unwrap_or(&none);
+        let entries = image.json["history"].as_array().unwrap_or(&none);
         let line = |entry: &Value| HistoryLine {
             id: None,
             created: text(entry, "created"),
@@ -163,13 +163,13 @@ impl Store {
         Ok(lines)
     }
 
-    /// What to mount for an image, read-only: the directories that dockerd would mount.
+    /// Returns the read-only mount of an image: the directories that dockerd would mount.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other ones.
+    /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other directories.
     pub fn mount_stack(&self, id: &ImageId) -> Result<Stack, StoreError> {
-        let whole = self.whole(id)?;
-        let lower = links::mounted_by_dockerd(&self.overlay(), &whole.layers)?;
+        let image = self.load(id)?;
+        let lower = links::mounted_by_dockerd(&self.overlay(), &image.layers)?;
         if lower.is_empty() {
             let why = "it has no layers, so there is nothing to mount".to_owned();
             return Err(StoreError::Damaged { path: self.layout.image(id), why });
@@ -178,12 +178,12 @@ impl Store {
         Ok(Stack { lower, upper: None, userxattr })
     }
 
-    /// An image in the shape of `docker inspect` (moby api/types `ImageInspect`).
+    /// Returns an image as `docker inspect` shows it (moby api/types `ImageInspect`).
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the image is missing or damaged, or cannot be read.
     pub fn inspect(&self, id: &ImageId) -> Result<Value, StoreError> {
-        let Whole { config, json, layers } = self.whole(id)?;
+        let LoadedImage { config, json, layers } = self.load(id)?;
         let names = self.names().load()?.of(*id);
         let (digests, tags): (Vec<_>, Vec<_>) =
             names.iter().partition(|name| name.digest().is_some());
@@ -220,7 +220,7 @@ impl Store {
         Ok(shape)
     }
 
-    /// moby daemon/graphdriver/overlay2 `GetMetadata` of the top layer.
+    /// Returns moby daemon/graphdriver/overlay2 `GetMetadata` of the top layer.
     fn graph_data(&self, top: Option<&LayerRecord>) -> Result<Value, StoreError> {
         let Some(top) = top else { return Ok(Value::Null) };
         let overlay = self.overlay();
@@ -241,7 +241,7 @@ impl Store {
 
 type NamedLine = (Option<String>, Option<String>, Option<Digest>);
 
-/// A line a tag; a digest without a tag of its repository has a line of its own.
+/// Returns one line per tag, and one per digest whose repository has no tag.
 fn named_lines(names: &[Reference]) -> Vec<NamedLine> {
     let digest_of = |repository: &Repository| {
         let same = names.iter().filter(|name| name.repository() == repository);
@@ -264,7 +264,7 @@ fn named_lines(names: &[Reference]) -> Vec<NamedLine> {
     lines
 }
 
-/// The comment of the image, or of its newest history entry, as dockerd shows it.
+/// Returns the comment of the image, or of its newest history entry, as dockerd shows it.
 fn comment(json: &Value) -> String {
     let own = text(json, "comment");
     let last = json["history"].as_array().and_then(|history| history.last());
@@ -275,7 +275,7 @@ fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }
 
-/// For sorting; what is no time is oldest.
+/// Parses a time for sorting; an invalid one is the oldest.
 fn time(created: &str) -> Option<DateTime<Utc>> {
     created.parse().ok()
 }

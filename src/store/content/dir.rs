@@ -1,8 +1,8 @@
-//! Directories of the content store, and operations below them that follow no symbolic link.
+//! Directories of the content store, and operations in them that follow no symbolic link.
 //!
-//! A CI cache is restored from an archive that somebody else may have written, and rpull
-//! often runs as root. Every name is therefore resolved relative to an open directory, and
-//! one that is a symbolic link is neither read nor written through.
+//! The archive of a CI cache can come from an untrusted source, and rpull often runs as root.
+//! Every name is therefore resolved relative to an open directory, and symbolic links are
+//! neither read nor written through.
 
 use std::fs::File;
 use std::io;
@@ -23,11 +23,11 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// Opens the directory that the user named, or `None` if it does not exist. Its own path
-    /// may lead over symbolic links: it comes from the user, not from the cache.
+    /// Opens the directory at a path that the user chose; `None` if it does not exist. The path
+    /// may contain symbolic links, because it does not come from the cache.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be opened.
     pub fn open(path: &Path) -> Result<Option<Self>, FsError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::open(path, flags, Mode::empty()) {
@@ -38,7 +38,7 @@ impl Dir {
         }
     }
 
-    /// Opens a directory in this one, or `None` if it does not exist.
+    /// Opens a directory in this one; `None` if it does not exist.
     ///
     /// # Errors
     /// [`FsError`], also if it is a symbolic link or not a directory.
@@ -56,7 +56,7 @@ impl Dir {
         }
     }
 
-    /// Opens a directory in this one, with mode 0755 if it has to be made.
+    /// Opens a directory in this one, or creates it with mode 0755.
     ///
     /// # Errors
     /// [`FsError`], also if it is a symbolic link or not a directory.
@@ -81,12 +81,12 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Opens a regular file for reading. Anything else under that name counts as absent.
+    /// Opens a regular file for reading. Other types of files count as absent.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be opened.
     pub fn file(&self, name: &str) -> Result<Option<File>, FsError> {
-        // Only regular files are opened: opening a device may have effects.
+        // Only regular files are opened, since opening a device may have side effects.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = fs::statat(&*self.fd, name, AtFlags::SYMLINK_NOFOLLOW).and_then(|stat| {
             let regular = is(&stat, FileType::RegularFile);
@@ -102,7 +102,7 @@ impl Dir {
     /// Creates a file that must not exist, for writing, with mode 0644.
     ///
     /// # Errors
-    /// The kernel's own.
+    /// The error of openat(2) or fchmod(2), for example if the file exists.
     pub fn create(&self, name: &str) -> io::Result<File> {
         let mode = Mode::from_raw_mode(0o644);
         let flags =
@@ -140,7 +140,7 @@ impl Dir {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |more| fs::openat(&*self.fd, name, flags | more, Mode::from_raw_mode(0o644));
         let opened = match open(OFlags::RDWR | OFlags::CREATE) {
-            // Another user's file can be locked all the same.
+            // A file of another user can be locked when opened read-only.
             Err(Errno::ACCESS) => open(OFlags::RDONLY).map_err(|_| Errno::ACCESS),
             other => other,
         };
@@ -155,12 +155,12 @@ impl Dir {
         }
     }
 
-    /// Gives a file of `from` a name in this directory, durably. What had that name is
-    /// replaced, even a directory.
+    /// Moves the file `name` of `from` to `to` in this directory, durably. Replaces an existing
+    /// file or directory.
     ///
     /// # Errors
-    /// [`FsError`].
-    pub fn take(&self, from: &Self, name: &str, to: &str) -> Result<(), FsError> {
+    /// [`FsError`] if it cannot be renamed or synced.
+    pub fn rename_from(&self, from: &Self, name: &str, to: &str) -> Result<(), FsError> {
         let path = self.path.join(to);
         let rename = || fs::renameat(&*from.fd, name, &*self.fd, to);
         match rename() {
@@ -173,10 +173,10 @@ impl Dir {
         self.sync()
     }
 
-    /// Removes a name that is not a directory; an absent one is fine.
+    /// Removes a name that is not a directory. Does nothing if it does not exist.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be removed.
     pub fn unlink(&self, name: &str) -> Result<(), FsError> {
         match fs::unlinkat(&*self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -184,21 +184,21 @@ impl Dir {
         }
     }
 
-    /// What stands under a name, not followed; `None` if it cannot be told.
+    /// Returns the metadata of a name, without following a symbolic link; `None` on an error.
     pub fn stat(&self, name: &str) -> Option<Stat> {
         fs::statat(&*self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()
     }
 
-    /// Whether `name` still means the open `file`.
-    pub fn names(&self, name: &str, file: &File) -> bool {
+    /// Returns whether `name` still refers to the open `file`.
+    pub fn is_name_of(&self, name: &str, file: &File) -> bool {
         let (Some(named), Ok(open)) = (self.stat(name), fs::fstat(file)) else { return false };
         (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)
     }
 
-    /// The names in the directory that are UTF-8, in no order.
+    /// Returns the UTF-8 names in the directory, in no particular order.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be read.
     pub fn list(&self) -> Result<Vec<String>, FsError> {
         let read = || {
             let mut names = Vec::new();
@@ -212,10 +212,10 @@ impl Dir {
         read().at("list", &self.path)
     }
 
-    /// Fails if this user cannot change the directory, or it lies on a read-only file system.
+    /// Checks that this user can create names in the directory.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] without the permission, or on a read-only file system.
     pub fn must_be_writable(&self) -> Result<(), FsError> {
         let access = Access::WRITE_OK | Access::EXEC_OK;
         fs::accessat(&*self.fd, ".", access, AtFlags::EACCESS).at("write to", &self.path)
@@ -224,12 +224,12 @@ impl Dir {
     /// Makes new names durable.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if fsync(2) fails.
     pub fn sync(&self) -> Result<(), FsError> {
         fs::fsync(&*self.fd).at("sync", &self.path)
     }
 
-    /// The path by which it was opened.
+    /// Returns the path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -237,7 +237,7 @@ impl Dir {
 
 const LINK: &str = "it is a symbolic link, which rpull does not follow inside a content directory";
 
-/// Whether `stat` is of this type.
+/// Returns whether `stat` is of a file of this type.
 pub fn is(stat: &Stat, kind: FileType) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind
 }

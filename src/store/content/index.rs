@@ -1,7 +1,7 @@
 //! `index.json`: which manifests are in the content store, and under which names.
 //!
-//! Other tools write it as well (skopeo copies into the same layout). What rpull does not
-//! know, in the file or in an entry, stays byte for byte as it is.
+//! Other tools write it, too (skopeo copies into the same layout). Fields and entries that are
+//! unknown to rpull are kept byte for byte.
 
 use std::fmt;
 
@@ -13,30 +13,30 @@ use serde_json::value::RawValue;
 use crate::digest::Digest;
 use crate::oci::{Descriptor, media_type};
 
-/// The annotation that holds an entry's name (OCI image-spec annotations.md).
+/// The annotation with an entry's name (OCI image-spec annotations.md).
 const NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The annotation that tells rpull's entries from those of other tools.
+/// The annotation that distinguishes rpull's entries from those of other tools.
 const PULLED: &str = "rpull.pulled";
 
 const MANIFESTS: &str = "manifests";
 
 /// The parsed file.
 #[derive(Debug)]
-pub struct Index {
+pub struct IndexFile {
     fields: Fields,
     entries: Vec<Box<RawValue>>,
 }
 
-/// The fields of a JSON object in their order.
+/// The fields of a JSON object, in order.
 #[derive(Debug)]
 struct Fields(Vec<(String, Box<RawValue>)>);
 
-impl Index {
-    /// An index without entries.
+impl IndexFile {
+    /// Creates an index without entries.
     ///
     /// # Errors
-    /// Never: its text is JSON.
+    /// None in practice: its text is JSON.
     pub fn empty() -> Result<Self, serde_json::Error> {
         let kind = media_type::OCI_INDEX;
         Self::parse(
@@ -44,10 +44,10 @@ impl Index {
         )
     }
 
-    /// Reads the file's text.
+    /// Parses the file's text.
     ///
     /// # Errors
-    /// It is not a JSON object whose `manifests` is an array.
+    /// The text is not a JSON object whose `manifests` is an array.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         let mut fields: Fields = serde_json::from_slice(text)?;
         let entries = match fields.0.iter().find(|(name, _)| name == MANIFESTS) {
@@ -60,10 +60,10 @@ impl Index {
         Ok(Self { fields, entries })
     }
 
-    /// The file's text.
+    /// Returns the file's text.
     ///
     /// # Errors
-    /// Never: its parts are JSON.
+    /// None in practice: its parts are JSON.
     pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         let entries = serde_json::value::to_raw_value(&self.entries)?;
         let fields = self.fields.0.iter().map(|(name, value)| match name.as_str() {
@@ -73,11 +73,11 @@ impl Index {
         serde_json::to_vec(&Fields(fields.collect()))
     }
 
-    /// Lists `descriptor` under `name`, in place of the entry that has the name. Returns
-    /// whether that changes anything.
+    /// Lists `descriptor` under `name`, replacing an entry of that name. Returns whether this
+    /// changed the index.
     ///
     /// # Errors
-    /// Never: a descriptor is JSON.
+    /// None in practice: a descriptor is JSON.
     pub fn set(&mut self, descriptor: &Descriptor, name: &str) -> Result<bool, serde_json::Error> {
         let mut descriptor = descriptor.clone();
         descriptor.annotations.insert(NAME.to_owned(), name.to_owned());
@@ -96,15 +96,14 @@ impl Index {
         Ok(true)
     }
 
-    /// Takes off rpull's own entries whose digest `gone` accepts. Returns whether there
-    /// were any.
+    /// Removes rpull's entries whose digest `gone` accepts. Returns whether there were any.
     pub fn remove(&mut self, gone: impl Fn(&Digest) -> bool) -> bool {
         let before = self.entries.len();
         self.entries.retain(|entry| !(is_ours(entry) && digest(entry).is_some_and(|d| gone(&d))));
         self.entries.len() != before
     }
 
-    /// The digests of the entries that other tools wrote.
+    /// Returns the digests of the entries that other tools wrote.
     pub fn foreign(&self) -> Vec<Digest> {
         let foreign = self.entries.iter().filter(|entry| !is_ours(entry));
         foreign.filter_map(|entry| digest(entry)).collect()
@@ -169,16 +168,16 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn text(index: &Index) -> String {
+    fn text(index: &IndexFile) -> String {
         String::from_utf8(index.to_bytes().unwrap()).unwrap()
     }
 
     #[test]
-    fn foreign_fields_and_entries_survive_in_order_and_byte_for_byte() {
+    fn foreign_fields_and_entries_are_kept_byte_for_byte() {
         let foreign = r#"{"x" : 1e400,"digest":"sha256:no","n":123456789012345678901234567890}"#;
         let begun =
             format!(r#"{{"z":{{"b":1,"a":2}},"manifests":[{foreign},7],"schemaVersion":2}}"#);
-        let mut index = Index::parse(begun.as_bytes()).unwrap();
+        let mut index = IndexFile::parse(begun.as_bytes()).unwrap();
         assert_eq!(text(&index), begun);
         assert!(index.set(&descriptor("one"), "host/one:1").unwrap());
         index.remove(|_| true);
@@ -186,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn entry_of_the_same_name_is_replaced_in_place_once() {
-        let mut index = Index::empty().unwrap();
+    fn entry_of_the_same_name_is_replaced_in_place() {
+        let mut index = IndexFile::empty().unwrap();
         assert!(index.set(&descriptor("one"), "host/a:1").unwrap());
         assert!(index.set(&descriptor("two"), "host/b:1").unwrap());
         assert!(!index.set(&descriptor("one"), "host/a:1").unwrap());
@@ -197,23 +196,25 @@ mod tests {
     }
 
     #[test]
-    fn entry_of_another_tool_is_not_ours() {
-        let mut index = Index::empty().unwrap();
+    fn entries_of_other_tools_are_foreign() {
+        let mut index = IndexFile::empty().unwrap();
         index.set(&descriptor("ours"), "host/a:1").unwrap();
         assert_eq!(index.foreign(), []);
         let theirs = text(&index).replace("rpull.pulled", "other");
-        assert_eq!(Index::parse(theirs.as_bytes()).unwrap().foreign(), [Digest::of(b"ours")]);
+        assert_eq!(IndexFile::parse(theirs.as_bytes()).unwrap().foreign(), [Digest::of(b"ours")]);
     }
 
     #[test]
     fn text_that_is_not_an_index_is_refused() {
         for text in ["", "{", "[]", "7", r#"{"manifests":{}}"#, r#"{"manifests":[}"#, "{}{}"] {
-            assert!(Index::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(IndexFile::parse(text.as_bytes()).is_err(), "{text}");
         }
         for text in ["{}", r#"{"manifests":null}"#] {
-            let mut index = Index::parse(text.as_bytes()).unwrap();
+            let mut index = IndexFile::parse(text.as_bytes()).unwrap();
             assert!(index.set(&descriptor("one"), "host/a:1").unwrap());
-            assert!(super::Index::parse(&index.to_bytes().unwrap()).unwrap().entries.len() == 1);
+            assert!(
+                super::IndexFile::parse(&index.to_bytes().unwrap()).unwrap().entries.len() == 1
+            );
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Files on their way into the content store.
+//! Ingests: files that are being written to the content store.
 //!
-//! A file is written in `ingest/` under a name that no other process uses, synced, and
-//! renamed to where it belongs. Its writer holds it locked (flock) all the while, so that
-//! the file of a killed process can be told from one that is being written.
+//! A file is written in `ingest/` under a unique name, synced and renamed to its target. Its
+//! writer keeps it locked (flock), which distinguishes it from the file of a killed process.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -11,7 +10,7 @@ use super::dir::Dir;
 use crate::digest::Digest;
 use crate::fsutil::{self, At, FsError};
 
-/// A file that is being written; removed when dropped before it is committed.
+/// A file that is being written; removed if it is dropped before the commit.
 #[derive(Debug)]
 pub struct Ingest {
     file: File,
@@ -23,10 +22,10 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Begins the file that is to become `target` in `to`.
+    /// Creates a file that will become `target` in `to`.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be created or locked.
     pub fn new(ingest: &Dir, to: &Dir, target: String) -> Result<Self, FsError> {
         loop {
             let random = fsutil::random_hex::<8>().at("write", to.path())?;
@@ -34,8 +33,8 @@ impl Ingest {
             let path = ingest.path().join(&name);
             let file = ingest.create(&name).at("create", &path)?;
             match file.try_lock() {
-                // A sweeper may have seen the file before it was locked, and removed it.
-                Ok(()) if ingest.names(&name, &file) => {
+                // A sweep may have removed the file before it was locked.
+                Ok(()) if ingest.is_name_of(&name, &file) => {
                     let (ingest, to) = (ingest.clone(), to.clone());
                     return Ok(Self { file, ingest, name, to, target, done: false });
                 }
@@ -48,21 +47,21 @@ impl Ingest {
         }
     }
 
-    /// Makes the bytes durable and gives them their name.
+    /// Makes the bytes durable and renames the file to its target.
     ///
     /// # Errors
-    /// [`FsError`]; the file is removed.
+    /// [`FsError`] if it cannot be synced or renamed; the file is removed.
     pub fn commit(mut self) -> Result<(), FsError> {
         self.file.sync_all().at("sync", &self.ingest.path().join(&self.name))?;
-        self.to.take(&self.ingest, &self.name, &self.target)?;
+        self.to.rename_from(&self.ingest, &self.name, &self.target)?;
         self.done = true;
         Ok(())
     }
 
-    /// Writes all of `bytes` and commits them.
+    /// Writes `bytes` and commits the file.
     ///
     /// # Errors
-    /// [`FsError`]; the file is removed.
+    /// [`FsError`] if it cannot be written or committed; the file is removed.
     pub fn write_and_commit(mut self, bytes: &[u8]) -> Result<(), FsError> {
         self.write_all(bytes).at("write", &self.ingest.path().join(&self.name))?;
         self.commit()
@@ -87,24 +86,23 @@ impl Drop for Ingest {
     }
 }
 
-/// Removes what killed processes left: their files in `ingest`, and lock files that no process
-/// holds. What does not have the form of a name that rpull gives is left alone, and so is
-/// what cannot be removed.
+/// Removes what killed processes left: unlocked files in `ingest` and `locks`. Files with
+/// other names than rpull's are kept, and errors ignored.
 pub fn sweep(ingest: &Dir, locks: &Dir) {
     for (dir, is_ours) in [(ingest, is_ingest as fn(&str) -> bool), (locks, is_blob_lock)] {
         let names = dir.list().unwrap_or_default();
-        names.iter().filter(|name| is_ours(name)).for_each(|name| remove_if_dead(dir, name));
+        names.iter().filter(|name| is_ours(name)).for_each(|name| remove_if_unlocked(dir, name));
     }
 }
 
-fn remove_if_dead(dir: &Dir, name: &str) {
+fn remove_if_unlocked(dir: &Dir, name: &str) {
     let Ok(Some(file)) = dir.file(name) else { return };
-    if file.try_lock().is_ok() && dir.names(name, &file) {
+    if file.try_lock().is_ok() && dir.is_name_of(name, &file) {
         let _ = dir.unlink(name);
     }
 }
 
-/// `<target>-<16 hex digits>`, or the bare digest that earlier versions used.
+/// Returns whether `name` is `<target>-<16 hex digits>`, or the bare digest of earlier versions.
 fn is_ingest(name: &str) -> bool {
     let Some((target, random)) = name.rsplit_once('-') else {
         return Digest::from_hex(name).is_ok();
@@ -130,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn sweep_removes_files_of_the_dead_and_leaves_all_others() {
+    fn sweep_removes_only_files_of_killed_processes() {
         let (temp, ingest, locks) = dir();
         let hex = Digest::of(b"x").hex();
         let root = Dir::open(temp.path()).unwrap().unwrap();
@@ -158,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_is_dropped_uncommitted_leaves_nothing() {
+    fn ingest_dropped_before_the_commit_leaves_no_file() {
         let (temp, ingest, _locks) = dir();
         let root = Dir::open(temp.path()).unwrap().unwrap();
         let mut file = Ingest::new(&ingest, &root, "target".to_owned()).unwrap();

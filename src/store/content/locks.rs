@@ -1,5 +1,5 @@
-//! Locks in the content directory itself, since roots that share it share nothing else.
-//! `store/lock` says who takes them, and in which order.
+//! Locks in the content directory, for all roots that share it. The table in `store/lock` has
+//! their users and their order.
 
 use std::fs::{File, TryLockError};
 
@@ -18,14 +18,14 @@ pub struct ContentLock {
 
 impl Drop for ContentLock {
     fn drop(&mut self) {
-        // It is still locked: a process that opened the file before sees that its name is gone.
-        if self.remove && self.locks.names(&self.name, &self.file) {
+        // Removed while locked: a process that opened the file before notices it.
+        if self.remove && self.locks.is_name_of(&self.name, &self.file) {
             let _ = self.locks.unlink(&self.name);
         }
     }
 }
 
-/// Waits for a lock whose file stays, and that is held for moments.
+/// Waits for a lock that is held only briefly. Its file is kept.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened or locked.
@@ -34,12 +34,12 @@ pub fn exclusive(locks: &Dir, name: &str) -> Result<ContentLock, StoreError> {
     Ok(ContentLock { file, locks: locks.clone(), name: name.to_owned(), remove: false })
 }
 
-/// Tries once to take a lock whose file is removed with it; the holder's description if
-/// another process has it.
+/// Tries once to take a lock whose file is removed with it. Returns a description of the holder
+/// if another process has it.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened or locked.
-pub fn try_passing(locks: &Dir, name: String) -> Result<Result<ContentLock, String>, StoreError> {
+pub fn try_temporary(locks: &Dir, name: String) -> Result<Result<ContentLock, String>, StoreError> {
     let file = attempt(locks, &name)?;
     Ok(file.map(|file| ContentLock { file, locks: locks.clone(), name, remove: true }))
 }
@@ -48,7 +48,7 @@ fn attempt(locks: &Dir, name: &str) -> Result<Result<File, String>, StoreError> 
     loop {
         let file = locks.lock_file(name)?;
         match file.try_lock() {
-            Ok(()) if locks.names(name, &file) => return Ok(Ok(file)),
+            Ok(()) if locks.is_name_of(name, &file) => return Ok(Ok(file)),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Ok(Err(lock::holder(&locks.path().join(name))));
@@ -74,15 +74,15 @@ mod tests {
     }
 
     #[test]
-    fn passing_lock_excludes_and_removes_its_file() {
+    fn temporary_lock_excludes_others_and_removes_its_file() {
         let temp = tempfile::tempdir().unwrap();
         let locks = || Dir::open(temp.path()).unwrap().unwrap();
-        let held = try_passing(&locks(), "blob-x".to_owned()).unwrap().unwrap();
-        let holder = try_passing(&locks(), "blob-x".to_owned()).unwrap().unwrap_err();
+        let held = try_temporary(&locks(), "blob-x".to_owned()).unwrap().unwrap();
+        let holder = try_temporary(&locks(), "blob-x".to_owned()).unwrap().unwrap_err();
         assert!(holder.starts_with("process "), "{holder}");
         drop(held);
         assert_eq!(locks().list().unwrap(), [""; 0]);
-        // A process that another test starts has a copy of our descriptors for a moment.
-        lock::wait(&|_| {}, || try_passing(&locks(), "blob-x".to_owned())).unwrap();
+        // A process that another test starts briefly has a copy of this process's descriptors.
+        lock::wait(&|_| {}, || try_temporary(&locks(), "blob-x".to_owned())).unwrap();
     }
 }

@@ -1,16 +1,16 @@
-//! Manifests, indexes and configs as they were served, and kept layers: an OCI image layout
+//! Manifests, indexes and configs as they were served, and kept blobs: an OCI image layout
 //! (OCI image-spec image-layout.md) that a CI cache can save and restore as plain files, and
 //! that any number of roots share.
 //!
 //! ```text
 //! <content>/                                0755
 //! ├── oci-layout                      file  0644  makes it an image layout
-//! ├── index.json                      file  0644  Index; replaced whole under locks/index
+//! ├── index.json                      file  0644  IndexFile; replaced whole under locks/index
 //! ├── blobs/sha256/<digest>           file  0644  renamed into place whole, never changed
 //! ├── ingest/<digest>-<random>        file  0644  Ingest; locked by its writer
 //! ├── ingest/<digest>.{partial,ranges} file 0644  Partial; what arrived of a blob
 //! ├── locks/{index,blob-<digest>}     file  0644  ContentLock
-//! └── shared                          file  0644  it is not one root's alone: never trimmed
+//! └── shared                          file  0644  marks use by several roots: never trimmed
 //! ```
 //!
 //! Directories below it and files in it that are symbolic links are never followed (see
@@ -40,7 +40,7 @@ use crate::oci::Descriptor;
 use crate::reference::Reference;
 
 use dir::Dir;
-use index::Index;
+use index::IndexFile;
 
 pub use ingest::Ingest;
 pub use locks::ContentLock;
@@ -55,19 +55,19 @@ const BLOB_LOCK: &str = "blob-";
 const INDEX: &str = "index.json";
 const SHARED: &str = "shared";
 
-/// The files beside the directories that are written by way of `ingest/`.
+/// The files beside the directories. They are written through `ingest/`.
 const FILES: [&str; 3] = [INDEX, layout_file::NAME, SHARED];
 
 const WHY_SHARED: &[u8] =
     b"Several roots may use this directory, so rpull removes nothing from it.\n";
 
-/// No manifest or config is larger; the registry's limits are lower.
-const LARGEST_DOCUMENT: u64 = 32 << 20;
+/// Bytes of a manifest or config at most; the limits of `registry` are lower.
+const MAX_DOCUMENT_SIZE: u64 = 32 << 20;
 
-/// A cache with a larger list would be unusable for other reasons.
-const LARGEST_INDEX: u64 = 256 << 20;
+/// Bytes of `index.json` at most.
+const MAX_INDEX_SIZE: u64 = 256 << 20;
 
-/// The content of a root.
+/// The content store of a root.
 #[derive(Debug)]
 pub struct Content {
     layout: Layout,
@@ -75,7 +75,7 @@ pub struct Content {
     refused: AtomicBool,
 }
 
-/// The directories of a content store that can be written.
+/// The open directories of a content store.
 struct Dirs {
     root: Dir,
     blobs: Dir,
@@ -83,9 +83,9 @@ struct Dirs {
     locks: Dir,
 }
 
-/// What `index.json` holds.
-enum Listed {
-    Index(Index),
+/// The content of `index.json`.
+enum IndexState {
+    Valid(IndexFile),
     /// Something that is not an index, or not even a file.
     Damaged,
 }
@@ -95,16 +95,16 @@ impl Content {
         Self { layout, swept: AtomicBool::new(false), refused: AtomicBool::new(false) }
     }
 
-    /// The path of the content directory.
+    /// Returns the path of the content directory.
     pub fn path(&self) -> &Path {
         self.layout.content()
     }
 
-    /// Opens a blob for reading, if it is there as a regular file that this user can read.
-    /// Its bytes are not verified.
+    /// Opens a blob for reading, if it is a regular file that this user can read. Its bytes are
+    /// not verified.
     ///
     /// # Errors
-    /// [`StoreError::Fs`], also if a directory on the way is a symbolic link.
+    /// [`StoreError::Fs`] if it cannot be opened, or a directory is a symbolic link.
     pub fn open(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
         let Some(root) = Dir::open(self.path())? else { return Ok(None) };
         let Some(blobs) = root.dir(BLOBS)? else { return Ok(None) };
@@ -115,22 +115,20 @@ impl Content {
         }
     }
 
-    /// Returns the bytes of a document, if it is there and whole. A damaged one is as good
-    /// as absent: it can be fetched again.
+    /// Returns the bytes of a document. A damaged one counts as absent: it can be fetched again.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if it cannot be read.
     pub fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         let Some(file) = self.open(digest)? else { return Ok(None) };
-        let bytes = read(&file, LARGEST_DOCUMENT).at("read", self.path())?;
+        let bytes = read(&file, MAX_DOCUMENT_SIZE).at("read", self.path())?;
         Ok(bytes.filter(|bytes| Digest::of(bytes) == *digest).map(Bytes::from))
     }
 
-    /// Stores bytes under their digest. A content directory that is read-only is left as
-    /// it is.
+    /// Stores bytes under their digest. Does nothing if the content directory is read-only.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if they cannot be written.
     pub fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let Some(dirs) = self.dirs()? else { return Ok(()) };
         if self.get(digest)?.is_none() {
@@ -139,58 +137,62 @@ impl Content {
         Ok(())
     }
 
-    /// Begins a blob whose bytes the caller writes and verifies; `None` if the content
+    /// Creates a blob whose bytes the caller writes and verifies; `None` if the content
     /// directory is read-only.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if its file cannot be created.
     pub fn ingest(&self, digest: &Digest) -> Result<Option<Ingest>, StoreError> {
         let Some(dirs) = self.dirs()? else { return Ok(None) };
         Ok(Some(Ingest::new(&dirs.ingest, &dirs.blobs, digest.hex())?))
     }
 
-    /// Tries once to take the right to fetch and keep a blob, among all processes that share
-    /// the directory. The holder's description if another has it; `None` if the directory is
-    /// read-only.
+    /// Tries once to lock a blob for fetching and keeping it. Returns a description of the holder
+    /// if another process has the lock, and `None` if the directory is read-only.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the lock file cannot be opened or locked.
     pub fn try_lock_blob(
         &self,
         digest: &Digest,
     ) -> Result<Option<Result<ContentLock, String>>, StoreError> {
         let Some(dirs) = self.dirs()? else { return Ok(None) };
-        locks::try_passing(&dirs.locks, format!("{BLOB_LOCK}{}", digest.hex())).map(Some)
+        locks::try_temporary(&dirs.locks, format!("{BLOB_LOCK}{}", digest.hex())).map(Some)
     }
 
-    /// Whether this is the first call: the user is told once that the directory is read-only.
+    /// Returns whether this is the first call: the warning about a read-only directory is sent
+    /// once.
     pub fn is_first_refusal(&self) -> bool {
         !self.refused.swap(true, Ordering::Relaxed)
     }
 
-    /// Lists a manifest or index in `index.json` under its name. A content directory that is
-    /// read-only is left as it is.
+    /// Lists a manifest or index in `index.json` under its name. Does nothing if the content
+    /// directory is read-only.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
-    pub fn name(&self, descriptor: &Descriptor, reference: &Reference) -> Result<(), StoreError> {
+    /// [`StoreError::Fs`] if the file cannot be read or written.
+    pub fn add_name(
+        &self,
+        descriptor: &Descriptor,
+        reference: &Reference,
+    ) -> Result<(), StoreError> {
         let Some(dirs) = self.dirs()? else { return Ok(()) };
         let _lock = dirs.lock_index()?;
         let mut index = match dirs.index()? {
-            Listed::Index(index) => index,
-            // Nothing is lost: the file stays beside the new one, and the blobs where they are.
-            Listed::Damaged => {
+            IndexState::Valid(index) => index,
+            // The damaged file is kept under another name, and the blobs stay.
+            IndexState::Damaged => {
                 let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
-                dirs.root.take(&dirs.root, INDEX, &format!("{INDEX}.damaged-{random}"))?;
-                Index::empty().map_err(|e| dirs.broken(&e))?
+                dirs.root.rename_from(&dirs.root, INDEX, &format!("{INDEX}.damaged-{random}"))?;
+                IndexFile::empty().map_err(|e| dirs.damaged(&e))?
             }
         };
         let changed = index.set(descriptor, &reference.canonical());
-        if changed.map_err(|e| dirs.broken(&e))? { dirs.write_index(&index) } else { Ok(()) }
+        if changed.map_err(|e| dirs.damaged(&e))? { dirs.write_index(&index) } else { Ok(()) }
     }
 
-    /// Opens the directories, making what is missing; `None` if the content directory exists
-    /// and is read-only. The first time, what killed processes left is removed.
+    /// Opens the directories and creates missing ones; `None` if the content directory exists
+    /// and is read-only. The first call removes what killed processes left.
     fn dirs(&self) -> Result<Option<Dirs>, StoreError> {
         let root = match Dir::open(self.path())? {
             Some(root) => root,
@@ -234,7 +236,7 @@ impl Content {
         if !(mark || lay_out || begin) {
             return Ok(dirs);
         }
-        // The lock keeps a trim from seeing the directory unmarked and removing from it after.
+        // Without the lock, a trim could see the directory unmarked and remove from it later.
         let _lock = dirs.lock_index()?;
         if mark {
             dirs.write(SHARED, WHY_SHARED)?;
@@ -243,14 +245,13 @@ impl Content {
             dirs.write(layout_file::NAME, layout_file::TEXT)?;
         }
         if begin && dirs.root.stat(INDEX).is_none() {
-            dirs.write_index(&Index::empty().map_err(|e| dirs.broken(&e))?)?;
+            dirs.write_index(&IndexFile::empty().map_err(|e| dirs.damaged(&e))?)?;
         }
         Ok(dirs)
     }
 
-    /// Whether the content directory is the root's own: it lies where it does by default,
-    /// however its path is written, and is neither a link nor a mount, which lead to a
-    /// directory that other roots may use as well.
+    /// Returns whether only this root uses the content directory: it is at the default path, and
+    /// neither a symbolic link nor a mount point, through which other roots could share it.
     fn is_own(&self) -> bool {
         let own = self.layout.own_content();
         let (Ok(ours), Ok(used)) = (own.canonicalize(), self.path().canonicalize()) else {
@@ -269,24 +270,24 @@ impl Dirs {
         locks::exclusive(&self.locks, INDEX_LOCK)
     }
 
-    fn index(&self) -> Result<Listed, StoreError> {
+    fn index(&self) -> Result<IndexState, StoreError> {
         let Some(file) = self.root.file(INDEX)? else {
             return Ok(match self.root.stat(INDEX) {
-                Some(_) => Listed::Damaged,
-                None => Listed::Index(Index::empty().map_err(|e| self.broken(&e))?),
+                Some(_) => IndexState::Damaged,
+                None => IndexState::Valid(IndexFile::empty().map_err(|e| self.damaged(&e))?),
             });
         };
-        let text = read(&file, LARGEST_INDEX).at("read", &self.root.path().join(INDEX))?;
-        let Some(text) = text else { return Ok(Listed::Damaged) };
+        let text = read(&file, MAX_INDEX_SIZE).at("read", &self.root.path().join(INDEX))?;
+        let Some(text) = text else { return Ok(IndexState::Damaged) };
         let index = match text.trim_ascii().is_empty() {
-            true => Index::empty(),
-            false => Index::parse(&text),
+            true => IndexFile::empty(),
+            false => IndexFile::parse(&text),
         };
-        Ok(index.map_or(Listed::Damaged, Listed::Index))
+        Ok(index.map_or(IndexState::Damaged, IndexState::Valid))
     }
 
-    fn write_index(&self, index: &Index) -> Result<(), StoreError> {
-        let text = index.to_bytes().map_err(|e| self.broken(&e))?;
+    fn write_index(&self, index: &IndexFile) -> Result<(), StoreError> {
+        let text = index.to_bytes().map_err(|e| self.damaged(&e))?;
         self.write(INDEX, &text)
     }
 
@@ -294,17 +295,17 @@ impl Dirs {
         Ok(Ingest::new(&self.ingest, &self.root, name.to_owned())?.write_and_commit(bytes)?)
     }
 
-    fn broken(&self, error: &serde_json::Error) -> StoreError {
+    fn damaged(&self, error: &serde_json::Error) -> StoreError {
         StoreError::Damaged { path: self.root.path().join(INDEX), why: error.to_string() }
     }
 }
 
-/// Reads the file to its end; `None` if it is larger than `most` bytes.
-fn read(file: &File, most: u64) -> io::Result<Option<Vec<u8>>> {
-    // As large as most documents, so that they are read in one step.
+/// Reads the file to its end; `None` if it is larger than `max_size` bytes.
+fn read(file: &File, max_size: u64) -> io::Result<Option<Vec<u8>>> {
+    // Large enough to read most documents in one step.
     let mut bytes = Vec::with_capacity(8 << 10);
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= most).then_some(bytes))
+    file.take(max_size + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= max_size).then_some(bytes))
 }
 
 fn is_read_only(error: &io::Error) -> bool {

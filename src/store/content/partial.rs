@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A range is appended after its bytes were written, so a process that is killed never lists bytes
-//! that are missing. A power failure can break that order; whoever reads the bytes verifies the
+//! that are missing. A power failure can break that order; the reader verifies the
 //! digest of the blob, and discards the partial download if it does not match. The lock of the
 //! blob in `locks/` allows one process at a time to use a partial download.
 
@@ -81,11 +81,12 @@ impl Content {
         let Some(dirs) = self.dirs()? else { return Ok(None) };
         let lock = match has_lock {
             true => None,
-            false => match locks::try_passing(&dirs.locks, format!("{BLOB_LOCK}{}", digest.hex()))?
-            {
-                Ok(lock) => Some(lock),
-                Err(_) => return Ok(None),
-            },
+            false => {
+                match locks::try_temporary(&dirs.locks, format!("{BLOB_LOCK}{}", digest.hex()))? {
+                    Ok(lock) => Some(lock),
+                    Err(_) => return Ok(None),
+                }
+            }
         };
         Ok(Some(Partial::open(dirs.ingest, digest.hex(), size, lock)?))
     }
@@ -196,7 +197,7 @@ pub fn sweep(ingest: &Dir, locks: &Dir) {
         sum += size;
         let old = changed.elapsed().is_ok_and(|age| age > MAX_AGE);
         if old || sum > MAX_BYTES {
-            let lock = locks::try_passing(locks, format!("{BLOB_LOCK}{digest}"));
+            let lock = locks::try_temporary(locks, format!("{BLOB_LOCK}{digest}"));
             if let Ok(Ok(_lock)) = lock {
                 let _ = remove(ingest, digest);
             }

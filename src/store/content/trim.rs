@@ -1,13 +1,12 @@
-//! Removing from a root's own content what no image of the root needs.
+//! Removal of unneeded blobs from a root's own content directory.
 //!
-//! A content directory that several roots use is never trimmed: none of them knows what the
-//! others need. Other tools may write into any content directory, so an entry of `index.json`
-//! that rpull did not write keeps its blobs.
+//! A content directory that several roots share is never trimmed, because no root has a list
+//! of what the others need. Blobs of entries that other tools wrote to `index.json` are kept.
 
 use std::collections::HashSet;
 
 use super::dir::{self, Dir};
-use super::{BLOBS, Content, Dirs, INGEST, LOCKS, Listed, SHA256, SHARED, ingest};
+use super::{BLOBS, Content, Dirs, INGEST, IndexState, LOCKS, SHA256, SHARED, ingest};
 use crate::digest::Digest;
 use crate::oci::{AnyManifest, ImageId};
 use crate::store::{Store, StoreError};
@@ -15,11 +14,11 @@ use rustix::fs::FileType;
 
 impl Store {
     /// Removes the blobs that no image of the root needs, and their entries in `index.json`,
-    /// if the content is the root's own. The caller holds `store` alone, so no pull of this
-    /// root is about to use them.
+    /// if no other root shares the content directory. The caller holds the store lock in
+    /// exclusive mode, so no pull of this root is about to use them.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the content or the store cannot be read or changed.
     pub(in crate::store) fn trim_content(&self) -> Result<(), StoreError> {
         self.content().existing()?.map_or(Ok(()), |dirs| self.trim(&dirs))
     }
@@ -30,8 +29,8 @@ impl Store {
             return Ok(());
         }
         ingest::sweep(&dirs.ingest, &dirs.locks);
-        // What a damaged list names cannot be known, so everything stays.
-        let Listed::Index(mut index) = dirs.index()? else { return Ok(()) };
+        // The blobs that a damaged index needs are unknown, so all are kept.
+        let IndexState::Valid(mut index) = dirs.index()? else { return Ok(()) };
         let names = self.names().load()?;
         let named: HashSet<Digest> = names.iter().filter_map(|(name, _)| name.digest()).collect();
         let mut roots = index.foreign();
@@ -50,7 +49,7 @@ impl Store {
         Ok(())
     }
 
-    /// The blobs that the root's images, and manifests or indexes `roots`, are made of.
+    /// Returns the blobs of the root's images and of the manifests or indexes `roots`.
     fn needed_content(&self, mut roots: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
         let mut needed: HashSet<Digest> =
             self.images().list()?.iter().map(ImageId::digest).collect();
@@ -77,7 +76,7 @@ impl Store {
 }
 
 impl Content {
-    /// The directories of the root's own content; `None` if it has none, or uses another.
+    /// Opens the root's own content; `None` if it has none or uses a shared directory.
     fn existing(&self) -> Result<Option<Dirs>, StoreError> {
         let Some(root) = Dir::open(self.path())?.filter(|_| self.is_own()) else { return Ok(None) };
         let Some(blobs) = root.dir(BLOBS)? else { return Ok(None) };

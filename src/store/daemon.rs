@@ -1,5 +1,5 @@
-//! Whether a dockerd lives on a root. It reads `repositories.json` once and rewrites it from
-//! memory, so what is written beside it would be lost (moby#42336).
+//! Detection of a live daemon: a dockerd that uses the root. It reads `repositories.json` once
+//! and rewrites it from memory, so changes by others would be lost (moby#42336).
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,36 +14,37 @@ const DEFAULT_ROOT: &str = "/var/lib/docker";
 const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// Refuses a root that a running dockerd owns.
+/// Refuses a root that a running dockerd uses.
 ///
 /// # Errors
-/// [`StoreError::Dockerd`].
-pub fn refuse(root: &Path) -> Result<(), StoreError> {
-    let owner = process_on(root).or_else(|| socket_on(root));
-    match owner {
+/// [`StoreError::Dockerd`] if there is one.
+pub fn refuse_if_live(root: &Path) -> Result<(), StoreError> {
+    let daemon = process_using(root).or_else(|| socket_using(root));
+    match daemon {
         Some(who) => Err(StoreError::Dockerd { root: root.to_owned(), who }),
         None => Ok(()),
     }
 }
 
-fn process_on(root: &Path) -> Option<String> {
+fn process_using(root: &Path) -> Option<String> {
     let pids = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let pid = pids.find(|pid| {
         let dir = PathBuf::from(format!("/proc/{pid}"));
         let name = fs::read_to_string(dir.join("comm")).unwrap_or_default();
-        name.trim_end() == "dockerd" && same(&data_root(&dir), root)
+        name.trim_end() == "dockerd" && is_same_dir(&data_root(&dir), root)
     })?;
     Some(format!("process {pid}"))
 }
 
-/// The data root of the dockerd at `/proc/<pid>`, as seen from here.
+/// Returns the data root of the dockerd at `/proc/<pid>`, as a path of this process.
 fn data_root(process: &Path) -> PathBuf {
     let line = fs::read(process.join("cmdline")).unwrap_or_default();
     let words: Vec<String> =
         line.split(|&b| b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let config = flag(&words, &["--config-file"]).unwrap_or_else(|| DEFAULT_CONFIG.to_owned());
-    let given = flag(&words, &["--data-root", "-g", "--graph"]);
+    let config =
+        flag_value(&words, &["--config-file"]).unwrap_or_else(|| DEFAULT_CONFIG.to_owned());
+    let given = flag_value(&words, &["--data-root", "-g", "--graph"]);
     let inside = process.join("root");
     let configured = || {
         let text = fs::read(inside.join(config.trim_start_matches('/'))).ok()?;
@@ -57,7 +58,7 @@ fn data_root(process: &Path) -> PathBuf {
     }
 }
 
-fn flag(words: &[String], names: &[&str]) -> Option<String> {
+fn flag_value(words: &[String], names: &[&str]) -> Option<String> {
     words.iter().enumerate().find_map(|(i, word)| {
         let name = names.iter().find(|name| word.starts_with(**name))?;
         match &word[name.len()..] {
@@ -67,19 +68,19 @@ fn flag(words: &[String], names: &[&str]) -> Option<String> {
     })
 }
 
-fn same(a: &Path, b: &Path) -> bool {
+fn is_same_dir(a: &Path, b: &Path) -> bool {
     let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) else { return false };
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// A dockerd in another pid namespace can be seen only by its socket.
-fn socket_on(root: &Path) -> Option<String> {
-    let info = ask(Path::new(SOCKET))?;
+/// Finds a dockerd by its socket, for one in another PID namespace.
+fn socket_using(root: &Path) -> Option<String> {
+    let info = docker_info(Path::new(SOCKET))?;
     let dir = info.get("DockerRootDir")?.as_str()?;
-    same(Path::new(dir), root).then(|| format!("socket {SOCKET}"))
+    is_same_dir(Path::new(dir), root).then(|| format!("socket {SOCKET}"))
 }
 
-fn ask(socket: &Path) -> Option<serde_json::Value> {
+fn docker_info(socket: &Path) -> Option<serde_json::Value> {
     let limit = Some(Duration::from_millis(500));
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(limit).ok()?;
@@ -99,9 +100,9 @@ mod tests {
     fn daemon_flags_in_both_forms_are_read() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let names = ["--data-root", "-g"];
-        assert_eq!(flag(&words("dockerd --data-root /a"), &names).unwrap(), "/a");
-        assert_eq!(flag(&words("dockerd --data-root=/a"), &names).unwrap(), "/a");
-        assert_eq!(flag(&words("dockerd -g /a"), &names).unwrap(), "/a");
-        assert_eq!(flag(&words("dockerd --data-rooted"), &names), None);
+        assert_eq!(flag_value(&words("dockerd --data-root /a"), &names).unwrap(), "/a");
+        assert_eq!(flag_value(&words("dockerd --data-root=/a"), &names).unwrap(), "/a");
+        assert_eq!(flag_value(&words("dockerd -g /a"), &names).unwrap(), "/a");
+        assert_eq!(flag_value(&words("dockerd --data-rooted"), &names), None);
     }
 }
