@@ -1,36 +1,36 @@
-//! Text from outside, made safe to print.
+//! Escaping of untrusted text for output.
 //!
-//! Registries, archives, image configs, files of the root and arguments all bring text that
-//! ends up on a terminal: in errors, events, tables and JSON. A terminal obeys control
-//! characters, and a reader cannot see invisible ones. The binary's output layer
-//! (`cli/output.rs`) passes everything it writes through this module; another program that
-//! prints errors and events of this library should do the same.
+//! Registries, archives, image configs, files of the root and arguments supply text that is
+//! printed in errors, events, tables and JSON. A terminal interprets control characters, and
+//! invisible characters mislead the reader. The binary's output layer (`cli/output.rs`) escapes
+//! everything with this module; other programs that print errors and events of this library
+//! should do the same.
 //!
 //! Escaped are, as [`char::escape_default`] writes them (`\n`, `\u{1b}`, `\u{202e}`):
 //!
 //! - control characters: C0, DEL and C1 (Unicode category Cc)
 //! - line and paragraph separators (Zl, Zp) and interlinear annotation (U+FFF9 to U+FFFB)
-//! - characters without a shape of their own (Unicode's `Default_Ignorable_Code_Point`):
-//!   bidirectional controls, zero-width characters, fillers, tags, the byte order mark. The
-//!   variation selectors U+FE00 to U+FE0F stay, because emoji use them and they change
-//!   nothing but the look of the character before them.
+//! - invisible characters (Unicode's `Default_Ignorable_Code_Point`): bidirectional controls,
+//!   zero-width characters, fillers, tags, the byte order mark. The variation selectors U+FE00
+//!   to U+FE0F stay, because emoji use them and they only change the look of the character
+//!   before them.
 //!
-//! A backslash stays as it is, so escaping twice changes nothing more.
+//! A backslash is not escaped, so escaping is idempotent.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Bytes kept free for the note on what was cut.
+/// Bytes reserved for the note on what was cut.
 const NOTE: usize = 40;
 
-/// Returns `text` with every character escaped that must not reach a terminal.
+/// Returns `text` with all characters escaped that must not reach a terminal.
 pub fn escape(text: &str) -> Cow<'_, str> {
     replaced(text, |out, c| out.extend(c.escape_default()))
 }
 
-/// Returns `text` as one line of at most `limit` bytes: its lines joined by `; `, escaped,
-/// and its middle cut out with a note if it is longer. The beginning says what failed and
-/// the end mostly why, so both stay.
+/// Returns `text` as one line of at most `limit` bytes: its lines joined by `; `, escaped, and
+/// its middle replaced by a note if it is longer. The beginning and the end stay, because they
+/// mostly contain what failed and why.
 pub fn one_line(text: &str, limit: usize) -> String {
     let lines = text
         .split('\n')
@@ -43,8 +43,8 @@ pub fn one_line(text: &str, limit: usize) -> String {
     }
 }
 
-/// Returns `text` in at most `limit` bytes, its middle cut out with a note if it is longer.
-/// Nothing is escaped.
+/// Returns `text` in at most `limit` bytes, its middle replaced by a note if it is longer.
+/// Escapes nothing.
 pub fn shorten(text: &str, limit: usize) -> Cow<'_, str> {
     match cut(text, limit, char::len_utf8) {
         None => Cow::Borrowed(text),
@@ -52,8 +52,8 @@ pub fn shorten(text: &str, limit: usize) -> Cow<'_, str> {
     }
 }
 
-/// Returns JSON text with the same values that is safe to print: what [`escape`] would
-/// change stands as `\u001b` in strings. Newlines between tokens stay.
+/// Returns JSON text with the same values that is safe to print: in strings, characters that
+/// [`escape`] would change become `\u001b`. Newlines between tokens stay.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     replaced(json, |out, c| match c {
         // In strings, JSON has no bare control characters below U+0020.
@@ -67,7 +67,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     })
 }
 
-/// Whether [`escape`] would leave `text` as it is.
+/// Returns whether [`escape`] would not change `text`.
 pub fn is_printable(text: &str) -> bool {
     !text.contains(must_be_escaped)
 }
@@ -85,7 +85,7 @@ fn must_be_escaped(c: char) -> bool {
             | '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// The bytes that `c` takes once escaped.
+/// Returns the bytes of `c` after escaping.
 fn width(c: char) -> usize {
     if must_be_escaped(c) { c.escape_default().len() } else { c.len_utf8() }
 }
@@ -101,8 +101,8 @@ fn replaced(text: &str, mut replace: impl FnMut(&mut String, char)) -> Cow<'_, s
     Cow::Owned(out)
 }
 
-/// The beginning, a note and the end that fit in `limit` if each character takes `width`
-/// bytes; `None` if all of `text` fits.
+/// Returns the beginning, a note and the end that fit in `limit` if each character takes
+/// `width` bytes; `None` if all of `text` fits.
 fn cut(text: &str, limit: usize, width: fn(char) -> usize) -> Option<(&str, String, &str)> {
     let mut left = limit;
     let whole = text.chars().all(|c| {
@@ -114,7 +114,7 @@ fn cut(text: &str, limit: usize, width: fn(char) -> usize) -> Option<(&str, Stri
         return None;
     }
     let room = limit.saturating_sub(NOTE);
-    // An error's beginning tells more than its end.
+    // The beginning of an error is more important than its end.
     let tail_room = room / 4;
     let head_room = room - tail_room;
     let end = fitting(text.char_indices(), head_room, width).map_or(0, |(at, c)| at + c.len_utf8());
@@ -124,7 +124,7 @@ fn cut(text: &str, limit: usize, width: fn(char) -> usize) -> Option<(&str, Stri
     Some((&text[..end], format!("… ({} more bytes) …", grouped(start)), &rest[start..]))
 }
 
-/// The last character, in the order of `chars`, up to which they fit in `room`.
+/// Returns the last character up to which `chars` fit in `room` bytes.
 fn fitting(
     chars: impl Iterator<Item = (usize, char)>,
     mut room: usize,
@@ -140,7 +140,7 @@ fn fitting(
     chars.take_while(fits).last()
 }
 
-/// `57344` as `57,344`.
+/// Formats `57344` as `57,344`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Hash values and hashing.
+//! Digests and hashing.
 //!
 //! ```text
 //! digest    := "sha256:" 64 * lowercase-hex
@@ -17,48 +17,48 @@ use serde::{Deserialize, Serialize};
 
 pub use hasher::Hasher;
 
-/// A sha256 value, shown as `sha256:<64 hex>`.
+/// A SHA-256 digest, displayed as `sha256:<64 hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Digest([u8; 32]);
 
-/// Why a text is no [`Digest`].
+/// The error for an invalid digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DigestError {
-    /// No `algorithm:` stands before the hex.
+    /// The text has no `algorithm:` prefix or invalid hex digits.
     #[error("invalid checksum digest format: '{0}' (expected sha256:<64 hex digits>)")]
     Format(String),
-    /// The algorithm is none that rpull verifies.
+    /// The algorithm is not supported.
     #[error("unsupported digest algorithm '{0}' (rpull verifies sha256)")]
     Algorithm(String),
-    /// The hex is not 64 digits long.
+    /// The number of hex digits is not 64.
     #[error("invalid checksum digest length: {0} hex digits (sha256 has 64)")]
     Length(usize),
 }
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The 64 hex digits without the algorithm.
+    /// Returns the 64 hex digits without the algorithm.
     pub fn hex(&self) -> String {
         HEXLOWER.encode(&self.0)
     }
 
-    /// The first 12 hex digits: Docker's short form for people.
+    /// Returns the first 12 hex digits, Docker's short form.
     pub fn short(&self) -> String {
         HEXLOWER.encode(&self.0[..6])
     }
 
-    /// From the 64 hex digits without the algorithm.
+    /// Parses 64 hex digits without the algorithm.
     ///
     /// # Errors
-    /// [`DigestError::Length`] or [`DigestError::Format`].
+    /// [`DigestError::Length`] or [`DigestError::Format`] if they are not 64 lower-case digits.
     pub fn from_hex(hex: &str) -> Result<Self, DigestError> {
         if hex.len() != 64 {
             return Err(DigestError::Length(hex.len()));

@@ -1,4 +1,4 @@
-//! File operations that are atomic, durable where asked, and whose errors name the path.
+//! Atomic and durable file operations, with errors that contain the path.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
@@ -8,30 +8,30 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
-/// Bytes of one of the [`buffers`] at most.
+/// Bytes per buffer of [`buffers`] at most.
 const BUFFER_SIZE: usize = 256 << 10;
 
-/// Bytes that a small file of a store has at most; larger ones are read in several steps.
-const SMALL: usize = 4096;
+/// Bytes that are read per step; most files of a store are smaller.
+const STEP_SIZE: usize = 4096;
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {op} {}: {source}", path.display())]
 pub struct FsError {
-    /// What was done: `write`, `open`.
+    /// The operation: `write`, `open`.
     pub op: &'static str,
-    /// To which file.
+    /// The file.
     pub path: PathBuf,
-    /// What the kernel said.
+    /// The cause.
     pub source: io::Error,
 }
 
-/// Gives an io result its operation and path.
+/// Adds operation and path to an I/O error.
 pub trait At<T> {
-    /// Names what was done to which path.
+    /// Adds the operation and the path to the error.
     ///
     /// # Errors
-    /// The same error, named.
+    /// The error with operation and path.
     fn at(self, op: &'static str, path: &Path) -> Result<T, FsError>;
 }
 
@@ -41,10 +41,10 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
-/// `Read::read` for a reader that keeps a buffer anyway.
+/// Implements `Read::read` by the buffer of `reader`.
 ///
 /// # Errors
-/// The reader's own.
+/// The error of the reader.
 pub fn read_buffered(reader: &mut impl BufRead, out: &mut [u8]) -> io::Result<usize> {
     let buffer = reader.fill_buf()?;
     let n = buffer.len().min(out.len());
@@ -77,21 +77,20 @@ pub fn buffers(mut reader: impl Read) -> impl Buffers {
     })
 }
 
-/// Random bytes as lower-case hex.
+/// Returns `N` random bytes as lower-case hex.
 ///
 /// # Errors
-/// The kernel's generator failed.
+/// The kernel's random generator failed.
 pub fn random_hex<const N: usize>() -> io::Result<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(HEXLOWER.encode(&bytes))
 }
 
-/// Makes the directory with exactly `mode`, whatever the umask; one that is there is left
-/// as it is.
+/// Creates a directory with exactly `mode`, regardless of the umask. Does nothing if it exists.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if it cannot be created.
 pub fn ensure_dir(path: &Path, mode: u32) -> Result<(), FsError> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         Ok(()) => {}
@@ -104,17 +103,17 @@ pub fn ensure_dir(path: &Path, mode: u32) -> Result<(), FsError> {
 /// Sets the permission bits.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if chmod(2) fails.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
-/// Replaces the file at `path` by `bytes`: readers see the old content or the new, and
-/// after a crash one of them is whole (moby atomicwriter: temporary file, fsync, chmod,
-/// rename; the directory's fsync is ours).
+/// Replaces the file at `path` by `bytes`, atomically and durably: readers see the old content or
+/// the new, even after a crash (moby atomicwriter: temporary file, fsync, chmod, rename; plus
+/// fsync of the directory).
 ///
 /// # Errors
-/// [`FsError`]; the temporary file is gone.
+/// [`FsError`] if it cannot be written; the temporary file is removed.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -131,7 +130,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError>
 /// Writes a file that must not exist yet, and syncs it.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if it exists or cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
@@ -145,29 +144,29 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
 /// Makes renames and new names in `dir` durable.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if fsync(2) fails.
 pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
     File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
-/// The file's text, or `None` if there is no such file. Bytes that are not UTF-8 become
-/// U+FFFD, so that damaged content fails where it is parsed.
+/// Returns the file's text; `None` if it does not exist. Bytes that are not UTF-8 become U+FFFD,
+/// so that parsing damaged content fails.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if it cannot be read.
 pub fn read_optional(path: &Path) -> Result<Option<String>, FsError> {
     let bytes = read_optional_bytes(path)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The file's bytes, or `None` if there is no such file.
+/// Returns the file's bytes; `None` if it does not exist.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if it cannot be read.
 pub fn read_optional_bytes(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
-    // Most files of a store are tiny, and a look at an image reads hundreds: with a buffer at
-    // hand, none of them has to be asked for its size first.
-    let mut buffer = [0; SMALL];
+    // Most files of a store are tiny, and checking an image reads hundreds. A buffer on the
+    // stack saves the system call for the size.
+    let mut buffer = [0; STEP_SIZE];
     let read = File::open(path).and_then(|mut file| {
         let mut bytes = Vec::new();
         loop {
@@ -184,10 +183,10 @@ pub fn read_optional_bytes(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
     }
 }
 
-/// The names in a directory, sorted; none if there is no such directory.
+/// Returns the names in a directory, sorted; none if the directory does not exist.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if it cannot be read.
 pub fn names_in(dir: &Path) -> Result<Vec<String>, FsError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -202,35 +201,35 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>, FsError> {
     Ok(names)
 }
 
-/// Removes a file or a whole directory; that nothing is there is fine.
+/// Removes a file or a directory tree. Does nothing if it does not exist.
 ///
 /// # Errors
-/// [`FsError`].
+/// [`FsError`] if it cannot be removed.
 pub fn remove(path: &Path) -> Result<(), FsError> {
-    let gone = |result: io::Result<()>| match result {
+    let ignore_missing = |result: io::Result<()>| match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
     let directory = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
     if !directory {
-        return gone(fs::remove_file(path)).at("remove", path);
+        return ignore_missing(fs::remove_file(path)).at("remove", path);
     }
-    match gone(fs::remove_dir_all(path)) {
-        // Without root, a layer's own modes can forbid removing what is ours.
+    match ignore_missing(fs::remove_dir_all(path)) {
+        // Without root, the modes of a layer's directories can prevent their removal.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path);
-            gone(fs::remove_dir_all(path)).at("remove", path)
+            make_accessible(path);
+            ignore_missing(fs::remove_dir_all(path)).at("remove", path)
         }
         other => other.at("remove", path),
     }
 }
 
-fn open_up(dir: &Path) {
+fn make_accessible(dir: &Path) {
     let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     {
-        open_up(&entry.path());
+        make_accessible(&entry.path());
     }
 }
 

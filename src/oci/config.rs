@@ -1,4 +1,4 @@
-//! An image's config, as far as pulling and showing need it (OCI image-spec config.md).
+//! The fields of an image config that rpull reads (OCI image-spec config.md).
 
 use serde::Deserialize;
 
@@ -6,8 +6,7 @@ use super::ids::DiffId;
 use super::manifest::ManifestError;
 use super::platform::Platform;
 
-/// What a pull reads of a config. All else is passed over, so that an odd field there
-/// cannot fail a pull.
+/// An image config. All other fields are ignored, so invalid ones cannot fail a pull.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ImageConfig {
     #[serde(default)]
@@ -19,7 +18,7 @@ pub struct ImageConfig {
     #[serde(default)]
     rootfs: Option<RootFs>,
     #[serde(default)]
-    history: Option<Vec<History>>,
+    history: Option<Vec<HistoryEntry>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -29,43 +28,45 @@ struct RootFs {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct History {
+struct HistoryEntry {
     #[serde(default)]
     empty_layer: bool,
 }
 
 impl ImageConfig {
-    /// Reads a config.
+    /// Parses a config.
     ///
     /// # Errors
-    /// [`ManifestError::Config`] if it is no JSON of the right shape, or has no `rootfs`.
+    /// [`ManifestError::Config`] if it is not JSON of the right structure, has no `rootfs`, or has
+    /// more layers in its history than in `rootfs`.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let wrong = |what: String| ManifestError::Config(what);
         let config: Self = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
         if config.rootfs.is_none() {
             return Err(wrong("rootfs, which lists the layers, is missing".to_owned()));
         }
-        let layered =
-            |history: &Vec<History>| history.iter().filter(|entry| !entry.empty_layer).count();
-        let (layers, said) = (config.diff_ids().len(), config.history.as_ref().map_or(0, layered));
-        // dockerd refuses such an image when it reads its store again.
-        if said > layers {
+        let count_layers =
+            |history: &Vec<HistoryEntry>| history.iter().filter(|entry| !entry.empty_layer).count();
+        let (layers, non_empty) =
+            (config.diff_ids().len(), config.history.as_ref().map_or(0, count_layers));
+        // dockerd refuses such an image when it loads its store.
+        if non_empty > layers {
             return Err(wrong(format!(
-                "too many non-empty layers in its history: {said}, for {layers} layers"
+                "too many non-empty layers in its history: {non_empty}, for {layers} layers"
             )));
         }
         Ok(config)
     }
 
-    /// The diff ids of the layers, base first.
+    /// Returns the diff IDs of the layers, base first.
     pub fn diff_ids(&self) -> &[DiffId] {
         self.rootfs.as_ref().and_then(|rootfs| rootfs.diff_ids.as_deref()).unwrap_or(&[])
     }
 
-    /// Checks that there is a diff id for each of `layers` layers.
+    /// Checks that there is a diff ID for each of `layers` layers.
     ///
     /// # Errors
-    /// [`ManifestError::LayerCount`].
+    /// [`ManifestError::LayerCount`] if the numbers differ.
     pub fn check_layers(&self, layers: usize) -> Result<(), ManifestError> {
         let diff_ids = self.diff_ids().len();
         if diff_ids == layers {
@@ -75,13 +76,13 @@ impl ImageConfig {
         }
     }
 
-    /// What the image says it runs on.
+    /// Returns the platform of the image.
     pub fn platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, &self.variant)
     }
 
-    /// Whether the image runs on `wanted`. One that says nothing does, as does one without
-    /// a variant (moby `OnlyPlatformWithFallback`).
+    /// Returns whether the image runs on `wanted`. An image without a platform does, and so does
+    /// one without a variant (moby `OnlyPlatformWithFallback`).
     pub fn runs_on(&self, wanted: &Platform) -> bool {
         if self.os.is_empty() && self.architecture.is_empty() {
             return true;

@@ -1,19 +1,19 @@
-//! A document and the bytes it came as.
+//! Parsed documents with their original bytes.
 
 use bytes::Bytes;
 
 use crate::digest::Digest;
 
-/// A parsed document beside its bytes. What is stored and hashed is always the bytes as
-/// served: writing the parsed value again would give another digest.
+/// A parsed document with its bytes. Only the bytes as served are stored and hashed, because
+/// serialising the parsed value could change the digest.
 #[derive(Debug, Clone)]
 pub struct Document<T> {
-    /// As served.
+    /// The bytes as served.
     pub bytes: Bytes,
-    /// Their sha256.
+    /// The SHA-256 of the bytes.
     pub digest: Digest,
-    /// What the server or the descriptor called it.
+    /// The media type from the document, the server or the descriptor.
     pub media_type: String,
-    /// What rpull reads in it.
+    /// The parsed value.
     pub parsed: T,
 }

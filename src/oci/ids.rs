@@ -1,5 +1,5 @@
-//! The ids that a digest can be. They never turn into each other by accident:
-//! each wraps [`Digest`] and has no conversion but its own constructor.
+//! IDs of images, layers and stacks of layers. Each is a distinct type around [`Digest`] without
+//! implicit conversions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,15 +16,15 @@ macro_rules! id {
         pub struct $name(pub Digest);
 
         impl $name {
-            /// The hash value itself.
+            /// Returns the digest.
             pub fn digest(&self) -> Digest {
                 self.0
             }
-            /// The 64 hex digits: the name of this id's file or directory.
+            /// Returns the 64 hex digits, the name of the ID's file or directory.
             pub fn hex(&self) -> String {
                 self.0.hex()
             }
-            /// The first 12 hex digits, for people.
+            /// Returns the first 12 hex digits, Docker's short form.
             pub fn short(&self) -> String {
                 self.0.short()
             }
@@ -52,21 +52,21 @@ macro_rules! id {
 }
 
 id! {
-    /// The sha256 of a layer's uncompressed tar (`rootfs.diff_ids` of a config).
+    /// The SHA-256 of a layer's uncompressed tar (`rootfs.diff_ids` of a config).
     DiffId
 }
 id! {
-    /// What a stack of layers is known by: the key of Docker's layer db.
+    /// The ID of a stack of layers: the key in Docker's layer database.
     ChainId
 }
 id! {
-    /// The sha256 of an image's config, byte for byte.
+    /// The SHA-256 of the bytes of an image config.
     ImageId
 }
 
 impl ChainId {
-    /// The chain id of a layer above `parent`: the diff id itself for the base, else
-    /// the sha256 of `"<parent> <diff id>"` (OCI image-spec config.md, "Layer ChainID").
+    /// Returns the chain ID of a layer above `parent`: the diff ID for the base, else the SHA-256
+    /// of `"<parent> <diff id>"` (OCI image-spec config.md, "Layer ChainID").
     pub fn above(parent: Option<ChainId>, layer: DiffId) -> Self {
         match parent {
             None => Self(layer.0),
@@ -74,7 +74,7 @@ impl ChainId {
         }
     }
 
-    /// The chain ids of a whole stack, base first.
+    /// Returns the chain IDs of a stack, base first.
     pub fn stack(layers: &[DiffId]) -> Vec<ChainId> {
         let mut parent = None;
         let above = |layer: &DiffId| {

@@ -1,5 +1,5 @@
-//! Manifests and indexes (OCI image-spec manifest.md, image-index.md; Docker's
-//! manifest-v2-2.md), and what is refused by its name.
+//! Manifests and indexes (OCI image-spec manifest.md, image-index.md; Docker's manifest-v2-2.md),
+//! and specific errors for what is not an image.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,10 +10,10 @@ use super::media_type;
 use super::platform::Platform;
 use crate::digest::Digest;
 
-/// The most layers an image can have in Docker's store (moby layer_store.go `maxLayerDepth`).
+/// Layers per image at most in Docker's store (moby layer_store.go `maxLayerDepth`).
 pub const MAX_LAYERS: usize = 125;
 
-/// An image: a config and layers, base first.
+/// An image manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// The config.
@@ -22,85 +22,85 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
-/// Manifests to choose from.
+/// An image index: manifests by platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
-    /// The entries as listed.
+    /// The entries, in the order of the document.
     pub manifests: Vec<Descriptor>,
 }
 
-/// What a name stands for.
+/// A manifest or an index.
 #[derive(Debug, Clone)]
 pub enum AnyManifest {
-    /// One image.
+    /// An image.
     Image(Document<Manifest>),
-    /// Several, by platform.
+    /// Images by platform.
     Index(Document<Index>),
 }
 
-/// Why a document is no image that can be pulled.
+/// The error for a document that is not an image, or not one that can be pulled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// It is no JSON of the right shape.
+    /// The manifest is not JSON of the right structure.
     #[error("invalid manifest: {0}")]
     Malformed(String),
-    /// Schema 1, which no registry should serve any more.
+    /// Docker's manifest schema 1, which is obsolete.
     #[error(
         "the image is in Docker's manifest schema 1, which is no longer supported; it must be pushed again as schema 2 or OCI"
     )]
     Schema1,
-    /// It is something else than an image.
+    /// The manifest is of another kind of artifact.
     #[error("this is {what} ({media_type}), not a container image")]
     NotAnImage {
-        /// In words.
+        /// The kind of artifact, in words.
         what: &'static str,
-        /// The type that tells.
+        /// The media type that identifies it.
         media_type: String,
     },
-    /// A media type that is unknown.
+    /// The media type is unknown.
     #[error("unsupported media type '{0}'; expected an image manifest or index")]
     MediaType(String),
-    /// A layer of a type that cannot be unpacked.
+    /// A layer has a media type that cannot be unpacked.
     #[error("layer {digest} has the unsupported media type '{media_type}'")]
     Layer {
-        /// Its digest.
+        /// The digest of the layer.
         digest: Digest,
-        /// Its type.
+        /// The media type of the layer.
         media_type: String,
     },
-    /// More layers than Docker's store can stack.
+    /// The image has more than [`MAX_LAYERS`] layers.
     #[error("the image has {0} layers; Docker's store supports at most {MAX_LAYERS}")]
     TooManyLayers(usize),
-    /// No entry runs on the platform.
+    /// No entry of the index runs on the platform.
     #[error("no matching manifest for {wanted} in the manifest list entries; available: {}", offered.join(", "))]
     NoPlatform {
-        /// What was asked for.
+        /// The requested platform.
         wanted: Platform,
-        /// What there is.
+        /// The available platforms.
         offered: Vec<String>,
     },
-    /// An index that leads to indexes and so on.
+    /// Indexes are nested too deeply.
     #[error("the index is nested too deeply")]
     Nested,
-    /// The config is no JSON of the right shape.
+    /// The config is not JSON of the right structure.
     #[error("invalid image config: {0}")]
     Config(String),
-    /// Config and manifest disagree.
+    /// Config and manifest have different numbers of layers.
     #[error(
         "layers from manifest don't match image configuration: {layers} layers, {diff_ids} diff ids"
     )]
     LayerCount {
-        /// In the manifest.
+        /// The number in the manifest.
         layers: usize,
-        /// In the config.
+        /// The number in the config.
         diff_ids: usize,
     },
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire {
+struct WireManifest {
     #[serde(default)]
     schema_version: i64,
     #[serde(default)]
@@ -115,14 +115,15 @@ struct Wire {
 }
 
 impl AnyManifest {
-    /// Reads `bytes`, which were served as `served_as`. The document's own `mediaType` wins
-    /// over the header, and its shape over both, so that one cannot pass for the other.
+    /// Parses `bytes`, which were served with the media type `served_as`. The document's
+    /// `mediaType` takes precedence over the header, and its structure over both, so an index
+    /// cannot be taken for a manifest.
     ///
     /// # Errors
-    /// [`ManifestError`].
+    /// [`ManifestError`] if it is invalid or not an image.
     pub fn parse(bytes: Bytes, digest: Digest, served_as: &str) -> Result<Self, ManifestError> {
         let malformed = |e: serde_json::Error| ManifestError::Malformed(e.to_string());
-        let wire: Wire = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let wire: WireManifest = serde_json::from_slice(&bytes).map_err(malformed)?;
         let own = if wire.media_type.is_empty() { served_as } else { &wire.media_type };
         let media_type = media_type::essence(own).to_owned();
         let schema1 = media_type::DOCKER_SCHEMA1.contains(&media_type.as_str());
@@ -151,7 +152,7 @@ fn image(
     layers: Vec<Descriptor>,
     artifact: String,
 ) -> Result<Manifest, ManifestError> {
-    if let Some(what) = media_type::not_an_image(&config.media_type) {
+    if let Some(what) = media_type::other_artifact(&config.media_type) {
         let media_type = if artifact.is_empty() { config.media_type } else { artifact };
         return Err(ManifestError::NotAnImage { what, media_type });
     }
@@ -173,11 +174,11 @@ fn image(
 }
 
 impl Index {
-    /// The entries that run on `platform`, best first. An entry without a platform runs
-    /// everywhere and comes last; attestations are for `unknown/unknown` and run nowhere.
+    /// Returns the entries that run on `platform`, best first. An entry without a platform matches
+    /// all and is last; attestations have the platform `unknown/unknown` and match none.
     ///
     /// # Errors
-    /// [`ManifestError::NoPlatform`].
+    /// [`ManifestError::NoPlatform`] if there is no such entry.
     pub fn select(&self, platform: &Platform) -> Result<Vec<&Descriptor>, ManifestError> {
         let known = |entry: &&Descriptor| {
             entry.media_type.is_empty()
@@ -275,7 +276,7 @@ mod tests {
             .unwrap()
         {
             AnyManifest::Index(index) => index.parsed,
-            AnyManifest::Image(_) => panic!("an index was meant"),
+            AnyManifest::Image(_) => panic!("not an index"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Media types: what a document or blob claims to be.
+//! Media types of documents and blobs.
 
 /// Docker image manifest, version 2 schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -8,23 +8,23 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Docker schema 1, unsigned and signed: asked for only to be refused by name.
+/// Docker schema 1, unsigned and signed: requested only for a specific error.
 pub const DOCKER_SCHEMA1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ];
 
-/// What a pull asks a registry for.
+/// The manifest types that a pull requests from a registry.
 pub const ACCEPTED_MANIFESTS: [&str; 6] =
     [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, DOCKER_SCHEMA1[0], DOCKER_SCHEMA1[1]];
 
-/// A media type without its parameters (`; charset=utf-8`).
+/// Returns a media type without its parameters (`; charset=utf-8`).
 pub fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or(media_type).trim()
 }
 
-/// Whether a blob of this type can be an image's layer (moby distribution/registry.go: the
-/// type or a prefix of it; what is really in it is told by its bytes).
+/// Returns whether a blob of this type can be an image's layer, by the type or its prefix (moby
+/// distribution/registry.go). The compression is detected from the bytes.
 pub fn is_layer(media_type: &str) -> bool {
     let media_type = essence(media_type);
     let family =
@@ -34,8 +34,8 @@ pub fn is_layer(media_type: &str) -> bool {
         || matches!(media_type, "" | "application/octet-stream" | "application/json" | "text/html")
 }
 
-/// What kind of thing a config of this type describes, if it is no image.
-pub fn not_an_image(config: &str) -> Option<&'static str> {
+/// Returns the kind of artifact that a config of this type describes, if it is not an image.
+pub fn other_artifact(config: &str) -> Option<&'static str> {
     match essence(config) {
         "application/vnd.docker.plugin.v1+json" => Some("a Docker plugin"),
         "application/vnd.cncf.helm.config.v1+json" => Some("a Helm chart"),
@@ -43,7 +43,7 @@ pub fn not_an_image(config: &str) -> Option<&'static str> {
         kind if kind.starts_with("application/vnd.docker.ai.") => Some("an AI model"),
         kind if kind.starts_with("application/vnd.docker.") => None,
         kind if kind.starts_with("application/vnd.oci.image.") => None,
-        // Old registries and builders left it out or said anything.
+        // Old registries and builders omitted the type or used these.
         "" | "application/octet-stream" | "application/json" | "text/html" => None,
         _ => Some("an artifact"),
     }

@@ -1,5 +1,5 @@
-//! Platforms, and which offers run on which host (containerd/platforms `compare.go`,
-//! `database.go`, which dockerd uses too).
+//! Platforms and their compatibility (containerd/platforms `compare.go` and `database.go`, which
+//! dockerd uses, too).
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// An operating system, an architecture and its variant, in normal form: lower case, and
 /// `arm64` and `amd64` without the variant that is their base.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "Wire")]
+#[serde(from = "WirePlatform")]
 pub struct Platform {
     /// `linux`.
     pub os: String,
@@ -21,7 +21,7 @@ pub struct Platform {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct WirePlatform {
     #[serde(default)]
     os: String,
     #[serde(default)]
@@ -30,27 +30,27 @@ struct Wire {
     variant: String,
 }
 
-impl From<Wire> for Platform {
-    fn from(wire: Wire) -> Self {
+impl From<WirePlatform> for Platform {
+    fn from(wire: WirePlatform) -> Self {
         Self::new(&wire.os, &wire.architecture, &wire.variant)
     }
 }
 
-/// Why a text is no [`Platform`].
+/// The error for an invalid [`Platform`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid platform '{0}': expected OS[/ARCH[/VARIANT]] or ARCH, like linux/arm64 or linux/arm/v7"
 )]
 pub struct PlatformError(String);
 
-/// Architectures that may be named without an operating system.
+/// Architectures that are accepted without an operating system.
 const KNOWN_ARCHITECTURES: [&str; 15] = [
     "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
     "ppc64le", "riscv64", "s390x", "sparc64", "wasm",
 ];
 
 impl Platform {
-    /// A platform, brought to normal form.
+    /// Creates a platform in normal form.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let os = match os.to_ascii_lowercase().as_str() {
             "macos" => "darwin".to_owned(),
@@ -61,7 +61,7 @@ impl Platform {
         Self { os, architecture, variant }
     }
 
-    /// What this program runs on.
+    /// Returns the platform of this process.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -75,12 +75,13 @@ impl Platform {
         Self::new(std::env::consts::OS, architecture, host_variant())
     }
 
-    /// How well an image for `offered` runs here: 0 is best, `None` is not at all.
+    /// Returns the rank of an image for `offered` on this platform: 0 is best, `None` is
+    /// incompatible.
     pub fn rank(&self, offered: &Self) -> Option<usize> {
         self.preferences().iter().position(|preferred| preferred == offered)
     }
 
-    /// What runs on this platform, best first.
+    /// Returns the platforms that run on this one, best first.
     fn preferences(&self) -> Vec<Self> {
         let of = |architecture: &str, variant: String| Self {
             os: self.os.clone(),
@@ -114,7 +115,8 @@ impl Platform {
     }
 }
 
-/// ARMv9.x has what ARMv8.(x+5) has (containerd/platforms compare.go).
+/// Returns the compatible arm64 variants, best first: ARMv9.x includes ARMv8.(x+5)
+/// (containerd/platforms compare.go).
 fn arm64_versions(variant: &str) -> Vec<String> {
     let text = variant.strip_prefix('v').unwrap_or("8");
     let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
@@ -158,7 +160,7 @@ fn normal(architecture: &str, variant: &str) -> (String, String) {
     (architecture.to_owned(), variant)
 }
 
-/// The x86-64 level of this processor (System V ABI, x86-64 microarchitecture levels).
+/// Returns the x86-64 level of this processor (System V ABI, x86-64 microarchitecture levels).
 #[cfg(target_arch = "x86_64")]
 fn host_variant() -> &'static str {
     use std::arch::is_x86_feature_detected as has;

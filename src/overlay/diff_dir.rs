@@ -1,9 +1,9 @@
 //! File operations that cannot leave a layer's `diff` directory.
 //!
-//! Every path is resolved by the kernel relative to the directory's descriptor with
-//! openat2(2). A path without symlinks is resolved with `RESOLVE_BENEATH`; a parent that
-//! is a symlink of the same layer with `RESOLVE_IN_ROOT`, so that an absolute target
-//! means the layer's own root, as it does for dockerd, which unpacks in a chroot.
+//! The kernel resolves every path relative to the directory's descriptor with openat2(2): a
+//! path without symlinks with `RESOLVE_BENEATH`, a parent that is a symlink of the same layer
+//! with `RESOLVE_IN_ROOT`, so that an absolute target is relative to the layer's root, as in
+//! dockerd, which unpacks in a chroot.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,10 +18,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// How many directory descriptors are kept open for one layer.
+/// Open directory descriptors per layer at most.
 const CACHED_DIRS: usize = 128;
 
-/// The xattr namespace that overlayfs reads its marks from.
+/// The xattr namespace of overlayfs's marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XattrSpace {
     /// `trusted.overlay.*`: mounts made by root in the first user namespace.
@@ -31,7 +31,7 @@ pub enum XattrSpace {
 }
 
 impl XattrSpace {
-    /// The space that the current user's mounts read.
+    /// Returns the namespace that mounts by the current user read.
     pub fn of_this_process() -> Self {
         if rustix::process::geteuid().is_root() && !in_user_namespace() {
             Self::Trusted
@@ -48,8 +48,8 @@ impl XattrSpace {
     }
 }
 
-/// Whether this process runs in a user namespace of its own: then its uid map is not the
-/// whole range (user_namespaces(7)).
+/// Returns whether this process is in a user namespace other than the initial one: then its uid
+/// map is not the whole range (user_namespaces(7)).
 fn in_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
@@ -64,7 +64,7 @@ pub struct DirHandle {
     pub gid: u32,
     /// Whether new directories in it inherit its setgid bit.
     pub setgid: bool,
-    /// Whether the path given led through a symlink.
+    /// Whether its path contained a symlink.
     pub through_symlink: bool,
 }
 
@@ -74,8 +74,8 @@ impl AsFd for DirHandle {
     }
 }
 
-/// The `diff` directory of one layer, and a cache of the directories below it: most entries
-/// of an archive stand in the directory of the entry before, or in a recent one.
+/// The `diff` directory of one layer, with a cache of open directories below it: most entries of
+/// an archive are in the same directory as a recent one.
 #[derive(Debug)]
 pub struct DiffDir {
     root: OwnedFd,
@@ -89,36 +89,35 @@ impl DiffDir {
     /// Opens the directory at `path`, which must exist.
     ///
     /// # Errors
-    /// What open(2) says.
+    /// The error of open(2).
     pub fn open(path: &Path, space: XattrSpace) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(path, flags, Mode::empty())?;
         Ok(Self { root, space, umask: umask(), cache: HashMap::new(), last: None })
     }
 
-    /// The mode bits that the kernel takes off what this process creates.
+    /// Returns the mode bits that the kernel clears on files that this process creates.
     pub fn umask(&self) -> u32 {
         self.umask
     }
 
-    /// The directory at `path` (clean, relative, empty for the root), made with its
-    /// parents as 0755 where it is missing, as dockerd does for implied parents.
+    /// Returns the directory at `path` (clean, relative, empty for the root). Creates it and its
+    /// parents with mode 0755 if missing, as dockerd does for implied parents.
     ///
     /// # Errors
-    /// `NotADirectory` where a file stands in the way, and what the kernel says.
+    /// `NotADirectory` if a part of the path is a file, and the errors of the system calls.
     pub fn dir(&mut self, path: &[u8]) -> io::Result<Arc<DirHandle>> {
         if let Some(handle) = self.cached(path) {
             return Ok(handle);
         }
         let made = self.open_or_make(path)?;
-        Ok(self.keep(path, made))
+        Ok(self.insert(path, made))
     }
 
-    /// The directory at `path` if one stands there and no part of the path is a symlink;
-    /// never made.
+    /// Returns the directory at `path` if it exists and no part of the path is a symlink.
     ///
     /// # Errors
-    /// What openat2(2) says, except that the path leads to no such directory.
+    /// The errors of openat2(2), except those for a missing directory.
     pub fn real_dir(&mut self, path: &[u8]) -> io::Result<Option<Arc<DirHandle>>> {
         if let Some(handle) = self.cached(path) {
             return Ok(Some(handle).filter(|handle| !handle.through_symlink));
@@ -126,7 +125,7 @@ impl DiffDir {
         match self.resolve(path, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
             Ok(fd) => {
                 let opened = handle(fd, false)?;
-                Ok(Some(self.keep(path, opened)))
+                Ok(Some(self.insert(path, opened)))
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(e) => Err(e.into()),
@@ -144,7 +143,7 @@ impl DiffDir {
         Some(handle)
     }
 
-    fn keep(&mut self, path: &[u8], opened: DirHandle) -> Arc<DirHandle> {
+    fn insert(&mut self, path: &[u8], opened: DirHandle) -> Arc<DirHandle> {
         let handle = Arc::new(opened);
         if self.cache.len() >= CACHED_DIRS {
             self.cache.clear();
@@ -154,10 +153,10 @@ impl DiffDir {
         handle
     }
 
-    /// The directory at `path` if it is there and a directory; never made.
+    /// Opens the existing directory at `path`.
     ///
     /// # Errors
-    /// What openat2(2) says.
+    /// The error of openat2(2).
     pub fn existing_dir(&self, path: &[u8]) -> io::Result<DirHandle> {
         match self.resolve(path, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
             Ok(fd) => handle(fd, false),
@@ -166,11 +165,11 @@ impl DiffDir {
         }
     }
 
-    /// Opens the regular file at `path` for reading, wherever symlinks of its parents
-    /// lead inside the layer; the file itself must be no symlink.
+    /// Opens the regular file at `path` for reading. Its parents may be symlinks inside the layer;
+    /// the file itself must not be one.
     ///
     /// # Errors
-    /// What openat2(2) says; `InvalidInput` if it is no regular file.
+    /// The error of openat2(2); `InvalidInput` if it is not a regular file.
     pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -181,43 +180,43 @@ impl DiffDir {
         Ok(File::from(fd))
     }
 
-    /// Marks the directory opaque: what lower layers have in it is hidden.
+    /// Marks the directory opaque, which hides its content in lower layers.
     ///
     /// # Errors
-    /// What setxattr(2) says.
+    /// The error of fsetxattr(2).
     pub fn set_opaque(&self, dir: &DirHandle) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = fs::openat(dir, ".", flags, Mode::empty())?;
         Ok(fs::fsetxattr(&fd, self.space.opaque(), b"y", XattrFlags::empty())?)
     }
 
-    /// Marks the whiteout `name` opaque, which hides no more than the whiteout does, but is
-    /// what dockerd does. Without the privilege for it, this does nothing.
+    /// Marks the whiteout `name` opaque as dockerd does, although this hides nothing more. Does
+    /// nothing without the privilege for it.
     ///
     /// # Errors
-    /// What setxattr(2) says.
+    /// The error of lsetxattr(2).
     pub fn set_whiteout_opaque(&self, dir: &DirHandle, name: &[u8]) -> io::Result<()> {
         if self.space == XattrSpace::User {
-            // No device can have an attribute of that name space.
+            // A device cannot have an attribute of that namespace.
             return Ok(());
         }
         let path = proc_path(dir, name);
         Ok(fs::lsetxattr(path, self.space.opaque(), b"y", XattrFlags::empty())?)
     }
 
-    /// An unnamed file beside the layer's content; it is gone when it is closed.
+    /// Creates an unnamed file on the file system of the layer; it is removed when it is closed.
     ///
     /// # Errors
-    /// What open(2) with `O_TMPFILE` says.
+    /// The error of openat(2) with `O_TMPFILE`.
     pub fn temp_file(&self) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(&self.root, ".", flags, Mode::from_raw_mode(0o600))?))
     }
 
-    /// Where `dir` really is, relative to the root, symlinks resolved.
+    /// Returns the path of `dir` relative to the root, with symlinks resolved.
     ///
     /// # Errors
-    /// /proc is not mounted.
+    /// An error if /proc is not mounted.
     pub fn real_path(&self, dir: &DirHandle) -> io::Result<Vec<u8>> {
         let of = |fd: BorrowedFd<'_>| {
             let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -228,11 +227,10 @@ impl DiffDir {
         Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
     }
 
-    /// Closes the cached directories. This must follow the removal of a directory or of a
-    /// symlink, since any cached path may lead through it, and a change of a directory's
-    /// group or setgid bit. Creating a name changes no cached path: before that, a path
-    /// through the name led nowhere.
-    pub fn forget(&mut self) {
+    /// Closes the cached directories. Must be called after the removal of a directory or symlink,
+    /// which may be part of any cached path, and after a change of a directory's group or setgid
+    /// bit. Creating a name invalidates no cached path, since no path through it existed.
+    pub fn clear_cache(&mut self) {
         self.cache.clear();
         self.last = None;
     }
@@ -264,7 +262,7 @@ impl DiffDir {
         }
         make_dir(&*parent, name, 0o755, self.umask)?;
         if parent.gid != 0 && rustix::process::geteuid().is_root() {
-            // It may have inherited the group; dockerd gives implied parents to root.
+            // It may have inherited the group; in dockerd, implied parents belong to root.
             let (uid, gid) = (Some(Uid::ROOT), Some(Gid::ROOT));
             fs::chownat(&*parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
@@ -273,10 +271,10 @@ impl DiffDir {
     }
 }
 
-/// What stands at `name`, not followed; `None` if nothing does.
+/// Returns the metadata of `name` without following a symlink; `None` if it does not exist.
 ///
 /// # Errors
-/// What fstatat(2) says.
+/// The error of fstatat(2).
 pub fn stat(dir: &DirHandle, name: &[u8]) -> io::Result<Option<Stat>> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -302,40 +300,40 @@ pub fn list(dir: &DirHandle) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// Whether this is overlayfs's whiteout: a character device 0:0.
+/// Returns whether this is an overlayfs whiteout: a character device 0:0.
 pub fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// Makes the directory `name` with exactly `mode`.
+/// Creates the directory `name` with exactly `mode`.
 ///
 /// # Errors
-/// What mkdirat(2) and fchmodat(2) say.
+/// The error of mkdirat(2) or fchmodat(2).
 pub fn make_dir(dir: impl AsFd, name: &[u8], mode: u32, umask: u32) -> io::Result<()> {
     fs::mkdirat(&dir, name, Mode::from_raw_mode(mode))?;
-    // The kernel takes the umask off, and never sets setuid or setgid for mkdir.
+    // The kernel applies the umask, and mkdir never sets setuid or setgid.
     if mode & (umask | 0o6000) != 0 {
         fs::chmodat(&dir, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
     }
     Ok(())
 }
 
-/// Makes overlayfs's whiteout at `name`.
+/// Creates an overlayfs whiteout at `name`.
 ///
 /// # Errors
-/// What mknodat(2) says.
+/// The error of mknodat(2).
 pub fn make_whiteout(dir: &DirHandle, name: &[u8]) -> io::Result<()> {
     Ok(fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?)
 }
 
-/// A path to `name` in `dir` for the calls that take no descriptor, like lsetxattr(2).
+/// Returns a path to `name` in `dir` for system calls that take no descriptor, like lsetxattr(2).
 pub fn proc_path(dir: &DirHandle, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     path
 }
 
-/// A clean relative path as parent and last name.
+/// Splits a clean relative path into parent and last name.
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&b| b == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -349,7 +347,7 @@ fn handle(fd: OwnedFd, through_symlink: bool) -> io::Result<DirHandle> {
     Ok(DirHandle { fd, gid: stat.st_gid, setgid, through_symlink })
 }
 
-/// openat2(2) with a `RESOLVE_` flag answers EAGAIN when a rename elsewhere races with it.
+/// Repeats openat2(2), which fails with EAGAIN with a `RESOLVE_` flag during a concurrent rename.
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
@@ -359,10 +357,10 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-/// Read from /proc because umask(2) cannot ask without changing it for all threads.
+/// Reads the umask from /proc, because umask(2) would change it for all threads.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    // Not knowing it, assume that every bit has to be set again.
+    // If it is unknown, every bit has to be set explicitly.
     line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
 }

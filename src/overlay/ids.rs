@@ -1,4 +1,4 @@
-//! The random names of overlay2: a layer's directory and its short link.
+//! Random names in overlay2: of a layer's directory and of its short link.
 
 use std::fmt;
 use std::io;
@@ -12,12 +12,12 @@ use crate::fsutil;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CacheId(String);
 
-/// The name of a layer's symlink in `l/`: 26 base32 digits, short so that many fit on a
-/// mount's option page (moby overlay2.go `generateID`).
+/// The name of a layer's symlink in `l/`: 26 base32 digits, short so that many fit into a page of
+/// mount options (moby overlay2.go `generateID`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(String);
 
-/// A text that is no such id.
+/// The error for an invalid ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what} '{text}'")]
 pub struct IdError {
@@ -26,14 +26,14 @@ pub struct IdError {
 }
 
 impl CacheId {
-    /// A new one.
+    /// Generates a random ID.
     ///
     /// # Errors
-    /// The kernel's generator failed.
+    /// The kernel's random generator failed.
     pub fn generate() -> io::Result<Self> {
         loop {
             let hex = fsutil::random_hex::<32>()?;
-            // Docker avoids ids whose short form reads as a number.
+            // Docker avoids IDs whose short form is a number.
             if !hex[..12].bytes().all(|b| b.is_ascii_digit()) {
                 return Ok(Self(hex));
             }
@@ -47,17 +47,17 @@ impl CacheId {
         Some(if plain.0 == text { plain } else { Self(text.to_owned()) })
     }
 
-    /// The directory's name.
+    /// Returns the directory's name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl LinkId {
-    /// A new one.
+    /// Generates a random ID.
     ///
     /// # Errors
-    /// The kernel's generator failed.
+    /// The kernel's random generator failed.
     pub fn generate() -> io::Result<Self> {
         let mut bytes = [0; 17];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
@@ -66,7 +66,7 @@ impl LinkId {
         Ok(Self(text))
     }
 
-    /// The symlink's name.
+    /// Returns the symlink's name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

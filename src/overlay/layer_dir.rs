@@ -5,14 +5,13 @@
 //! overlay2/<cache-id>/         0710
 //!     diff/                    0755  the layer's files
 //!     link                     0644  its link id
-//!     lower                    0644  "l/<parent's link>:<parent's lower>"; none on a base
+//!     lower                    0644  "l/<parent's link>:<parent's lower>"; absent for a base
 //!     work/                    0700  with a parent only
 //!     committed                0600  empty; once a child exists
 //! overlay2/l/<link-id>         ->    ../<cache-id>/diff
 //! ```
 //!
-//! dockerd mounts by these files alone: a layer's `link` and `lower`, and what the symlinks in
-//! `l/` lead to.
+//! dockerd mounts only by these files: `link`, `lower` and the symlinks in `l/`.
 
 use std::fs;
 use std::io;
@@ -30,53 +29,53 @@ const LINKS: &str = "l";
 pub struct OverlayRoot(PathBuf);
 
 impl OverlayRoot {
-    /// The directory at `path`.
+    /// Creates a handle of the directory at `path`.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// Makes the directory and `l/`.
+    /// Creates the directory and `l/`.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if they cannot be created.
     pub fn create(&self) -> Result<(), FsError> {
         fsutil::ensure_dir(&self.0, 0o710)?;
         fsutil::ensure_dir(&self.0.join(LINKS), 0o700)
     }
 
-    /// A layer's directory.
+    /// Returns a layer's directory.
     pub fn dir(&self, id: &CacheId) -> PathBuf {
         self.0.join(id.as_str())
     }
 
-    /// A layer's files.
+    /// Returns the directory of a layer's files.
     pub fn diff(&self, id: &CacheId) -> PathBuf {
         self.dir(id).join("diff")
     }
 
-    /// Where dockerd mounts a layer, and what it names in `inspect`.
+    /// Returns the directory where dockerd mounts a layer, and which `inspect` shows.
     pub fn merged(&self, id: &CacheId) -> PathBuf {
         self.dir(id).join("merged")
     }
 
-    /// The layer's work directory.
+    /// Returns a layer's work directory.
     pub fn work(&self, id: &CacheId) -> PathBuf {
         self.dir(id).join("work")
     }
 
-    /// The directories of layers, those of dockerd's containers among them.
+    /// Returns the names of all layers' directories, with those of dockerd's containers.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if the directory cannot be read.
     pub fn all(&self) -> Result<Vec<CacheId>, FsError> {
         let names = fsutil::names_in(&self.0)?;
         Ok(names.iter().filter_map(|name| CacheId::of_container(name)).collect())
     }
 
-    /// Makes a layer's directory with an empty `diff`, its link and its symlink.
+    /// Creates a layer's directory with an empty `diff`, its link and its symlink.
     ///
     /// # Errors
-    /// [`FsError`]; what was made stays, for the journal's owner to remove.
+    /// [`FsError`] if something cannot be created; the rest stays, for the caller to remove.
     pub fn create_layer(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
         let dir = self.dir(id);
         fsutil::ensure_dir(&dir, 0o710)?;
@@ -86,11 +85,11 @@ impl OverlayRoot {
         fsutil::write_new(&dir.join("link"), link.as_str().as_bytes(), 0o644)
     }
 
-    /// Puts the layer above `parent`, or makes it a base: writes `lower`, makes `work`, marks
-    /// the parent as committed. What a killed process wrote for another parent is replaced.
+    /// Sets the parent of a layer, or makes it a base: writes `lower`, creates `work` and marks the
+    /// parent as committed. Replaces what a killed process wrote for another parent.
     ///
     /// # Errors
-    /// [`FsError`], also if the parent has no valid link.
+    /// [`FsError`] if a file cannot be written, or the parent has no valid link.
     pub fn set_parent(&self, id: &CacheId, parent: Option<&CacheId>) -> Result<(), FsError> {
         let (lower, work) = (self.dir(id).join("lower"), self.work(id));
         let Some(parent) = parent else {
@@ -101,7 +100,7 @@ impl OverlayRoot {
         match fsutil::read_optional(&lower)? {
             Some(old) if old == text => {}
             Some(_) => fsutil::write_atomic(&lower, text.as_bytes(), 0o644)?,
-            // Nothing to replace: the directory need not be synced for it.
+            // Nothing is replaced, so the directory need not be synced.
             None => fsutil::write_new(&lower, text.as_bytes(), 0o644)?,
         }
         fsutil::ensure_dir(&work, 0o700)?;
@@ -112,20 +111,20 @@ impl OverlayRoot {
         Ok(())
     }
 
-    /// Whether the layer is marked as having a child.
+    /// Returns whether the layer is marked as having a child.
     pub fn is_committed(&self, id: &CacheId) -> bool {
         self.committed(id).is_file()
     }
 
-    /// Takes `committed` from a layer that has no child after all.
+    /// Removes `committed` from a layer without a child.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be removed.
     pub fn uncommit(&self, id: &CacheId) -> Result<(), FsError> {
         fsutil::remove(&self.committed(id))
     }
 
-    /// The link id of a layer; `None` if its file is missing or malformed.
+    /// Returns the link ID of a layer; `None` if its file is missing or malformed.
     ///
     /// # Errors
     /// [`FsError`] if it cannot be read.
@@ -134,11 +133,11 @@ impl OverlayRoot {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
-    /// Gives a layer the link id `link`: writes its `link`, and lets `l/<link>` lead to it,
-    /// wherever that led before. Readers see the old symlink or the new one.
+    /// Sets the link ID of a layer: writes its `link`, and points `l/<link>` to it. Readers see the
+    /// old symlink or the new one.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if they cannot be written.
     pub fn set_link(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
         fsutil::write_atomic(&self.dir(id).join("link"), link.as_str().as_bytes(), 0o644)?;
         let name = self.link_path(link);
@@ -148,18 +147,18 @@ impl OverlayRoot {
         fs::rename(&temporary, &name).at("create symlink", &name)
     }
 
-    /// Removes `l/<link>`, if it leads to the layer.
+    /// Removes `l/<link>`, if it points to the layer.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if it cannot be removed.
     pub fn remove_link(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
-        if self.leads_to(link, id) { fsutil::remove(&self.link_path(link)) } else { Ok(()) }
+        if self.points_to(link, id) { fsutil::remove(&self.link_path(link)) } else { Ok(()) }
     }
 
-    /// Removes symlinks that a killed process did not finish.
+    /// Removes temporary symlinks of killed processes.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if they cannot be read or removed.
     pub fn remove_temporary_links(&self) -> Result<(), FsError> {
         let dir = self.0.join(LINKS);
         let names = fsutil::names_in(&dir)?;
@@ -169,29 +168,29 @@ impl OverlayRoot {
             .try_for_each(|name| fsutil::remove(&dir.join(name)))
     }
 
-    /// Whether `l/<link>` leads to the layer, in exactly the form that dockerd writes.
-    pub fn leads_to(&self, link: &LinkId, id: &CacheId) -> bool {
+    /// Returns whether `l/<link>` points to the layer, in exactly the form that dockerd writes.
+    pub fn points_to(&self, link: &LinkId, id: &CacheId) -> bool {
         fs::read_link(self.link_path(link))
             .is_ok_and(|to| to.as_os_str() == link_target(id).as_str())
     }
 
-    /// The layer that a link leads to, if it leads to one.
+    /// Returns the layer that a link points to, if any.
     pub fn layer_at(&self, link: &LinkId) -> Option<CacheId> {
         let target = fs::read_link(self.link_path(link)).ok()?;
         target.parent()?.file_name()?.to_str()?.parse().ok()
     }
 
-    /// All links that lead to the layer.
+    /// Returns all links that point to the layer.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if `l/` cannot be read.
     pub fn links_to(&self, id: &CacheId) -> Result<Vec<LinkId>, FsError> {
         let names = fsutil::names_in(&self.0.join(LINKS))?;
         let links = names.iter().filter_map(|name| name.parse().ok());
-        Ok(links.filter(|link| self.leads_to(link, id)).collect())
+        Ok(links.filter(|link| self.points_to(link, id)).collect())
     }
 
-    /// The links below a layer, nearest first; empty on a base.
+    /// Returns the links below a layer, nearest first; empty for a base.
     ///
     /// # Errors
     /// [`FsError`] if `lower` cannot be read or is malformed.
@@ -204,8 +203,8 @@ impl OverlayRoot {
         links.ok_or_else(malformed).at("read", &path)
     }
 
-    /// What `lower` of the layer must be above `parent`; `None` for a base. The parent's own
-    /// `lower` is taken as it is.
+    /// Returns the expected `lower` of a layer above `parent`; `None` for a base. Does not check
+    /// the parent's `lower`.
     ///
     /// # Errors
     /// [`FsError`] if the parent has no valid link.
@@ -213,7 +212,7 @@ impl OverlayRoot {
         parent.map(|parent| self.lower_of_child(parent)).transpose()
     }
 
-    /// The text of a layer's `lower`; `None` if it has none.
+    /// Returns the text of a layer's `lower`; `None` if it does not exist.
     ///
     /// # Errors
     /// [`FsError`] if it cannot be read.
@@ -221,22 +220,22 @@ impl OverlayRoot {
         fsutil::read_optional(&self.dir(id).join("lower"))
     }
 
-    /// The `diff` directories below a layer, nearest first.
+    /// Returns the `diff` directories below a layer, nearest first.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if `lower` cannot be read or is malformed.
     pub fn lower_diffs(&self, id: &CacheId) -> Result<Vec<PathBuf>, FsError> {
         let links = self.lower_links(id)?;
         Ok(links.iter().filter_map(|link| self.layer_at(link)).map(|id| self.diff(&id)).collect())
     }
 
-    /// Removes a layer's directory and its symlinks: the one of its `link`, and `link` itself.
+    /// Removes a layer's directory and its symlinks: that of its `link` file, and `link`.
     ///
     /// # Errors
-    /// [`FsError`].
+    /// [`FsError`] if they cannot be removed.
     pub fn remove_layer(&self, id: &CacheId, link: Option<&LinkId>) -> Result<(), FsError> {
         let own = self.link(id).unwrap_or_default();
-        // One that leads elsewhere belongs to another layer.
+        // A symlink that points elsewhere belongs to another layer.
         link.into_iter().chain(&own).try_for_each(|link| self.remove_link(id, link))?;
         fsutil::remove(&self.dir(id))
     }

@@ -1,4 +1,4 @@
-//! The overlay2 directory format: ids, confined file operations, whiteouts, mounts.
+//! The overlay2 directory format: IDs, confined file operations, whiteouts, mounts.
 
 mod diff_dir;
 mod ids;

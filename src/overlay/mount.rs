@@ -1,7 +1,7 @@
 //! Overlay mounts of a stack of layers.
 //!
-//! mount(2) takes at most a page of options. A stack that does not fit is mounted by
-//! fsopen(2) and one `lowerdir+` a layer (Linux 6.7).
+//! mount(2) accepts at most one page of options. A larger stack is mounted with fsopen(2) and
+//! one `lowerdir+` per layer (Linux 6.7).
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,31 +12,31 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
 };
 
-/// mount(2) copies one page, with the closing NUL.
+/// Bytes of options that mount(2) accepts, with the closing NUL.
 const OPTION_PAGE: usize = 4096;
 
-/// What to mount.
+/// An overlay mount of layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
     /// The layers' `diff` directories, topmost first; at least one.
     pub lower: Vec<PathBuf>,
-    /// Where changes go; `None` for a read-only mount.
+    /// The writable part; `None` for a read-only mount.
     pub upper: Option<Upper>,
-    /// Whether marks are in `user.overlay.*`.
+    /// Whether overlayfs's marks are in `user.overlay.*`.
     pub userxattr: bool,
 }
 
 /// The writable part of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upper {
-    /// Where changed files go.
+    /// The directory of changed files.
     pub upper: PathBuf,
     /// overlayfs's scratch directory, on the same file system.
     pub work: PathBuf,
 }
 
 impl Stack {
-    /// The options of mount(2) or mount(8).
+    /// Returns the options of mount(2) or mount(8).
     pub fn options(&self) -> String {
         let escape = |path: &PathBuf| {
             let text = path.to_string_lossy().replace('\\', "\\\\");
@@ -54,12 +54,12 @@ impl Stack {
         options
     }
 
-    /// Whether mount(2) can take [`options`](Self::options).
+    /// Returns whether mount(2) accepts [`options`](Self::options).
     pub fn fits_a_page(&self) -> bool {
         self.options().len() < OPTION_PAGE
     }
 
-    /// The mount(8) line that does what [`mount`](Self::mount) does at `target`.
+    /// Returns the mount(8) command for what [`mount`](Self::mount) does at `target`.
     pub fn command(&self, target: &Path) -> String {
         let target = quote(target.as_os_str());
         if self.is_bind() {
@@ -74,7 +74,7 @@ impl Stack {
     /// Mounts the stack at `target`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of mount(2), or of fsopen(2) and its related calls.
     pub fn mount(&self, target: &Path) -> io::Result<()> {
         let read_only = if self.upper.is_none() { MountFlags::RDONLY } else { MountFlags::empty() };
         if self.is_bind() {
@@ -89,7 +89,7 @@ impl Stack {
         Ok(self.mount_by_parts(target)?)
     }
 
-    /// overlayfs wants two layers or an upper one; a single layer is bound read-only.
+    /// Returns whether to bind-mount: overlayfs requires two layers or an upper directory.
     fn is_bind(&self) -> bool {
         self.lower.len() == 1 && self.upper.is_none()
     }
@@ -117,16 +117,16 @@ impl Stack {
     }
 }
 
-/// Takes the mount at `target` away.
+/// Unmounts `target`.
 ///
 /// # Errors
-/// What umount(2) says: `EINVAL` if nothing is mounted there, `EBUSY` if it is in use.
+/// The error of umount(2): `EINVAL` if nothing is mounted there, `EBUSY` if it is in use.
 pub fn unmount(target: &Path) -> io::Result<()> {
     Ok(mount::unmount(target, UnmountFlags::NOFOLLOW)?)
 }
 
-/// The upper directory of the overlay mounted at `target`, from /proc/self/mountinfo
-/// (proc_pid_mountinfo(5): spaces and the like stand there as octal escapes).
+/// Returns the upper directory of the overlay mounted at `target`, from /proc/self/mountinfo
+/// (proc_pid_mountinfo(5); spaces and some other characters are octal escapes there).
 pub fn upper_of(target: &Path) -> Option<PathBuf> {
     let target = std::fs::canonicalize(target).ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -145,7 +145,7 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quote(word: &OsStr) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+:=,@%".contains(b);
     let text = word.to_string_lossy();

@@ -1,4 +1,4 @@
-//! A byte counter that speaks at most ten times a second.
+//! A byte counter that sends at most ten events per second.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::digest::Digest;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Counts the bytes of one layer's phase and sends [`Event::Bytes`] now and then.
+/// Counts the bytes of one phase of a layer and sends [`Event::Bytes`] every 100 ms at most.
 pub struct Meter {
     sender: Sender,
     image: Image,
@@ -15,25 +15,25 @@ pub struct Meter {
     phase: Phase,
     done: u64,
     total: u64,
-    said: Instant,
+    sent_at: Instant,
 }
 
 impl Meter {
-    /// A meter at 0 of `total` bytes.
+    /// Creates a meter at 0 of `total` bytes.
     pub fn new(sender: Sender, image: Image, layer: Digest, phase: Phase, total: u64) -> Self {
-        Self { sender, image, layer, phase, done: 0, total, said: Instant::now() }
+        Self { sender, image, layer, phase, done: 0, total, sent_at: Instant::now() }
     }
 
-    /// `bytes` more have passed.
+    /// Counts `bytes` more.
     pub fn add(&mut self, bytes: u64) {
         self.done += bytes;
-        if self.done >= self.total || self.said.elapsed() >= INTERVAL {
-            self.said = Instant::now();
-            self.say();
+        if self.done >= self.total || self.sent_at.elapsed() >= INTERVAL {
+            self.sent_at = Instant::now();
+            self.send();
         }
     }
 
-    fn say(&self) {
+    fn send(&self) {
         self.sender.send(Event::Bytes {
             image: self.image.clone(),
             layer: self.layer,

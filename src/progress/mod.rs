@@ -1,7 +1,6 @@
-//! What happens during a pull, as one stream of [`Event`]s.
+//! The progress of a pull, as one stream of [`Event`]s.
 //!
-//! The library says what happened and never how it looks: renderers (in the binary)
-//! are functions of this stream alone.
+//! Events contain no formatting. The renderers, in the binary, depend only on this stream.
 
 mod meter;
 
@@ -14,24 +13,24 @@ use crate::reference::Reference;
 
 pub use meter::Meter;
 
-/// The image an event belongs to: one of the names given to one command.
+/// The reference that an event belongs to: one of the arguments of a command.
 pub type Image = Arc<Reference>;
 
-/// One thing that happened.
+/// One event of a pull.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// A name was given neither tag nor digest; `latest` is meant.
+    /// A reference had neither tag nor digest, so the tag `latest` is used.
     DefaultTag {
-        /// The image, tag added.
+        /// The image, with the tag.
         image: Image,
     },
-    /// The name is being asked of a registry.
+    /// The reference is being resolved at a registry.
     Resolving {
         /// The image.
         image: Image,
     },
-    /// The name is known and its layers are looked at.
+    /// The reference is resolved, and its layers follow.
     Pulling {
         /// The image.
         image: Image,
@@ -44,43 +43,43 @@ pub enum Event {
         image: Image,
         /// The compressed blob's digest.
         layer: Digest,
-        /// What it is now.
+        /// The new state.
         state: LayerState,
     },
-    /// Bytes moved; sent at most some ten times a second a layer, and at the end.
+    /// Progress in bytes; sent at most about ten times per second and layer, and at the end.
     Bytes {
         /// The image.
         image: Image,
         /// The compressed blob's digest.
         layer: Digest,
-        /// Which bytes.
+        /// The phase whose bytes are counted.
         phase: Phase,
         /// Bytes so far.
         done: u64,
-        /// All bytes there will be.
+        /// The total number of bytes.
         total: u64,
     },
-    /// Something failed in passing and is tried again.
+    /// A transient error occurred; the request is retried.
     Retrying {
         /// The image.
         image: Image,
-        /// The layer, or nothing for a manifest or config.
+        /// The layer; `None` for a manifest or config.
         layer: Option<Digest>,
-        /// Which try comes next, from 2.
+        /// The number of the next attempt, from 2.
         attempt: u32,
-        /// How long until then.
+        /// The time until then.
         wait: Duration,
-        /// Why.
+        /// The error.
         cause: String,
     },
-    /// Another process is waited for.
+    /// The command waits for another process.
     Waiting {
-        /// Who or what, for people: `the store lock (held by process 123)`.
+        /// What it waits for, in words: `the store lock, held by process 123`.
         what: String,
     },
-    /// Something the user should know and that stops nothing.
+    /// A warning to the user; the pull continues.
     Warning {
-        /// The image, if one is concerned.
+        /// The image, if the warning is about one.
         image: Option<Image>,
         /// One sentence.
         text: String,
@@ -89,14 +88,14 @@ pub enum Event {
     Done {
         /// The image.
         image: Image,
-        /// What the registry calls it: the index's digest for a multi-platform image.
+        /// The digest at the registry: the index's for a multi-platform image.
         digest: Digest,
-        /// Its id in the store.
+        /// Its ID in the store.
         id: ImageId,
         /// Whether this pull changed anything.
         status: Status,
     },
-    /// The image could not be pulled; the others of the command go on.
+    /// The image could not be pulled; other images of the command continue.
     Failed {
         /// The image.
         image: Image,
@@ -105,43 +104,43 @@ pub enum Event {
     },
 }
 
-/// What becomes of a layer. A layer passes the states in this order, leaves out some, and never
+/// The state of a layer. A layer passes the states in this order; it can skip some, and never
 /// goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LayerState {
-    /// Will be fetched.
+    /// The layer will be fetched.
     PullingFsLayer,
-    /// Waits for a free download.
+    /// The layer waits for a free download slot.
     Waiting,
-    /// The content is in the store under another chain and is copied locally. If that turns
-    /// out to be damaged, the layer is downloaded.
+    /// The content is copied from another chain in the store. If that is damaged, the layer is
+    /// downloaded.
     Copying,
-    /// Bytes are coming.
+    /// The blob is being downloaded.
     Downloading,
-    /// All bytes are here and their digest is right.
+    /// The blob is downloaded and its digest verified.
     DownloadComplete,
-    /// In the store already.
+    /// The layer is already in the store.
     AlreadyExists,
-    /// Committed.
+    /// The layer is committed.
     PullComplete,
 }
 
-/// What bytes an [`Event::Bytes`] counts.
+/// The phase whose bytes an [`Event::Bytes`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Compressed bytes that came from the registry.
+    /// Compressed bytes from the registry.
     Download,
     /// Compressed bytes that were unpacked.
     Unpack,
 }
 
-/// How a pull ended.
+/// The result of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// The name now means this image and did not before.
+    /// The reference points to this image now, and did not before.
     Downloaded,
-    /// The name meant this image already.
+    /// The reference already pointed to this image.
     UpToDate,
 }
 
@@ -150,20 +149,20 @@ pub enum Status {
 pub struct Sender(Option<Arc<dyn Fn(Event) + Send + Sync>>);
 
 impl Sender {
-    /// A sender that calls `receive` with each event, on the thread that sends it.
+    /// Creates a sender that calls `receive` with each event, on the thread that sends it.
     pub fn to(receive: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(receive)))
     }
 
-    /// A sender and the end its events come out of.
+    /// Creates a sender and the receiver of its events.
     #[cfg(test)]
     pub fn channel() -> (Self, std::sync::mpsc::Receiver<Event>) {
         let (tx, rx) = std::sync::mpsc::channel();
-        // A listener that went away is not an error.
+        // A dropped receiver is not an error.
         (Self::to(move |event| drop(tx.send(event))), rx)
     }
 
-    /// A sender without a receiver.
+    /// Creates a sender that drops its events.
     pub fn none() -> Self {
         Self(None)
     }

@@ -1,16 +1,16 @@
-//! The parts of a name, one predicate each.
+//! The grammar of references, with one function per part.
 
 use super::{DOCKER_HUB, Reason};
 
 const LEGACY_HUB: &str = "index.docker.io";
 
-/// 64 lower-case hex digits: an image id, as distribution/reference says.
+/// Returns whether `text` is an image ID: 64 lower-case hex digits (distribution/reference).
 pub fn is_bare_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Domain and rest. The first part is a domain if it could be no path: it has a dot, a
-/// colon or a capital, or is `localhost`.
+/// Splits a reference into domain and rest. The first component is a domain if it contains a
+/// dot, a colon or a capital, or is `localhost`.
 pub fn split_domain(input: &str) -> (&str, &str) {
     let Some((first, rest)) = input.split_once('/') else { return (DOCKER_HUB, input) };
     if first == LEGACY_HUB {
@@ -69,7 +69,7 @@ fn is_component(part: &str) -> bool {
     alnum(first) && alnum(last) && separators_ok
 }
 
-/// Whether `text` is a tag.
+/// Returns whether `text` is a valid tag.
 pub fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     (1..=128).contains(&text.len())

@@ -1,4 +1,4 @@
-//! Names of images, by Docker's grammar and normalisation.
+//! References to images, by Docker's grammar and normalisation.
 //!
 //! ```text
 //! reference       := name [ ":" tag ] [ "@" digest ]
@@ -13,8 +13,8 @@
 //! digest          := "sha256:" 64 * lower-case hex
 //! ```
 //!
-//! The source is distribution/reference (`regexp.go`, `normalize.go`): a name without a
-//! domain is Docker Hub's, and one without a slash lies there under `library/`.
+//! The source is distribution/reference (`regexp.go`, `normalize.go`): a name without a domain
+//! is on Docker Hub, and one without a slash is there below `library/`.
 
 mod grammar;
 mod query;
@@ -26,20 +26,20 @@ use crate::digest::{Digest, DigestError};
 
 pub use query::Query;
 
-/// Docker Hub's domain in normal names.
+/// Docker Hub's domain in normalised references.
 pub const DOCKER_HUB: &str = "docker.io";
 
-/// What `docker pull` adds to a name without tag and digest.
+/// The tag of a reference without tag and digest.
 const DEFAULT_TAG: &str = "latest";
 
-/// A repository: a place on a registry that holds an image's versions.
+/// A repository on a registry, with the versions of an image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository {
     domain: String,
     path: String,
 }
 
-/// A normalised image name. Shown in the familiar form: `nginx`, `host:5000/a/b:t`.
+/// A normalised reference. Displayed in the familiar form: `nginx`, `host:5000/a/b:t`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     repository: Repository,
@@ -47,73 +47,73 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// Why a text is no [`Reference`].
+/// The error for an invalid [`Reference`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid reference '{input}': {reason}")]
 pub struct ReferenceError {
     /// The whole text.
     pub input: String,
-    /// Which part of it is wrong.
+    /// The part that is invalid.
     pub reason: Reason,
 }
 
-/// The part of a name that is wrong.
+/// The invalid part of a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// 64 hex digits could be an id as well.
+    /// The name is 64 hex digits and could be an image ID.
     #[error("a name of 64 hex digits is an image id; expected a repository name")]
     LooksLikeId,
-    /// Capitals in the path.
+    /// The path contains capitals.
     #[error("repository name '{0}' must be lowercase")]
     Uppercase(String),
-    /// No path behind the domain.
+    /// No path follows the domain.
     #[error("repository name must have at least one component")]
     NoPath,
-    /// A part of the path breaks the grammar.
+    /// A component of the path violates the grammar.
     #[error(
         "repository name has the invalid part '{0}'; expected lower-case letters and digits, \
          joined by one '.', one or two '_', or dashes"
     )]
     Component(String),
-    /// The path is over 255 characters.
+    /// The path has more than 255 characters.
     #[error("repository name must not be more than 255 characters, it has {0}")]
     Long(usize),
-    /// The host or its port breaks the grammar.
+    /// The host or its port violates the grammar.
     #[error("registry host '{0}' is invalid; expected HOST or HOST:PORT")]
     Domain(String),
-    /// The tag breaks the grammar.
+    /// The tag violates the grammar.
     #[error(
         "tag '{0}' is invalid; expected at most 128 letters, digits, '_', '.' and '-', \
          not beginning with '.' or '-'"
     )]
     Tag(String),
-    /// The digest breaks the grammar.
+    /// The digest violates the grammar.
     #[error("digest: {0}")]
     Digest(#[from] DigestError),
-    /// `scratch` is no image.
+    /// `scratch` is reserved and not an image.
     #[error("'scratch' is a reserved name: the empty image has no layers to pull")]
     Scratch,
-    /// `sha256:tag` would read as a digest.
+    /// `sha256:tag` would be ambiguous with a digest.
     #[error("the repository name 'sha256' would be ambiguous with a digest")]
     AlgorithmName,
 }
 
 impl Repository {
-    /// `docker.io` for Docker Hub, else `host[:port]`.
+    /// Returns `docker.io` for Docker Hub, else `host[:port]`.
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// The path on the registry: `library/nginx`.
+    /// Returns the path on the registry: `library/nginx`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The whole name: `docker.io/library/nginx`.
+    /// Returns the canonical name: `docker.io/library/nginx`.
     pub fn canonical(&self) -> String {
         format!("{}/{}", self.domain, self.path)
     }
@@ -131,32 +131,32 @@ impl fmt::Display for Repository {
 }
 
 impl Reference {
-    /// `docker.io` for Docker Hub, else `host[:port]`.
+    /// Returns `docker.io` for Docker Hub, else `host[:port]`.
     pub fn domain(&self) -> &str {
         &self.repository.domain
     }
 
-    /// The repository's path on its registry: `library/nginx`.
+    /// Returns the repository's path on its registry: `library/nginx`.
     pub fn path(&self) -> &str {
         &self.repository.path
     }
 
-    /// The tag, if one was given.
+    /// Returns the tag, if present.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, if one was given. It wins over a tag.
+    /// Returns the digest, if present. It takes precedence over a tag.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// The name without tag and digest.
+    /// Returns the repository, without tag and digest.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// With the tag `latest` if it has neither tag nor digest, and whether it was added.
+    /// Adds the tag `latest` if there is neither tag nor digest. Returns whether it was added.
     pub fn with_default_tag(mut self) -> (Self, bool) {
         let added = self.tag.is_none() && self.digest.is_none();
         if added {
@@ -165,15 +165,15 @@ impl Reference {
         (self, added)
     }
 
-    /// The same repository with this digest and no tag.
+    /// Returns the same repository with this digest and no tag.
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { repository: self.repository.clone(), tag: None, digest: Some(digest) }
     }
 
-    /// The same repository with this tag and no digest.
+    /// Returns the same repository with this tag and no digest.
     ///
     /// # Errors
-    /// [`Reason::Tag`].
+    /// [`Reason::Tag`] if the tag is invalid.
     pub fn tagged(&self, tag: &str) -> Result<Self, ReferenceError> {
         let valid = grammar::is_tag(tag).then(|| tag.to_owned());
         let wrong = || error(tag, Reason::Tag(tag.to_owned()));
@@ -181,12 +181,12 @@ impl Reference {
         Ok(Self { repository: self.repository.clone(), tag, digest: None })
     }
 
-    /// The whole name: `docker.io/library/nginx:latest`.
+    /// Returns the canonical form: `docker.io/library/nginx:latest`.
     pub fn canonical(&self) -> String {
         format!("{}{}", self.repository.canonical(), self.suffix())
     }
 
-    /// The form that names Docker Hub by its index: `index.docker.io/library/nginx:latest`.
+    /// Returns the form with Docker Hub's index: `index.docker.io/library/nginx:latest`.
     pub fn index_form(&self) -> String {
         match self.domain() {
             DOCKER_HUB => format!("index.{}", self.canonical()),
@@ -201,7 +201,7 @@ impl Reference {
     }
 }
 
-/// The familiar form: what people see and type.
+/// The familiar form.
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.repository, self.suffix())

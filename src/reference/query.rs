@@ -1,30 +1,30 @@
-//! What `inspect`, `rm` and `tag` accept: a name, an id, or the beginning of an id.
+//! The arguments of `inspect`, `rm` and `tag`: a name, an ID, or the beginning of an ID.
 
 use super::{Reference, ReferenceError, grammar};
 
-/// A word that means an image of the store (distribution/reference `ParseAnyReference`, and
-/// Docker's search by unique prefix).
+/// A query for an image in the store (distribution/reference `ParseAnyReference`, and Docker's
+/// search by unique prefix).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
-    /// A whole id, 64 hex digits.
+    /// An image ID, 64 hex digits.
     Id(String),
-    /// A name; if `prefix` is set, the word could also be the beginning of an id. A name
-    /// wins over a short id, as with dockerd.
+    /// A name; with `prefix`, the text could also be the beginning of an ID. A name takes
+    /// precedence over a short ID, as in dockerd.
     Name {
         /// The name.
         name: Reference,
         /// The hex digits.
         prefix: Option<String>,
     },
-    /// Hex digits that are no name: `sha256:` and the beginning of an id.
+    /// The hex digits after `sha256:`, the beginning of an ID.
     Prefix(String),
 }
 
 impl Query {
-    /// Reads `text`.
+    /// Parses `text`.
     ///
     /// # Errors
-    /// It is neither id nor name.
+    /// [`ReferenceError`] if it is neither an ID nor a name.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if grammar::is_bare_id(text) {
             return Ok(Self::Id(text.to_owned()));

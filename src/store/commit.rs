@@ -70,7 +70,7 @@ impl Layers {
     /// Returns the diff ID of the blob `digest`, if a process has it staged.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the staged layers cannot be read.
     pub fn staged_blob(&self, digest: &Digest) -> Result<Option<DiffId>, StoreError> {
         let complete = stage::all_complete(&self.layout)?;
         let of_blob = complete.into_iter().find(|staged| staged.blob.as_ref() == Some(digest));
@@ -80,7 +80,7 @@ impl Layers {
     /// Returns whether a process has a layer with that content staged.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if the staged layers cannot be read.
     pub fn is_staged(&self, diff_id: &DiffId) -> Result<bool, StoreError> {
         Ok(stage::all_complete(&self.layout)?.iter().any(|staged| staged.diff_id == *diff_id))
     }
@@ -136,7 +136,7 @@ impl Layers {
     /// exclusive mode.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a record or its files cannot be removed.
     pub fn remove(&self, chains: &[ChainId]) -> Result<(), StoreError> {
         let moved: Result<Vec<PathBuf>, _> =
             chains.iter().map(|chain| self.rename_away(chain)).collect();
@@ -149,7 +149,7 @@ impl Layers {
     /// lock, so no removal is running.
     ///
     /// # Errors
-    /// [`StoreError::Fs`].
+    /// [`StoreError::Fs`] if a record or its files cannot be removed.
     pub(super) fn finish_removals(&self) -> Result<(), StoreError> {
         let dir = self.layout.layers();
         let names = fsutil::names_in(&dir)?;

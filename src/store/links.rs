@@ -24,7 +24,7 @@ pub fn fault(
     let Some(link) = overlay.link(id)? else {
         return Ok(Some("its link is missing or malformed".to_owned()));
     };
-    if !overlay.leads_to(&link, id) {
+    if !overlay.points_to(&link, id) {
         return Ok(Some(format!("l/{link} does not point to it")));
     }
     let parent_id = parent.map(|parent| &parent.cache_id);
@@ -60,7 +60,7 @@ pub fn repair(
         None => known_link(layout, &record.chain, id, children)?,
     };
     let link = link.map_or_else(LinkId::generate, Ok).map_err(StoreError::Random)?;
-    if overlay.link(id)?.as_ref() != Some(&link) || !overlay.leads_to(&link, id) {
+    if overlay.link(id)?.as_ref() != Some(&link) || !overlay.points_to(&link, id) {
         overlay.set_link(id, &link)?;
     }
     Ok(overlay.set_parent(id, parent.map(|parent| &parent.cache_id))?)
@@ -150,7 +150,7 @@ pub fn mounted_by_dockerd(
         let link = links.next().ok_or_else(|| {
             damaged("its lower file lists fewer layers than the image has".to_owned())
         })?;
-        if !overlay.leads_to(&link, &layer.cache_id) {
+        if !overlay.points_to(&link, &layer.cache_id) {
             let chain = layer.chain.short();
             return Err(damaged(format!("l/{link} does not point to the layer {chain} below it")));
         }

@@ -78,7 +78,7 @@ impl Tree<'_> {
         }
         if merge {
             // The cached handle has the old group.
-            self.diff.forget();
+            self.diff.clear_cache();
         }
         let (path, times) = (self.real_path(at.dir, at.name, at.path)?, metadata::times(entry));
         self.dirs.push(DirMetadata { path, mode: entry.mode, times });
@@ -172,7 +172,7 @@ impl Tree<'_> {
         self.size -= freed;
         if matches!(file_type(&stat), FileType::Directory | FileType::Symlink) {
             // A cached path may pass through it.
-            self.diff.forget();
+            self.diff.clear_cache();
         }
         Ok(())
     }

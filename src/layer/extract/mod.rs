@@ -180,7 +180,7 @@ impl<'a> Extractor<'a> {
                 tree.with_dir(dir, |parent, name| {
                     fs::chmodat(parent, name, mode, AtFlags::empty())
                 })?;
-                tree.diff.forget();
+                tree.diff.clear_cache();
             }
         }
         let warnings = tree.omissions.into_warnings();
@@ -201,7 +201,7 @@ impl<'a> Extractor<'a> {
         let late = if tree.owners.defers_dir_modes() { 0o700 } else { 0 };
         let mode = Mode::from_raw_mode(entry.mode | late);
         tree.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
-        tree.diff.forget();
+        tree.diff.clear_cache();
         let times = metadata::times(entry);
         tree.dirs.push(DirMetadata { path: Vec::new(), mode: entry.mode, times });
         Ok(())

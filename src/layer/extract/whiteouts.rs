@@ -162,7 +162,7 @@ impl Tree<'_> {
     fn remove_dir(&mut self, dir: &DirHandle, last: &[u8], path: &[u8]) -> Result<(), LayerError> {
         let removed = fs::unlinkat(dir, last, AtFlags::REMOVEDIR);
         removed.map_err(|e| LayerError::write("remove", path, e))?;
-        self.diff.forget();
+        self.diff.clear_cache();
         Ok(())
     }
 
