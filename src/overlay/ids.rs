@@ -40,8 +40,8 @@ impl CacheId {
         }
     }
 
-    /// The id of a directory that may be a container's: dockerd puts `-init` behind the one
-    /// below a container's own (moby layer/layer_store.go `initMount`).
+    /// Parses the name of a directory that may belong to a container: dockerd appends `-init` to
+    /// that of the layer below a container's layer (moby layer/layer_store.go `initMount`).
     pub fn of_container(text: &str) -> Option<Self> {
         let plain: Self = text.strip_suffix("-init").unwrap_or(text).parse().ok()?;
         Some(if plain.0 == text { plain } else { Self(text.to_owned()) })

@@ -77,8 +77,8 @@ struct ResumableBlob {
     budget: Budget,
     /// Whether the response is the requested range and not the whole blob.
     partial: bool,
-    /// The offset at which the server ended the last response without an error. If all
-    /// attempts end there, the blob's size is wrong.
+    /// The offset at which the last response ended without an error. When the retries are
+    /// spent, this is reported as a size mismatch.
     ended_at: Option<u64>,
 }
 
@@ -228,7 +228,7 @@ impl ResumableBlob {
         if self.partial {
             self.check_range(&response)?;
         } else {
-            // The server ignored the range and sends the whole blob.
+            // The response is the whole blob, perhaps despite a range request.
             self.skip = self.offset;
             if let Some(length) = length.filter(|length| *length != self.descriptor.size) {
                 return Err(self.size_mismatch(length));
@@ -278,11 +278,12 @@ impl ResumableBlob {
         Ok(())
     }
 
+    /// Waits before the next attempt. Fails if `error` is not transient or the retries are spent.
     async fn back_off(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         let cause = error.to_string();
         let wait = match (self.budget.wait_after(error), self.ended_at) {
             (Ok(wait), _) => wait,
-            // Each response ended at this size without an error.
+            // The server ended the blob at this size without an error, and retries did not help.
             (Err(RegistryError::Network { .. }), Some(actual)) => {
                 return Err(self.size_mismatch(actual));
             }

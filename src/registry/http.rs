@@ -190,7 +190,7 @@ pub fn message(body: &[u8]) -> String {
 
 fn whole_message(body: &[u8]) -> String {
     if let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) {
-        let text = envelope.errors.iter().map(|error| {
+        let messages = envelope.errors.iter().map(|error| {
             let code = serde_json::to_value(&error.code).ok();
             let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
             let code = code.to_ascii_lowercase().replace('_', " ");
@@ -200,7 +200,7 @@ fn whole_message(body: &[u8]) -> String {
                 text => format!("{code}: {text}"),
             }
         });
-        return text.collect::<Vec<_>>().join("; ");
+        return messages.collect::<Vec<_>>().join("; ");
     }
     let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
     let first = &json["errors"][0];

@@ -40,7 +40,7 @@ impl Registry {
     /// Fetches the whole manifest if the registry does not support HEAD or sends no digest.
     ///
     /// # Errors
-    /// [`RegistryError`] if both requests fail.
+    /// [`RegistryError`] if the manifest does not exist or cannot be requested.
     pub async fn head_manifest(
         &self,
         repository: &Repository,

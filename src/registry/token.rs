@@ -14,7 +14,7 @@ use super::http::{MAX_ERROR_BODY_SIZE, message};
 use super::wait::WaitLimits;
 
 /// Seconds that a token is valid at least (distribution spec, auth/token).
-const DEFAULT_LIFETIME: u64 = 60;
+const MIN_LIFETIME: u64 = 60;
 
 /// Bytes of a token server's response at most.
 const MAX_RESPONSE_SIZE: u64 = 1 << 20;
@@ -161,7 +161,7 @@ impl TokenRequest {
         if token.is_empty() {
             return Err(failed("its response contains no token".to_owned()));
         }
-        let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).max(DEFAULT_LIFETIME);
+        let lifetime = answer.expires_in.unwrap_or(MIN_LIFETIME).max(MIN_LIFETIME);
         Ok(Token { token, lifetime: Duration::from_secs(lifetime) })
     }
 
