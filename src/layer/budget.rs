@@ -29,11 +29,12 @@
 //! segments of parallel downloads, which `registry/parallel` bounds for all layers together. The
 //! few chunks that `pull/resume` writes are also on their way to the unpacker.
 
-use super::stream::decompress::DECODER_OVERHEAD;
-
 /// Bytes of a chunk at most: large enough that passing it on costs nothing beside the work on it,
 /// small enough to stay in a processor cache between the threads.
 pub const CHUNK_SIZE: usize = 384 << 10;
+
+/// Bytes of a buffer that a decoder needs beside those that it returns.
+pub const DECODER_OVERHEAD: usize = inflate::BUFFER_OVERHEAD;
 
 /// Bytes of the buffer of a chunk: a decoder needs space beside the bytes that it writes.
 pub const BUFFER_SIZE: usize = CHUNK_SIZE + DECODER_OVERHEAD;

@@ -1,10 +1,10 @@
 //! Errors of layers.
 
+use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::limits::LimitKind;
 use crate::digest::Digest;
 use crate::printable;
 
@@ -163,4 +163,32 @@ impl LayerError {
 /// Returns a path for messages: escaped for a terminal, with bytes that are not UTF-8 replaced.
 pub(super) fn show(path: &[u8]) -> String {
     printable::escape(&String::from_utf8_lossy(path)).into_owned()
+}
+
+/// The quantity that a limit is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitKind {
+    /// [`Limits::bytes`](super::Limits::bytes).
+    Bytes,
+    /// [`Limits::ratio`](super::Limits::ratio).
+    Ratio,
+    /// [`Limits::entries`](super::Limits::entries).
+    Entries,
+    /// [`Limits::depth`](super::Limits::depth).
+    Depth,
+    /// [`Limits::pax`](super::Limits::pax).
+    Pax,
+}
+
+impl fmt::Display for LimitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "its unpacked size in bytes",
+            Self::Ratio => "its ratio of unpacked to compressed size",
+            Self::Entries => "its number of entries",
+            Self::Depth => "the depth of a path",
+            Self::Pax => "the size of an extended header",
+        })
+    }
 }

@@ -1,8 +1,6 @@
 //! Limits on the content of an archive, against archive bombs.
 
-use std::fmt;
-
-use super::LayerError;
+use super::error::{LayerError, LimitKind};
 
 /// The limits on one layer.
 #[derive(Debug, Clone, Copy)]
@@ -17,34 +15,6 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of one PAX or GNU extended header at most.
     pub pax: u64,
-}
-
-/// The quantity that a limit is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LimitKind {
-    /// [`Limits::bytes`].
-    Bytes,
-    /// [`Limits::ratio`].
-    Ratio,
-    /// [`Limits::entries`].
-    Entries,
-    /// [`Limits::depth`].
-    Depth,
-    /// [`Limits::pax`].
-    Pax,
-}
-
-impl fmt::Display for LimitKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bytes => "its unpacked size in bytes",
-            Self::Ratio => "its ratio of unpacked to compressed size",
-            Self::Entries => "its number of entries",
-            Self::Depth => "the depth of a path",
-            Self::Pax => "the size of an extended header",
-        })
-    }
 }
 
 /// A layer of at most this many bytes may have any ratio: zeros compress by a factor of 1000.

@@ -10,11 +10,12 @@ mod tar;
 mod tar_split;
 mod unpack;
 
-pub use error::LayerError;
+pub use budget::DECODER_OVERHEAD;
+pub use error::{LayerError, LimitKind};
 pub use extract::metadata::Owners;
-pub use limits::{LimitKind, Limits};
+pub use limits::Limits;
 pub use stream::chunks::BufferPool;
-pub use stream::decompress::{DECODER_OVERHEAD, Decoder};
+pub use stream::decompress::Decoder;
 pub use stream::digests::BlobSpec;
 pub use tar_split::assemble::{TarAssembler, verify};
 pub use unpack::{Job, Unpacked, unpack};

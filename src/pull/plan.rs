@@ -99,7 +99,7 @@ pub async fn before_config(
         digests.iter().map(known).collect::<Result<Vec<_>, _>>()
     });
     let unknown = |(blob, known): (&Descriptor, &Option<DiffId>)| {
-        known.is_none().then(|| LayerTask::new(image, resolved, blob, None))
+        known.is_none().then(|| LayerTask::new(image, &resolved.registry, blob, None))
     };
     let tasks: Vec<Option<LayerTask>> = blobs.iter().zip(&known.await?).map(unknown).collect();
     // All of them are reported before the first one starts, as dockerd does it.
@@ -132,7 +132,7 @@ pub async fn with_config(
     for ((((blob, diff_id), chain), present), early) in
         blobs.zip(diff_ids).zip(chains).zip(present).zip(early)
     {
-        let task = LayerTask::new(image, resolved, blob, Some((diff_id, chain)));
+        let task = LayerTask::new(image, &resolved.registry, blob, Some((diff_id, chain)));
         let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };
         session.report(&task, state);
         let step = match (present, early) {

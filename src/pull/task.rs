@@ -2,7 +2,6 @@
 
 use tokio::runtime::Handle;
 
-use super::resolve::ResolvedImage;
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
 use crate::progress::Image;
@@ -25,14 +24,14 @@ pub struct LayerTask {
 }
 
 impl LayerTask {
-    /// Creates the task for the layer `blob` of `image`.
+    /// Creates the task for the layer `blob` of `image` in `registry`.
     pub fn new(
         image: &Image,
-        resolved: &ResolvedImage,
+        registry: &Registry,
         blob: &Descriptor,
         place: Option<(DiffId, ChainId)>,
     ) -> Self {
-        let (image, registry, blob) = (image.clone(), resolved.registry.clone(), blob.clone());
+        let (image, registry, blob) = (image.clone(), registry.clone(), blob.clone());
         Self { image, registry, blob, place, broken: None }
     }
 }

@@ -1,5 +1,8 @@
 //! The design's tables, read off the source: which module may import which, where a
-//! third-party crate may be named, and where the root's path names may stand.
+//! third-party crate may be named, where the root's path names may stand, and that the files
+//! of a module do not import each other in a cycle.
+
+mod cycles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -158,13 +161,18 @@ fn imports(source: &Source) -> BTreeSet<String> {
 
 /// The first word of each member of a `{a::b, c::{d, e}}` whose brace is open.
 fn heads(group: &str) -> Vec<String> {
+    members(group).into_iter().map(|member| word(member).to_owned()).collect()
+}
+
+/// The members of a `{a::b, c::{d, e}}` whose brace is open.
+fn members(group: &str) -> Vec<&str> {
     let (mut depth, mut start, mut found) = (0, 0, Vec::new());
     for (at, c) in group.char_indices() {
         match c {
             '{' => depth += 1,
             '}' if depth > 0 => depth -= 1,
             ',' | '}' if depth == 0 => {
-                found.push(word(group[start..at].trim()).to_owned());
+                found.push(group[start..at].trim());
                 start = at + 1;
                 if c == '}' {
                     break;

@@ -52,9 +52,6 @@ impl Compression {
     }
 }
 
-/// Bytes of a buffer that [`Decoder::fill`] needs beside those that it returns.
-pub const DECODER_OVERHEAD: usize = inflate::BUFFER_OVERHEAD;
-
 /// Decodes a stream of one compression.
 pub enum Decoder<R: BufRead> {
     /// Copies the bytes.
@@ -169,6 +166,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::layer::budget::DECODER_OVERHEAD;
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
         let mut decoder = Decoder::new(bytes)?;
