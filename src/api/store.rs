@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::fsutil::{self, At};
 use crate::oci::ImageId;
 use crate::overlay;
+use crate::pull;
 use crate::reference::Reference;
 use crate::store::{self, ImageLine, Lock, Mode, Removed, StoreError};
 
@@ -24,6 +25,7 @@ pub struct Store {
     root: PathBuf,
     content: Option<PathBuf>,
     waiting: Arc<dyn Fn(&str) + Send + Sync>,
+    dropping: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Store {
@@ -35,7 +37,7 @@ impl Store {
     pub fn open(root: impl AsRef<Path>) -> Result<Self, Error> {
         let root = root.as_ref();
         let root = std::path::absolute(root).at("open", root)?;
-        Ok(Self { root, content: None, waiting: Arc::new(|_| {}) })
+        Ok(Self { root, content: None, waiting: Arc::new(|_| {}), dropping: Arc::new(|_| {}) })
     }
 
     /// Keeps manifests, configs and the blobs of
@@ -50,6 +52,14 @@ impl Store {
     #[must_use]
     pub fn on_wait(self, waiting: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { waiting: Arc::new(waiting), ..self }
+    }
+
+    /// Calls `dropping` with a sentence for each image that a power failure damaged, and that the
+    /// first method after the boot therefore removed. A pull sends
+    /// [`Event::Warning`](crate::Event::Warning) instead.
+    #[must_use]
+    pub fn on_drop(self, dropping: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { dropping: Arc::new(dropping), ..self }
     }
 
     /// The store's directory, an absolute path.
@@ -88,6 +98,7 @@ impl Store {
         let store = self.begin();
         store.must_exist()?;
         // Kept from the look-up on: the image cannot be removed before it has its new name.
+        self.recover(&store)?;
         let _lock = store.lock(Mode::Shared, &*self.waiting)?;
         let id = store.find(image)?;
         let (new, _) = new.clone().with_default_tag();
@@ -114,6 +125,7 @@ impl Store {
     pub fn removal(&self) -> Result<Removal, Error> {
         let store = self.begin();
         store.must_exist()?;
+        self.recover(&store)?;
         let lock = store.lock(Mode::Exclusive, &*self.waiting)?;
         Ok(Removal { store, _lock: lock })
     }
@@ -137,6 +149,11 @@ impl Store {
             Some(dir) => Ok(fsutil::remove(dir)?),
             None => Ok(()),
         }
+    }
+
+    /// Verifies layers that an earlier boot left unsynced. Nothing damaged is used after this.
+    fn recover(&self, store: &store::Store) -> Result<(), StoreError> {
+        pull::recover(store, &*self.waiting, &*self.dropping)
     }
 
     /// The records for one operation. What they remember, such as that no dockerd uses the root,
@@ -164,6 +181,7 @@ impl Store {
         work: impl FnOnce(&store::Store) -> Result<T, StoreError>,
     ) -> Result<(T, Option<Lock>), Error> {
         let store = self.begin();
+        self.recover(&store)?;
         let lock = store.lock_to_read(&*self.waiting)?;
         Ok((work(&store)?, lock))
     }

@@ -8,6 +8,7 @@ pub mod mount;
 pub mod pull;
 pub mod resolve;
 pub mod rm;
+mod signals;
 pub mod tag;
 pub mod umount;
 
@@ -77,7 +78,8 @@ impl Context {
     /// The root is not a path.
     pub fn store(&self) -> Result<Store, Error> {
         let waiting = |what: &str| output::notice(&format!("waiting for {what}"));
-        let store = Store::open(&self.root)?.on_wait(waiting);
+        let dropping = |text: &str| output::notice(&format!("warning: {text}"));
+        let store = Store::open(&self.root)?.on_wait(waiting).on_drop(dropping);
         Ok(match &self.global.content {
             Some(content) => store.with_content(content),
             None => store,

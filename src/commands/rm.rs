@@ -6,6 +6,7 @@ use serde_json::json;
 use rpull::{Error, Removed};
 
 use super::Context;
+use super::signals::Interruption;
 use crate::cli::output;
 
 const EXAMPLES: &str = "\
@@ -29,10 +30,12 @@ impl Rm {
     /// Removes the images in order, and prints what was removed as `docker rmi` does.
     ///
     /// # Errors
-    /// The first image that is missing or in use; those before it are removed.
+    /// The first image that is missing or in use, or an interruption; images before it are removed.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let interruption = Interruption::watch()?;
         let removal = context.store()?.removal()?;
         for image in &self.images {
+            interruption.check()?;
             for removed in removal.remove(image, self.force)? {
                 show(context, &removed)?;
             }

@@ -1,5 +1,9 @@
 //! Atomic and durable file operations, with errors that contain the path.
 
+#[cfg(debug_assertions)]
+mod failpoint;
+mod temporary;
+
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -7,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+
+pub use temporary::{Durability, Temporary};
 
 /// Bytes per buffer of [`buffers`] at most.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -37,6 +43,8 @@ pub trait At<T> {
 
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, op: &'static str, path: &Path) -> Result<T, FsError> {
+        #[cfg(debug_assertions)]
+        failpoint::pass(op, path);
         self.map_err(|e| FsError { op, path: path.to_owned(), source: e.into() })
     }
 }
@@ -108,26 +116,7 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
-/// Replaces the file at `path` by `bytes`, atomically and durably: readers see the old content or
-/// the new, even after a crash (moby atomicwriter: temporary file, fsync, chmod, rename; plus
-/// fsync of the directory).
-///
-/// # Errors
-/// [`FsError`] if it cannot be written; the temporary file is removed.
-pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temp = dir.join(format!(".tmp-{name}{}", random_hex::<6>().at("write", path)?));
-    let done =
-        write_new(&temp, bytes, mode).and_then(|()| fs::rename(&temp, path).at("write", path));
-    if done.is_err() {
-        let _ = fs::remove_file(&temp);
-    }
-    done?;
-    sync_dir(dir)
-}
-
-/// Writes a file that must not exist yet, and syncs it.
+/// Writes a file that must not exist yet.
 ///
 /// # Errors
 /// [`FsError`] if it exists or cannot be written.
@@ -135,8 +124,7 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        file.write_all(bytes)
     };
     write().at("write", path)
 }
@@ -230,27 +218,5 @@ fn make_accessible(dir: &Path) {
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     {
         make_accessible(&entry.path());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replaced_file_has_its_mode_and_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        write_atomic(&path, b"one", 0o600).unwrap();
-        write_atomic(&path, b"two", 0o644).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o644);
-        assert_eq!(names_in(dir.path()).unwrap(), ["f"]);
-    }
-
-    #[test]
-    fn error_of_a_file_operation_names_the_path() {
-        let error = write_atomic(Path::new("/nonexistent/f"), b"", 0o600).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/"), "{error}");
     }
 }

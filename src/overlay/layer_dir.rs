@@ -16,22 +16,26 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{CacheId, LinkId};
-use crate::fsutil::{self, At, FsError};
+use crate::fsutil::{self, At, Durability, FsError, Temporary};
 
 /// The directory of the short links.
 const LINKS: &str = "l";
 
 /// The `overlay2` directory.
 #[derive(Debug, Clone)]
-pub struct OverlayRoot(PathBuf);
+pub struct OverlayRoot {
+    path: PathBuf,
+    temporary: Temporary,
+}
 
 impl OverlayRoot {
-    /// Creates a handle of the directory at `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self(path)
+    /// Creates a handle of the directory at `path`, whose files are replaced by way of
+    /// `temporary`.
+    pub fn new(path: PathBuf, temporary: Temporary) -> Self {
+        Self { path, temporary }
     }
 
     /// Creates the directory and `l/`.
@@ -39,13 +43,13 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`] if they cannot be created.
     pub fn create(&self) -> Result<(), FsError> {
-        fsutil::ensure_dir(&self.0, 0o710)?;
-        fsutil::ensure_dir(&self.0.join(LINKS), 0o700)
+        fsutil::ensure_dir(&self.path, 0o710)?;
+        fsutil::ensure_dir(&self.path.join(LINKS), 0o700)
     }
 
     /// Returns a layer's directory.
     pub fn dir(&self, id: &CacheId) -> PathBuf {
-        self.0.join(id.as_str())
+        self.path.join(id.as_str())
     }
 
     /// Returns the directory of a layer's files.
@@ -68,7 +72,7 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`] if the directory cannot be read.
     pub fn all(&self) -> Result<Vec<CacheId>, FsError> {
-        let names = fsutil::names_in(&self.0)?;
+        let names = fsutil::names_in(&self.path)?;
         Ok(names.iter().filter_map(|name| CacheId::of_container(name)).collect())
     }
 
@@ -99,16 +103,21 @@ impl OverlayRoot {
         let text = self.lower_of_child(parent)?;
         match fsutil::read_optional(&lower)? {
             Some(old) if old == text => {}
-            Some(_) => fsutil::write_atomic(&lower, text.as_bytes(), 0o644)?,
-            // Nothing is replaced, so the directory need not be synced.
+            Some(_) => self.replace(&lower, text.as_bytes(), 0o644)?,
             None => fsutil::write_new(&lower, text.as_bytes(), 0o644)?,
         }
         fsutil::ensure_dir(&work, 0o700)?;
         let committed = self.committed(parent);
         if !committed.exists() {
-            fsutil::write_atomic(&committed, b"", 0o600)?;
+            self.replace(&committed, b"", 0o600)?;
         }
         Ok(())
+    }
+
+    /// Replaces a file of a layer. After a power failure, the layer is verified (see `unsynced`
+    /// in `store`).
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+        self.temporary.replace(path, bytes, mode, Durability::Unsynced)
     }
 
     /// Returns whether the layer is marked as having a child.
@@ -139,10 +148,10 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`] if they cannot be written.
     pub fn set_link(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
-        fsutil::write_atomic(&self.dir(id).join("link"), link.as_str().as_bytes(), 0o644)?;
+        self.replace(&self.dir(id).join("link"), link.as_str().as_bytes(), 0o644)?;
         let name = self.link_path(link);
         let random = fsutil::random_hex::<6>().at("create symlink", &name)?;
-        let temporary = self.0.join(LINKS).join(format!(".tmp-{random}"));
+        let temporary = self.path.join(LINKS).join(format!(".tmp-{random}"));
         symlink(link_target(id), &temporary).at("create symlink", &temporary)?;
         fs::rename(&temporary, &name).at("create symlink", &name)
     }
@@ -160,7 +169,7 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`] if they cannot be read or removed.
     pub fn remove_temporary_links(&self) -> Result<(), FsError> {
-        let dir = self.0.join(LINKS);
+        let dir = self.path.join(LINKS);
         let names = fsutil::names_in(&dir)?;
         names
             .iter()
@@ -185,7 +194,7 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`] if `l/` cannot be read.
     pub fn links_to(&self, id: &CacheId) -> Result<Vec<LinkId>, FsError> {
-        let names = fsutil::names_in(&self.0.join(LINKS))?;
+        let names = fsutil::names_in(&self.path.join(LINKS))?;
         let links = names.iter().filter_map(|name| name.parse().ok());
         Ok(links.filter(|link| self.points_to(link, id)).collect())
     }
@@ -256,7 +265,7 @@ impl OverlayRoot {
     }
 
     fn link_path(&self, link: &LinkId) -> PathBuf {
-        self.0.join(LINKS).join(link.as_str())
+        self.path.join(LINKS).join(link.as_str())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Commits, in order: layers from the base up, then the image, then its names.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use super::Pulled;
@@ -131,7 +130,7 @@ pub async fn image(
         let id = store.images().put(&config)?;
         store.content().put(&id.digest(), &config)?;
         if sync {
-            sync_all(store)?;
+            store.sync()?;
         }
         Ok((id, name(store, &reference, id, &descriptor)?))
     });
@@ -155,11 +154,4 @@ fn name(
         if reference.digest().is_some() { by_digest } else { by_tag }
     })?;
     Ok(if changed { Status::Downloaded } else { Status::UpToDate })
-}
-
-fn sync_all(store: &Store) -> Result<(), StoreError> {
-    use crate::fsutil::At;
-    let root = store.root();
-    let synced = File::open(root).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
-    Ok(synced.at("sync", root)?)
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::files::{open_diff, verify};
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
-use super::unpack::{open_diff, unpack_tar};
+use super::unpack::unpack_tar;
 use crate::error::Error;
 use crate::fsutil;
-use crate::layer::{self, LayerError, TarAssembler};
+use crate::layer::{LayerError, TarAssembler};
 use crate::oci::DiffId;
 use crate::progress::LayerState;
 use crate::store::LayerRecord;
@@ -62,11 +63,8 @@ async fn copy(session: &Arc<Session>, record: LayerRecord) -> Result<ReadyLayer,
 /// [`Error::Store`] if its record cannot be read.
 pub async fn is_intact(session: &Session, record: &LayerRecord) -> Result<bool, Error> {
     let record = record.clone();
-    let verified = session.store_layer(record.diff_id.digest(), move |store| {
-        let from = open_diff(&store.layers().diff_path(&record))?;
-        let tar_split = store.layers().tar_split(&record.chain)?;
-        Ok(layer::verify(tar_split, &from, record.diff_id)?)
-    });
+    let blob = record.diff_id.digest();
+    let verified = session.store_layer(blob, move |store| verify(store, &record));
     match verified.await {
         Ok(()) => Ok(true),
         Err(Error::Layer { .. }) => Ok(false),

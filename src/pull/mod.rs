@@ -1,16 +1,18 @@
 //! The operation: references go in, a root that overlay mounts and dockerd can use comes out.
 //!
 //! [`pull`] and [`pull_one`], read from top to bottom, are the program:
-//! resolve -> plan -> stage (fetch and unpack, in parallel) -> commit (in order) -> name.
+//! recover (after a boot) -> resolve -> plan -> stage (fetch and unpack, in parallel) -> commit (in order) -> name.
 
 mod bridge;
 mod commit;
 mod copy;
 mod fetch;
+mod files;
 mod gate;
 mod kept_blobs;
 mod options;
 mod plan;
+mod recover;
 mod resolve;
 mod resume;
 mod session;
@@ -32,6 +34,7 @@ use crate::registry::Registry;
 use crate::store::Store;
 
 pub use options::{Options, Policy};
+pub use recover::recover;
 
 use resolve::Resolution;
 use session::Session;
@@ -81,6 +84,7 @@ pub async fn pull(
 }
 
 async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Result<Pulled, Error> {
+    session.recover().await?;
     let resolved = match resolve::resolve(session, image).await? {
         Resolution::Present { digest, id } => {
             let reference = Reference::clone(image);

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::gate::{StoreGate, WorkError};
 use super::options::Options;
+use super::recover::recover;
 use super::states::States;
 use super::task::LayerTask;
 use crate::digest::Digest;
@@ -31,6 +32,7 @@ pub struct Session {
     pub buffers: BufferPool,
     gate: StoreGate,
     states: States,
+    recovered: OnceCell<()>,
     owners_warning: Once,
     commits: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -45,6 +47,7 @@ impl Session {
             buffers: BufferPool::default(),
             gate: StoreGate::new(store),
             states: States::new(events.clone()),
+            recovered: OnceCell::new(),
             owners_warning: Once::new(),
             commits: Mutex::default(),
             events,
@@ -73,6 +76,23 @@ impl Session {
         work: impl FnOnce(&Store) -> Result<T, WorkError> + Send + 'static,
     ) -> Result<T, Error> {
         self.gate.run_on_layer(blob, work).await
+    }
+
+    /// Verifies what an earlier boot left, once.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store cannot be read or repaired.
+    pub async fn recover(&self) -> Result<(), Error> {
+        let recover = || {
+            let events = self.events.clone();
+            self.store(move |store| {
+                let on_wait = |what: &str| events.send(Event::Waiting { what: what.to_owned() });
+                let on_drop =
+                    |text: &str| events.send(Event::Warning { image: None, text: text.to_owned() });
+                recover(store, &on_wait, &on_drop)
+            })
+        };
+        self.recovered.get_or_try_init(recover).await.map(drop)
     }
 
     /// Makes the store ready to be written, and keeps removals away for the rest of the

@@ -1,13 +1,11 @@
 //! Unpacks a layer into a staging directory. Blocking.
 
-use std::path::Path;
-
+use super::files::open_diff;
 use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use crate::fsutil::Buffers;
-use crate::layer::{self, BlobSpec, Job, LayerError, Owners, Unpacked};
-use crate::overlay::{DiffDir, XattrSpace};
+use crate::layer::{self, BlobSpec, Job, Owners, Unpacked};
 use crate::progress::{Event, Meter, Phase};
 use crate::store::Store;
 
@@ -62,13 +60,4 @@ fn unpack(
     }
     staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
     Ok(ReadyLayer::staged_here(diff_id, staged))
-}
-
-/// Opens the files of a layer.
-///
-/// # Errors
-/// [`LayerError::Open`] if it is missing or cannot be read.
-pub fn open_diff(path: &Path) -> Result<DiffDir, WorkError> {
-    DiffDir::open(path, XattrSpace::of_this_process())
-        .map_err(|e| WorkError::Layer(LayerError::open(path, e)))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::layer_record::LayerRecord;
 use super::layers::Layers;
 use super::layout::PARENT;
-use super::{StoreError, links, lock, stage};
+use super::{StoreError, links, lock, stage, unsynced};
 use crate::digest::Digest;
 use crate::fsutil::{self, At};
 use crate::oci::{ChainId, DiffId};
@@ -104,7 +104,6 @@ impl Layers {
             let text = parent.chain.to_string();
             fsutil::write_new(&set.join(PARENT), text.as_bytes(), 0o644)?;
         }
-        fsutil::sync_dir(&set)?;
         let place = self.layout.layer(&chain);
         let old = self.own_directory(&chain)?;
         let children = self.children(&chain)?;
@@ -113,8 +112,8 @@ impl Layers {
         }
         // An existing record is broken. dockerd could not replace it either (moby#44909).
         let moved = if place.exists() { Some(self.rename_away(&chain)?) } else { None };
+        unsynced::add(&self.layout, &chain, &cache_id)?;
         fs::rename(&set, &place).at("commit layer to", &place)?;
-        fsutil::sync_dir(&self.layout.layers())?;
         self.remove_files(moved.as_slice())?;
         let parent = parent.map(|parent| parent.chain);
         let record = LayerRecord { chain, parent, diff_id, cache_id, size };

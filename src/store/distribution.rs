@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::layout::Layout;
 use crate::digest::Digest;
-use crate::fsutil;
+use crate::fsutil::{self, Durability};
 use crate::oci::DiffId;
 use crate::reference::Repository;
 
@@ -98,7 +98,12 @@ impl Distribution {
     ) -> Result<(), StoreError> {
         if self.diff_id(digest)? != Some(*diff_id) {
             let path = self.layout.diff_id_by_digest(digest);
-            fsutil::write_atomic(&path, diff_id.to_string().as_bytes(), 0o644)?;
+            self.layout.temporary().replace(
+                &path,
+                diff_id.to_string().as_bytes(),
+                0o644,
+                Durability::Unsynced,
+            )?;
         }
         let new = BlobSource::pulled(digest, repository);
         let mut sources = self.sources(diff_id)?;
@@ -111,6 +116,6 @@ impl Distribution {
         let path = self.layout.sources_by_diff_id(diff_id);
         let json = serde_json::to_vec(&sources[old..])
             .map_err(|e| StoreError::Damaged { path: path.clone(), why: e.to_string() })?;
-        Ok(fsutil::write_atomic(&path, &json, 0o644)?)
+        Ok(self.layout.temporary().replace(&path, &json, 0o644, Durability::Unsynced)?)
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::StoreError;
 use super::layout::Layout;
 use crate::digest::Digest;
-use crate::fsutil::{self, At};
+use crate::fsutil::{self, At, Durability};
 use crate::oci::ImageId;
 
 /// The images of a root.
@@ -47,7 +47,12 @@ impl Images {
     pub fn put(&self, config: &[u8]) -> Result<ImageId, StoreError> {
         let id = ImageId(Digest::of(config));
         if !matches!(self.get(&id), Ok(Some(_))) {
-            fsutil::write_atomic(&self.layout.image(&id), config, 0o600)?;
+            self.layout.temporary().replace(
+                &self.layout.image(&id),
+                config,
+                0o600,
+                Durability::Synced,
+            )?;
         }
         Ok(id)
     }
@@ -85,7 +90,12 @@ impl Images {
     pub fn set_last_updated(&self, id: &ImageId, when: &str) -> Result<(), StoreError> {
         let dir = self.layout.image_metadata(id);
         fsutil::ensure_dir(&dir, 0o700)?;
-        Ok(fsutil::write_atomic(&dir.join("lastUpdated"), when.as_bytes(), 0o600)?)
+        Ok(self.layout.temporary().replace(
+            &dir.join("lastUpdated"),
+            when.as_bytes(),
+            0o600,
+            Durability::Synced,
+        )?)
     }
 
     /// Removes a config and its metadata.

@@ -1,8 +1,9 @@
-//! Journals of staged layers, for cleanup after a killed process. Each process keeps its own
-//! journal file locked; it has one line per staged layer:
+//! Journals of staged layers and removals, for cleanup after a killed process. Each process keeps
+//! its own journal file locked; it has one line per staged layer and per image that is removed:
 //!
 //! ```text
 //! <cache id> <link id> write-set-<random>\n
+//! remove <image id> <chain id>...\n          its layers, base first
 //! ```
 //!
 //! An unlocked journal belongs to a process that died.
@@ -16,7 +17,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::StoreError;
 use super::layout::Layout;
 use super::lock;
+use crate::digest::Digest;
 use crate::fsutil::{self, At};
+use crate::oci::{ChainId, ImageId};
 use crate::overlay::{CacheId, LinkId};
 
 /// One staged layer of a journal.
@@ -38,6 +41,29 @@ impl JournalEntry {
         let plain = !random.is_empty() && random.bytes().all(|b| b.is_ascii_hexdigit());
         let random = plain.then(|| random.to_owned())?;
         Some(Self { cache_id: cache.parse().ok()?, link_id: link.parse().ok()?, random })
+    }
+}
+
+/// An image that is being removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovalEntry {
+    /// The image.
+    pub image: ImageId,
+    /// Its layers, base first.
+    pub chains: Vec<ChainId>,
+}
+
+impl RemovalEntry {
+    fn parse(line: &str) -> Option<Self> {
+        let mut ids = line.strip_prefix("remove ")?.split(' ').map(Digest::from_hex);
+        let image = ImageId(ids.next()?.ok()?);
+        let chains = ids.map(|id| id.map(ChainId)).collect::<Result<_, _>>().ok()?;
+        Some(Self { image, chains })
+    }
+
+    fn line(&self) -> String {
+        let chains = self.chains.iter().map(|chain| format!(" {}", chain.hex()));
+        format!("remove {}{}\n", self.image.hex(), chains.collect::<String>())
     }
 }
 
@@ -79,9 +105,17 @@ impl Journal {
 
     pub(super) fn add(&self, entry: &JournalEntry) -> Result<(), StoreError> {
         let line = format!("{} {} write-set-{}\n", entry.cache_id, entry.link_id, entry.random);
+        self.write(&line)
+    }
+
+    /// Announces a removal. The caller closes the entry when all of the image is gone.
+    pub(super) fn add_removal(&self, removal: &RemovalEntry) -> Result<(), StoreError> {
+        self.write(&removal.line())
+    }
+
+    fn write(&self, line: &str) -> Result<(), StoreError> {
         let mut state = self.state();
         state.file.write_all(line.as_bytes()).at("write", &self.path)?;
-        state.file.sync_data().at("sync", &self.path)?;
         state.open_entries += 1;
         Ok(())
     }
@@ -112,6 +146,8 @@ pub(super) struct DeadJournal {
     path: PathBuf,
     /// The layers that the process staged.
     pub entries: Vec<JournalEntry>,
+    /// The removals that it began.
+    pub removals: Vec<RemovalEntry>,
 }
 
 impl DeadJournal {
@@ -143,7 +179,8 @@ impl DeadJournal {
         let bytes = fs::read(path).at("read", path)?;
         let text = String::from_utf8_lossy(&bytes);
         let entries = text.lines().filter_map(JournalEntry::parse).collect();
-        Ok(Some(Self { _file: file, path: path.to_owned(), entries }))
+        let removals = text.lines().filter_map(RemovalEntry::parse).collect();
+        Ok(Some(Self { _file: file, path: path.to_owned(), entries, removals }))
     }
 
     /// Removes the journal, after all its layers were removed.

@@ -23,6 +23,8 @@
 //!     ├── content/                                    0755  Content, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
 //!     ├── mounts/<random>/{upper,work}                0700  writable mounts
+//!     ├── tmp/<random>                          file  0600  Temporary; on its way to another name
+//!     ├── unsynced/<boot id>/<layer>            file  0600  unsynced; to verify after another boot
 //!     └── locks/*                               file  0600  Lock
 //! ```
 //!
@@ -31,7 +33,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
-use crate::fsutil::{self, FsError};
+use crate::fsutil::{self, FsError, Temporary};
 use crate::oci::{ChainId, DiffId, ImageId};
 use crate::overlay::OverlayRoot;
 
@@ -95,6 +97,8 @@ impl Layout {
             ("rpull", 0o700),
             ("rpull/journal", 0o700),
             ("rpull/locks", 0o700),
+            ("rpull/tmp", 0o700),
+            ("rpull/unsynced", 0o700),
             ("rpull/mounts", 0o700),
         ] {
             fsutil::ensure_dir(&self.root.join(path), mode)?;
@@ -113,7 +117,7 @@ impl Layout {
 
     /// Returns `overlay2/`.
     pub fn overlay(&self) -> OverlayRoot {
-        OverlayRoot::new(self.root.join("overlay2"))
+        OverlayRoot::new(self.root.join("overlay2"), self.temporary())
     }
 
     /// Returns the file of image names.
@@ -194,6 +198,16 @@ impl Layout {
     /// Returns the directory of writable mounts.
     pub fn mounts(&self) -> PathBuf {
         self.root.join("rpull/mounts")
+    }
+
+    /// Returns the directory for temporary files.
+    pub fn temporary(&self) -> Temporary {
+        Temporary::new(self.root.join("rpull/tmp"))
+    }
+
+    /// Returns the directory of the lists of layers that are not synced, one per boot.
+    pub fn unsynced(&self) -> PathBuf {
+        self.root.join("rpull/unsynced")
     }
 
     /// Returns the lock file `name`.

@@ -15,9 +15,11 @@ mod layers;
 mod layout;
 mod links;
 mod lock;
+mod recovery;
 mod references;
 mod remove;
 mod stage;
+mod unsynced;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -108,10 +110,15 @@ impl Store {
     pub fn sweep(&self) -> Result<(), StoreError> {
         let dead = {
             let _commit = lock::commit_lock(&self.layout)?;
+            self.layout.temporary().sweep()?;
             self.layers.finish_removals()?;
             let dead = DeadJournal::all(&self.layout)?;
             if !dead.is_empty() {
                 self.overlay().remove_temporary_links()?;
+            }
+            // Under the lock: a command that sweeps later must not plan with these layers.
+            for removal in dead.iter().flat_map(|journal| &journal.removals) {
+                self.finish_removal(removal)?;
             }
             dead
         };
@@ -121,6 +128,7 @@ impl Store {
             }
             journal.remove()?;
         }
+        self.content.sweep();
         Ok(())
     }
 
@@ -129,14 +137,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if its files cannot be created.
     pub fn stage(&self) -> Result<StagedLayer, StoreError> {
-        let journal = {
-            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*journal {
-                Some(journal) => journal.clone(),
-                None => journal.insert(Arc::new(Journal::start(&self.layout)?)).clone(),
-            }
-        };
-        StagedLayer::new(&self.layout, journal)
+        StagedLayer::new(&self.layout, self.journal()?)
+    }
+
+    /// Returns the journal of this process, which it starts on the first call.
+    fn journal(&self) -> Result<Arc<Journal>, StoreError> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match &*journal {
+            Some(journal) => journal.clone(),
+            None => journal.insert(Arc::new(Journal::start(&self.layout)?)).clone(),
+        })
     }
 
     /// Waits for the store lock, shared for a command that adds, exclusive for a removal, and

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::layout::Layout;
 use super::lock;
-use crate::fsutil;
+use crate::fsutil::{self, Durability};
 use crate::oci::ImageId;
 use crate::reference::Reference;
 
@@ -106,7 +106,7 @@ impl Names {
             let path = self.layout.repositories();
             let json = serde_json::to_vec(&after)
                 .map_err(|e| StoreError::Damaged { path: path.clone(), why: e.to_string() })?;
-            fsutil::write_atomic(&path, &json, 0o600)?;
+            self.layout.temporary().replace(&path, &json, 0o600, Durability::Synced)?;
         }
         Ok(result)
     }

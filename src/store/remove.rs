@@ -4,10 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
+use super::journal::RemovalEntry;
 use super::layer_record::LayerRecord;
 use super::{Store, StoreError};
 use crate::fsutil;
-use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
+use crate::oci::{ChainId, ImageConfig, ImageId};
 use crate::reference::{Query, Reference};
 
 /// A removed object.
@@ -44,28 +45,56 @@ impl Store {
         if last {
             self.refuse_if_used(query, &id)?;
         }
-        let mut removed = self.names().update(|names| {
-            let gone = going.into_iter().filter(|name| names.remove(name).is_some());
-            gone.map(Removed::Untagged).collect::<Vec<_>>()
-        })?;
-        if last {
-            removed.extend(self.remove_image(&id)?);
+        let untag = || {
+            self.names().update(|names| {
+                let gone = going.into_iter().filter(|name| names.remove(name).is_some());
+                gone.map(Removed::Untagged).collect::<Vec<_>>()
+            })
+        };
+        if !last {
+            return untag();
         }
-        Ok(removed)
+        // Announced before the first change: if this process is killed, the next one finishes.
+        let removal = RemovalEntry { image: id, chains: self.chains(&id) };
+        let journal = self.journal()?;
+        journal.add_removal(&removal)?;
+        let removed = untag().and_then(|mut removed| {
+            removed.push(Removed::Image(id));
+            removed.extend(self.remove_image(&removal)?.into_iter().map(Removed::Layer));
+            self.trim_content()?;
+            Ok(removed)
+        });
+        journal.close_entry(removed.is_ok());
+        removed
     }
 
-    fn remove_image(&self, id: &ImageId) -> Result<Vec<Removed>, StoreError> {
-        let config = self.config(id)?;
-        let diff_ids = config.as_ref().map_or(&[][..], ImageConfig::diff_ids);
-        let going = self.unneeded_layers(id, diff_ids)?;
-        self.images().remove(id)?;
+    /// Removes an image without a name, and returns the layers that went with it.
+    fn remove_image(&self, removal: &RemovalEntry) -> Result<Vec<ChainId>, StoreError> {
+        let going = self.unneeded_layers(&removal.image, &removal.chains)?;
+        self.images().remove(&removal.image)?;
         self.layers().remove(&going)?;
         if let Some(lowest) = going.last() {
-            self.unmark_parent(*lowest, diff_ids)?;
+            self.unmark_parent(*lowest, &removal.chains)?;
         }
-        self.trim_content()?;
-        let layers = going.into_iter().map(Removed::Layer);
-        Ok([Removed::Image(*id)].into_iter().chain(layers).collect())
+        Ok(going)
+    }
+
+    /// Finishes the removal that a killed process began, unless it has not removed the names. The
+    /// caller holds the store lock and the `commit` lock.
+    ///
+    /// # Errors
+    /// [`StoreError`] if something cannot be read or removed.
+    pub(super) fn finish_removal(&self, removal: &RemovalEntry) -> Result<(), StoreError> {
+        if self.names().load()?.of(removal.image).is_empty() {
+            self.remove_image(removal)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the layers of an image, base first; none if its config cannot be read.
+    fn chains(&self, id: &ImageId) -> Vec<ChainId> {
+        let config = self.config(id);
+        config.map_or_else(Vec::new, |config| ChainId::stack(config.diff_ids()))
     }
 
     /// Returns the layers of a stack to remove with the image `id`, topmost first. A layer stays
@@ -74,7 +103,7 @@ impl Store {
     fn unneeded_layers(
         &self,
         id: &ImageId,
-        diff_ids: &[DiffId],
+        chains: &[ChainId],
     ) -> Result<Vec<ChainId>, StoreError> {
         let needed = self.needed_chains(id)?;
         let records = self.layers().list()?;
@@ -83,7 +112,6 @@ impl Store {
         for parent in records.iter().filter_map(|record| record.parent) {
             *children.entry(parent).or_default() += 1;
         }
-        let chains = ChainId::stack(diff_ids);
         let mut going = Vec::new();
         for (n, chain) in chains.iter().enumerate().rev() {
             if needed.contains(chain) || children.get(chain) > Some(&0) {
@@ -101,8 +129,7 @@ impl Store {
     }
 
     /// Removes the mark of having a child from the layer below `lowest`, if that was its only one.
-    fn unmark_parent(&self, lowest: ChainId, diff_ids: &[DiffId]) -> Result<(), StoreError> {
-        let chains = ChainId::stack(diff_ids);
+    fn unmark_parent(&self, lowest: ChainId, chains: &[ChainId]) -> Result<(), StoreError> {
         let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
         let Some(parent) = below.map(|below| chains[below]) else { return Ok(()) };
         let lonely = self.layers().children(&parent)?.is_empty()
@@ -113,18 +140,16 @@ impl Store {
         }
     }
 
-    fn config(&self, id: &ImageId) -> Result<Option<ImageConfig>, StoreError> {
+    fn config(&self, id: &ImageId) -> Option<ImageConfig> {
         let bytes = self.images().get(id).unwrap_or(None);
-        Ok(bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()))
+        bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok())
     }
 
     /// Returns the layers of all images except `removed`, and of containers.
     fn needed_chains(&self, removed: &ImageId) -> Result<HashSet<ChainId>, StoreError> {
         let mut needed = HashSet::new();
         for id in self.images().list()?.into_iter().filter(|id| id != removed) {
-            needed.extend(ChainId::stack(
-                self.config(&id)?.as_ref().map_or(&[], ImageConfig::diff_ids),
-            ));
+            needed.extend(self.chains(&id));
         }
         for mut chain in self.container_parents()? {
             while needed.insert(chain) {
@@ -164,9 +189,7 @@ impl Store {
                 return in_use(format!("the image {} was built on it", other.short()));
             }
         }
-        let config = self.config(id)?;
-        let diff_ids = config.as_ref().map_or(&[][..], ImageConfig::diff_ids);
-        for chain in self.unneeded_layers(id, diff_ids)? {
+        for chain in self.unneeded_layers(id, &self.chains(id))? {
             if let Some(record) = self.layers().get(&chain)?
                 && let Some(at) = self.mounted_at(&record)?
             {

@@ -30,6 +30,9 @@ use crate::overlay::{CacheId, LinkId};
 const UNPACKING: &str = "write-set-";
 const COMPLETE: &str = "complete-";
 
+/// Hex digits of a cache ID at the end of the name of its write set.
+const WRITE_SET_DIGITS: usize = 10;
+
 /// A layer that this process staged. It is removed if it is dropped before any process has
 /// committed it. After a kill, the next process that writes finds it in the journal.
 #[derive(Debug)]
@@ -43,7 +46,8 @@ impl StagedLayer {
     pub(super) fn new(layout: &Layout, journal: Arc<Journal>) -> Result<Self, StoreError> {
         let cache_id = CacheId::generate().map_err(StoreError::Random)?;
         let link_id = LinkId::generate().map_err(StoreError::Random)?;
-        let random = fsutil::random_hex::<5>().map_err(StoreError::Random)?;
+        // After a power failure, names are all that tells which directory belongs to a write set.
+        let random = cache_id.as_str()[..WRITE_SET_DIGITS].to_owned();
         let entry = JournalEntry { cache_id, link_id, random };
         journal.add(&entry)?;
         let staged = Self { layout: layout.clone(), journal, entry };
@@ -134,6 +138,13 @@ pub(super) fn all_complete(layout: &Layout) -> Result<Vec<CompleteLayer>, FsErro
         Some(CompleteLayer { path: dir.join(name), blob, diff_id })
     };
     Ok(fsutil::names_in(&dir)?.iter().filter_map(parse).collect())
+}
+
+/// Returns the beginning of the cache ID of a write set, by its name.
+pub(super) fn directory_prefix(name: &str) -> Option<&str> {
+    let known = name.starts_with(UNPACKING) || name.starts_with(COMPLETE);
+    let digits = name.rsplit('-').next().filter(|digits| digits.len() == WRITE_SET_DIGITS)?;
+    (known && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
 }
 
 /// Removes a staged layer, unless it is committed. After its write set is renamed back, no

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod content;
+mod crash;
 mod damage;
 mod debian;
 mod dockerd;
@@ -12,6 +13,7 @@ mod layout;
 mod library;
 mod links;
 mod names;
+mod power;
 mod protocol;
 mod pull;
 mod registry;

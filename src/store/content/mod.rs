@@ -191,6 +191,14 @@ impl Content {
         if changed.map_err(|e| dirs.damaged(&e))? { dirs.write_index(&index) } else { Ok(()) }
     }
 
+    /// Removes what killed processes left, as far as the directory exists and can be written.
+    pub(super) fn sweep(&self) {
+        if matches!(Dir::open(self.path()), Ok(Some(_))) {
+            // A command that does not use the content does not fail by it.
+            let _ = self.dirs();
+        }
+    }
+
     /// Opens the directories and creates missing ones; `None` if the content directory exists
     /// and is read-only. The first call removes what killed processes left.
     fn dirs(&self) -> Result<Option<Dirs>, StoreError> {

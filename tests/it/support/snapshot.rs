@@ -105,10 +105,11 @@ pub fn names(dir: &Path) -> Vec<String> {
 
 /// The whole root, one line a path: mode, path, and what a small text file holds.
 pub fn snapshot_store(root: &Path, ids: &Ids) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot id");
     let mut lines = BTreeMap::new();
     for path in walk(root) {
         let relative = path.strip_prefix(root).expect("below the root");
-        let shown = ids.apply(&relative.to_string_lossy());
+        let shown = ids.apply(&relative.to_string_lossy()).replace(boot.trim(), "[BOOT]");
         let meta = fs::symlink_metadata(&path).expect("lstat");
         let mut line = format!("{} {:04o} /{shown}", kind(&meta), meta.mode() & 0o7777);
         if meta.is_symlink() {
@@ -333,7 +334,9 @@ pub fn assert_consistent(root: &Path) {
         assert_eq!(names(&root.join("overlay2")), caches, "overlay2 directories without a layer");
     }
     assert_eq!(names(&root.join("overlay2/l")), links, "short links without a layer");
-    for empty in ["image/overlay2/layerdb/tmp", "rpull/journal", "rpull/content/ingest"] {
+    let swept =
+        ["image/overlay2/layerdb/tmp", "rpull/journal", "rpull/tmp", "rpull/content/ingest"];
+    for empty in swept {
         assert_eq!(names(&root.join(empty)), [""; 0], "left in {empty}");
     }
 }

@@ -1,0 +1,150 @@
+//! Temporary files for atomic replacements, in one directory per root. A writer keeps its file
+//! locked (flock), so the file of a killed process is told from one that is being written.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{At, FsError, names_in, random_hex, remove, sync_dir};
+
+/// Whether a replaced file must survive a power failure when the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It does: the file and its directory are synced.
+    Synced,
+    /// It may be lost or damaged, which its reader notices.
+    Unsynced,
+}
+
+/// A directory for temporary files, on the file system of the files that they replace.
+#[derive(Debug, Clone)]
+pub struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Uses the directory `path`, which need not exist yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Replaces the file at `path` by `bytes`, atomically: readers see the old content or the new
+    /// (moby atomicwriter: temporary file, fsync, chmod, rename).
+    ///
+    /// # Errors
+    /// [`FsError`] if it cannot be written; the temporary file is removed.
+    pub fn replace(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        mode: u32,
+        durability: Durability,
+    ) -> Result<(), FsError> {
+        let (file, temporary) = self.create(mode)?;
+        let done = write(&file, bytes, durability)
+            .at("write", path)
+            .and_then(|()| fs::rename(&temporary, path).at("write", path));
+        if done.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        done?;
+        match (durability, path.parent()) {
+            (Durability::Synced, Some(dir)) => sync_dir(dir),
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates a locked file with a new name.
+    fn create(&self, mode: u32) -> Result<(File, PathBuf), FsError> {
+        loop {
+            let path = self.0.join(random_hex::<8>().at("create", &self.0)?);
+            let mut options = File::options();
+            let file = options.write(true).create_new(true).mode(mode).open(&path);
+            let file = file.at("create", &path)?;
+            file.set_permissions(fs::Permissions::from_mode(mode)).at("create", &path)?;
+            match file.try_lock() {
+                // A sweep may have seen the file before it was locked, and removed it.
+                Ok(()) if is_at(&file, &path) => return Ok((file, path)),
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(e)) => {
+                    let _ = fs::remove_file(&path);
+                    return Err(e).at("lock", &path);
+                }
+            }
+        }
+    }
+
+    /// Removes the files of dead processes.
+    ///
+    /// # Errors
+    /// [`FsError`] if the directory cannot be read or a file cannot be removed.
+    pub fn sweep(&self) -> Result<(), FsError> {
+        for name in names_in(&self.0)? {
+            let path = self.0.join(name);
+            let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+            let flags = nofollow.bits().cast_signed();
+            let Ok(file) = File::options().read(true).custom_flags(flags).open(&path) else {
+                continue;
+            };
+            let dead = file.metadata().is_ok_and(|meta| meta.is_file()) && file.try_lock().is_ok();
+            if dead && is_at(&file, &path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(mut file: &File, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    file.write_all(bytes)?;
+    match durability {
+        Durability::Synced => file.sync_all(),
+        Durability::Unsynced => Ok(()),
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaced_file_has_its_mode_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let temporary = Temporary::new(dir.path().join("tmp"));
+        fs::create_dir(dir.path().join("tmp")).unwrap();
+        let path = dir.path().join("f");
+        temporary.replace(&path, b"one", 0o600, Durability::Synced).unwrap();
+        temporary.replace(&path, b"two", 0o644, Durability::Unsynced).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o644);
+        assert_eq!(names_in(dir.path()).unwrap(), ["f", "tmp"]);
+        assert_eq!(names_in(&dir.path().join("tmp")).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn sweep_removes_files_of_dead_processes_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let temporary = Temporary::new(dir.path().to_owned());
+        let (live, path) = temporary.create(0o600).unwrap();
+        fs::write(dir.path().join("dead"), "").unwrap();
+        fs::create_dir(dir.path().join("directory")).unwrap();
+        temporary.sweep().unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut left = vec!["directory", name];
+        left.sort_unstable();
+        assert_eq!(names_in(dir.path()).unwrap(), left);
+        drop(live);
+    }
+
+    #[test]
+    fn error_names_the_path() {
+        let temporary = Temporary::new("/nonexistent".into());
+        let error = temporary.replace(Path::new("/f"), b"", 0o600, Durability::Synced);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/"), "{error}");
+    }
+}
