@@ -191,7 +191,7 @@ impl Authenticator {
     ) -> Result<Option<Grant>, RegistryError> {
         let found = match &auth.credential {
             Some(found) => found.clone(),
-            None => auth.credential.insert(self.look_up(repository).await?).clone(),
+            None => auth.credential.insert(self.look_up(endpoint, repository).await?).clone(),
         };
         let credential = found.map(|found| found.credential);
         Ok(match (challenge, credential) {
@@ -213,12 +213,17 @@ impl Authenticator {
         })
     }
 
-    async fn look_up(&self, repository: &Repository) -> Result<Option<Found>, RegistryError> {
-        let (chain, repository) = (self.chain.clone(), repository.clone());
+    /// Looks up the credential for the host that is contacted, which may be a mirror of the
+    /// repository's own.
+    async fn look_up(
+        &self,
+        endpoint: &Endpoint,
+        repository: &Repository,
+    ) -> Result<Option<Found>, RegistryError> {
+        let (chain, host) = (self.chain.clone(), endpoint.credential_host());
+        let path = repository.path().to_owned();
         // Reading files and running helpers blocks.
-        let look = tokio::task::spawn_blocking(move || {
-            credentials::find(&chain, repository.domain(), repository.path())
-        });
+        let look = tokio::task::spawn_blocking(move || credentials::find(&chain, &host, &path));
         look.await.map_err(|e| RegistryError::Internal(e.to_string()))?
     }
 }
@@ -274,5 +279,60 @@ mod tests {
         assert_eq!(of(&["Digest realm=\"x\""]), None);
         assert_eq!(of(&["???"]), None);
         assert_eq!(of(&[]), None);
+    }
+
+    /// Knows one host, and notes the hosts that it is asked for.
+    #[derive(Clone)]
+    struct OneHost(&'static str, Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl CredentialSource for OneHost {
+        fn find(&self, host: &str, _path: &str) -> Result<Option<Found>, RegistryError> {
+            self.1.lock().unwrap().push(host.to_owned());
+            let password = Secret::new("hunter2");
+            let credential = Credential::Basic { username: "user".to_owned(), password };
+            Ok((host == self.0).then(|| Found::new(credential, "a test")))
+        }
+    }
+
+    /// Answers a challenge of `endpoint` to a request for `name`. Returns whether a credential
+    /// would be sent, and the hosts that the source was asked for.
+    async fn challenged(
+        endpoint: Endpoint,
+        name: &str,
+        known: &'static str,
+    ) -> (bool, Vec<String>) {
+        let source = OneHost(known, Arc::default());
+        let auth = Authenticator::new(vec![Box::new(source.clone())]);
+        let clients = Clients::new(crate::registry::RegistryOptions::default());
+        let reference: crate::reference::Reference = name.parse().unwrap();
+        let repository = reference.repository();
+        let mut headers = HeaderMap::new();
+        headers.insert(WWW_AUTHENTICATE, "Basic realm=\"x\"".parse().unwrap());
+        let repeat =
+            auth.handle_unauthorized(&clients, &endpoint, repository, None, &headers).await;
+        let header = auth.header(&clients, &endpoint, repository).await.unwrap();
+        assert_eq!(repeat.unwrap(), header.is_some());
+        let asked = source.1.lock().unwrap().clone();
+        (header.is_some(), asked)
+    }
+
+    #[tokio::test]
+    async fn credential_of_the_upstream_is_not_sent_to_its_mirror() {
+        let mirror = Endpoint { scheme: "https", host: "mirror.example:5000".to_owned() };
+        let (sent, asked) =
+            challenged(mirror.clone(), "upstream.example/a/b", "upstream.example").await;
+        assert!(!sent && asked.iter().all(|host| host == "mirror.example:5000"), "{asked:?}");
+        let (sent, asked) = challenged(mirror.clone(), "nginx", "docker.io").await;
+        assert!(!sent && asked.iter().all(|host| host == "mirror.example:5000"), "{asked:?}");
+        assert!(challenged(mirror, "upstream.example/a/b", "mirror.example:5000").await.0);
+    }
+
+    #[tokio::test]
+    async fn credential_of_docker_hub_is_looked_up_as_docker_io() {
+        let options = crate::registry::RegistryOptions::default();
+        let hub = Endpoint::of("docker.io", &options);
+        assert_ne!(hub.host, "docker.io");
+        let (sent, asked) = challenged(hub, "nginx", "docker.io").await;
+        assert!(sent && asked == ["docker.io"], "{asked:?}");
     }
 }

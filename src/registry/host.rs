@@ -8,6 +8,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Url};
 
 use super::certs::{self, HostCerts};
+use super::credentials::CredentialHost;
 use super::error::{Cause, RegistryError};
 use super::options::RegistryOptions;
 use crate::reference::DOCKER_HUB;
@@ -54,6 +55,12 @@ impl Endpoint {
         let has_certs = certs::dir_of(&options.certs_dirs, host).is_some();
         let plain = options.plain_http || (is_loopback(host) && !has_certs);
         Self { scheme: if plain { "http" } else { "https" }, host: host.to_owned() }
+    }
+
+    /// Returns the host for which credentials are looked up. Docker's tools store those of Docker
+    /// Hub under the domain of its references.
+    pub fn credential_host(&self) -> CredentialHost {
+        CredentialHost::of_endpoint(if self.host == HUB_HOST { DOCKER_HUB } else { &self.host })
     }
 
     /// Returns the URL of `path` below `/v2/`.

@@ -193,16 +193,29 @@ pub fn chain(options: &RegistryOptions) -> Vec<Box<dyn CredentialSource>> {
     chain
 }
 
+/// The host for which credentials are looked up: the one that is contacted. The domain of a
+/// reference is not one, because a mirror can serve it. Only an endpoint makes one
+/// (`Endpoint::credential_host`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialHost(String);
+
+impl CredentialHost {
+    /// The name under which credentials for a contacted host are stored.
+    pub(super) fn of_endpoint(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
 /// Asks the sources in turn.
 ///
 /// # Errors
 /// The first error of a source that comes before an answer.
 pub fn find(
     chain: &[Box<dyn CredentialSource>],
-    host: &str,
+    host: &CredentialHost,
     path: &str,
 ) -> Result<Option<Found>, RegistryError> {
-    chain.iter().find_map(|source| source.find(host, path).transpose()).transpose()
+    chain.iter().find_map(|source| source.find(&host.0, path).transpose()).transpose()
 }
 
 fn wrong(
