@@ -10,6 +10,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return cli::usage(error),
     };
+    if let Err(failure) = cli::log::start(args.global.verbose) {
+        return cli::output::fail(&failure);
+    }
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => cli::output::fail(&failure),

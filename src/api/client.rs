@@ -70,6 +70,7 @@ impl Client {
         let (name, _) = reference.clone().with_default_tag();
         let digest = name.digest().map(|digest| digest.to_string());
         let by = digest.as_deref().or(name.tag()).unwrap_or_default();
+        self.registry.log_endpoint(name.repository());
         let resolved = self.registry.head_manifest(name.repository(), by).await?;
         Ok(Resolution { digest: resolved.digest, media_type: resolved.media_type })
     }

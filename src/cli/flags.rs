@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::builder::Styles;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands;
 
@@ -132,6 +132,10 @@ pub struct Global {
     /// Print only what a script needs: names, IDs or paths
     #[arg(long, short, global = true, help_heading = "Output")]
     pub quiet: bool,
+    /// Log to standard error which hosts, sources of credentials and stored content are used; -vv:
+    /// also each request and its time [env: RPULL_LOG=LEVEL or MODULE=LEVEL,...]
+    #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Output")]
+    pub verbose: u8,
     /// Choose how a pull shows its progress
     #[arg(
         long,

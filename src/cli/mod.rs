@@ -2,6 +2,7 @@
 
 pub mod flags;
 pub mod hints;
+pub mod log;
 pub mod output;
 pub mod render;
 

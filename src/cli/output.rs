@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -242,9 +243,41 @@ pub fn notice(text: &str) {
     error_line("", text, LONGEST_NOTICE);
 }
 
+/// Prints a line of the log on standard error.
+pub fn log(text: &str) {
+    error_line("", text, LONGEST_ERROR);
+}
+
+/// Calls its argument once while the screen has no bars.
+type Suspend = Box<dyn Fn(&mut dyn FnMut()) + Send>;
+
+/// How to write to standard error while it shows bars.
+static SUSPEND: Mutex<Option<Suspend>> = Mutex::new(None);
+
+/// Standard error shows bars from now on. Lines are printed above them by `suspend`, which calls
+/// its argument once, until the result is dropped. `suspend` must not print by itself.
+pub fn bars(suspend: impl Fn(&mut dyn FnMut()) + Send + 'static) -> Bars {
+    *SUSPEND.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(suspend));
+    Bars(())
+}
+
+/// Standard error shows bars while this exists.
+pub struct Bars(());
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        *SUSPEND.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 fn error_line(prefix: &str, text: &str, limit: usize) {
+    let line = format!("{prefix}{}", printable::one_line(text, limit));
     // Standard error may be closed, and there is no other place to report it.
-    let _ = stderr().write(&format!("{prefix}{}", printable::one_line(text, limit)));
+    let mut write = || drop(stderr().write(&line));
+    match &*SUSPEND.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(suspend) => suspend(&mut write),
+        None => write(),
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ async fn layer(
         Step::Stage(staging) => Some(staging.finish().await?),
         Step::Present | Step::DryRun => None,
     };
+    // Not entered, because this function awaits: it measures the time from here to the end.
+    let _span =
+        tracing::debug_span!("commit", image = %task.image, layer = %task.blob.digest.short());
     let chain = ChainId::above(parent.as_ref().map(|parent| parent.chain), diff_id);
     let _commit = session.lock_commit(chain).await;
     let mut suspect =

@@ -101,11 +101,12 @@ impl StoreGate {
         on_wait: impl Fn(String),
         attempt: impl Fn(&Store) -> Result<Result<T, String>, StoreError> + Clone + Send + 'static,
     ) -> Result<T, Error> {
-        let mut reported = false;
+        let (mut reported, mut _span) = (false, None);
         loop {
             match self.run(attempt.clone()).await? {
                 Ok(lock) => return Ok(lock),
                 Err(what) if !reported => {
+                    _span = Some(tracing::info_span!("wait", "for" = %what));
                     on_wait(what);
                     reported = true;
                 }

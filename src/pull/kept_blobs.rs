@@ -47,6 +47,7 @@ pub async fn stage(session: &Arc<Session>, task: &LayerTask) -> Result<KeptBlob,
         if let Some((file, id)) = open(session, task, damaged).await? {
             damaged = Some(id);
             if let Some(layer) = unpack(session, task, file).await? {
+                tracing::info!("layer {}: read from the kept blob", task.blob.digest.short());
                 return Ok(KeptBlob::Staged(layer));
             }
         }
@@ -162,6 +163,7 @@ pub async fn config(
     largest: u64,
 ) -> Result<Bytes, Error> {
     if let Some(bytes) = kept_config(session, descriptor, largest).await? {
+        tracing::info!("config {} is in the content store", descriptor.digest.short());
         return Ok(bytes);
     }
     let fetch = registry.blob_bytes(image.repository(), descriptor, largest);

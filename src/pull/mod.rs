@@ -24,6 +24,7 @@ mod unpack;
 use std::sync::Arc;
 
 use futures::future;
+use tracing::Instrument;
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -85,7 +86,8 @@ pub async fn pull(
 
 async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Result<Pulled, Error> {
     session.recover().await?;
-    let resolved = match resolve::resolve(session, image).await? {
+    let span = tracing::debug_span!("resolve", %image);
+    let resolved = match resolve::resolve(session, image).instrument(span).await? {
         Resolution::Present { digest, id } => {
             let reference = Reference::clone(image);
             return Ok(Pulled { reference, digest, id, status: Status::UpToDate });
@@ -98,12 +100,17 @@ async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Res
     if !session.options.dry_run {
         session.begin_writing().await?;
     }
-    let early = plan::before_config(session, stager, image, &resolved).await?;
-    let config = resolve::config(session, image, &resolved).await?;
-    let plan = plan::with_config(session, stager, image, &resolved, &config, early).await?;
+    let plan = async {
+        let early = plan::before_config(session, stager, image, &resolved).await?;
+        let config = resolve::config(session, image, &resolved).await?;
+        let plan = plan::with_config(session, stager, image, &resolved, &config, early).await?;
+        Ok::<_, Error>((plan, config))
+    };
+    let (plan, config) = plan.instrument(tracing::debug_span!("plan", %image)).await?;
     if session.options.dry_run {
         return Ok(plan.dry_run(image, &resolved));
     }
     commit::layers(session, stager, plan).await?;
-    commit::image(session, image, &resolved, &config).await
+    let commit = commit::image(session, image, &resolved, &config);
+    commit.instrument(tracing::debug_span!("commit", %image)).await
 }

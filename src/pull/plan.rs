@@ -135,6 +135,9 @@ pub async fn with_config(
         let task = LayerTask::new(image, &resolved.registry, blob, Some((diff_id, chain)));
         let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };
         session.report(&task, state);
+        if present {
+            tracing::info!("layer {} is in the store", blob.digest.short());
+        }
         let step = match (present, early) {
             (true, _) => Step::Present,
             (false, Some(early)) => Step::Stage(early),

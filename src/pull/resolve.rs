@@ -73,6 +73,7 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     let known = local(session, image).await?;
     let settled = image.digest().is_some() || session.options.policy != Policy::Always;
     if let Some((digest, id)) = known.whole.filter(|_| settled) {
+        tracing::info!("{image} is in the store; no request is needed");
         return Ok(Resolution::Present { digest, id });
     }
     if session.options.policy == Policy::Never {
@@ -87,10 +88,12 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     }
     let registry = session.registry.with_events(session.events.clone(), image.clone());
     session.events.send(Event::Resolving { image: image.clone() });
+    registry.log_endpoint(image.repository());
     let mut digest = image.digest();
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
         if means(session, image.with_digest(head), id).await? {
+            tracing::info!("{image} is in the store, and {head} is what its tag points to");
             return Ok(Resolution::Present { digest: head, id });
         }
         digest = Some(head);
@@ -200,6 +203,7 @@ async fn fetch(
     if let Some(digest) = digest {
         let stored = session.store(move |store| store.content().get(&digest));
         if let Some(bytes) = stored.await? {
+            tracing::info!("manifest {} is in the content store", digest.short());
             return Ok(RawManifest { bytes, digest, media_type: String::new() });
         }
     }
@@ -215,7 +219,10 @@ pub async fn config(
 ) -> Result<Document<ImageConfig>, Error> {
     let descriptor = &resolved.manifest.parsed.config;
     let bytes = match stored_config(session, descriptor.digest).await? {
-        Some(bytes) => bytes,
+        Some(bytes) => {
+            tracing::info!("config {} is in the store", descriptor.digest.short());
+            bytes
+        }
         None => {
             let registry = &resolved.registry;
             kept_blobs::config(session, image, registry, descriptor, LARGEST_CONFIG).await?

@@ -50,6 +50,11 @@ impl Resumable {
         let open = session.store(move |store| store.content().partial(&digest, size, has_lock));
         let partial = open.await?;
         let ranges = partial.as_ref().map_or(Vec::new(), |partial| partial.ranges().to_vec());
+        if !ranges.is_empty() {
+            let kept: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+            let layer = digest.short();
+            tracing::info!("layer {layer}: {kept} of {size} bytes are in a partial download");
+        }
         let partial = Arc::new(Mutex::new(partial));
         let (keeper, kept) = mpsc::channel(QUEUE);
         let write = write(session.clone(), task.clone(), lock, partial.clone(), kept);

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, SemaphorePermit};
+use tracing::Instrument;
 
 use super::copy;
 use super::fetch;
@@ -77,15 +78,20 @@ impl Stager {
         };
         match self.stored(task).await? {
             Stored::Nowhere => {}
-            Stored::Ready(diff_id) => return Ok(Arc::new(ReadyLayer::staged_elsewhere(diff_id))),
+            Stored::Ready(diff_id) => {
+                tracing::info!("layer {}: another process has staged it", digest.short());
+                return Ok(Arc::new(ReadyLayer::staged_elsewhere(diff_id)));
+            }
             Stored::Elsewhere(diff_id, records) => {
+                tracing::info!("layer {}: copied from another chain", digest.short());
                 if let Some(layer) = copy::copy_any(session, task, diff_id, records).await? {
                     return Ok(Arc::new(layer));
                 }
             }
         }
         session.report(task, LayerState::Downloading);
-        let layer = fetch::fetch(session, task).await?;
+        let span = tracing::debug_span!("fetch", image = %task.image, layer = %digest.short());
+        let layer = fetch::fetch(session, task).instrument(span).await?;
         session.report(task, LayerState::DownloadComplete);
         Ok(Arc::new(layer))
     }

@@ -43,6 +43,8 @@ fn unpack(
     blob: Option<BlobSpec>,
     meter: Option<Meter>,
 ) -> Result<ReadyLayer, WorkError> {
+    let layer = || blob.map_or("copy".to_owned(), |blob| blob.digest.short());
+    let _span = tracing::debug_span!("unpack", layer = %layer()).entered();
     let staged = store.stage()?;
     let mut diff = open_diff(&staged.diff_path())?;
     let job = Job {

@@ -224,7 +224,10 @@ impl Authenticator {
         let path = repository.path().to_owned();
         // Reading files and running helpers blocks.
         let look = tokio::task::spawn_blocking(move || credentials::find(&chain, &host, &path));
-        look.await.map_err(|e| RegistryError::Internal(e.to_string()))?
+        let found = look.await.map_err(|e| RegistryError::Internal(e.to_string()))??;
+        let from = found.as_ref().map_or("no source has any", |found| &found.from);
+        tracing::info!("credentials for {}: {from}", endpoint.host);
+        Ok(found)
     }
 }
 

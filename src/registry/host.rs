@@ -1,8 +1,9 @@
 //! The endpoint of a registry's name, and the HTTP clients for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, Once, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Url};
@@ -11,6 +12,7 @@ use super::certs::{self, HostCerts};
 use super::credentials::CredentialHost;
 use super::error::{Cause, RegistryError};
 use super::options::RegistryOptions;
+use super::proxy::{Proxies, Proxy};
 use crate::reference::DOCKER_HUB;
 
 /// Docker Hub's registry (moby registry/config.go).
@@ -33,6 +35,10 @@ pub struct Endpoint {
 pub struct Clients {
     options: RegistryOptions,
     built: Mutex<HashMap<Trust, Client>>,
+    /// Only for the log.
+    proxies: OnceLock<Proxies>,
+    /// The origins whose certificates and proxy are logged.
+    logged: Mutex<HashSet<String>>,
 }
 
 /// The transport and CA certificates of a client.
@@ -63,12 +69,17 @@ impl Endpoint {
         CredentialHost::of_endpoint(if self.host == HUB_HOST { DOCKER_HUB } else { &self.host })
     }
 
+    /// Returns `scheme://host[:port]`.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.host)
+    }
+
     /// Returns the URL of `path` below `/v2/`.
     ///
     /// # Errors
     /// [`RegistryError::Protocol`] if host and path do not form a URL.
     pub fn url(&self, path: &str) -> Result<Url, RegistryError> {
-        let text = format!("{}://{}/v2/{path}", self.scheme, self.host);
+        let text = format!("{}/v2/{path}", self.origin());
         Url::parse(&text)
             .map_err(|e| RegistryError::Protocol { host: self.host.clone(), what: e.to_string() })
     }
@@ -86,7 +97,12 @@ impl Endpoint {
 impl Clients {
     /// Creates an empty set; the first request to a host builds its client.
     pub fn new(options: RegistryOptions) -> Self {
-        Self { options, built: Mutex::new(HashMap::new()) }
+        Self {
+            options,
+            built: Mutex::default(),
+            proxies: OnceLock::new(),
+            logged: Mutex::default(),
+        }
     }
 
     /// Returns the options of the clients.
@@ -108,6 +124,9 @@ impl Clients {
             (_, false) if !local => Trust::System,
             _ => Trust::Host(host.clone()),
         };
+        if tracing::enabled!(tracing::Level::INFO) {
+            self.log_transport(url, dir.as_deref());
+        }
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = built.get(&trust) {
             return Ok(client.clone());
@@ -121,6 +140,29 @@ impl Clients {
         let client = self.build(&trust, local, &host_certs).map_err(wrong)?;
         built.insert(trust, client.clone());
         Ok(client)
+    }
+
+    /// Logs once how a host is contacted.
+    fn log_transport(&self, url: &Url, certs_dir: Option<&Path>) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if !logged.insert(origin(url)) {
+            return;
+        }
+        let proxy = self.proxy(url).map(|proxy| format!("proxy {proxy}"));
+        let proxy = proxy.unwrap_or_else(|| "no proxy".to_owned());
+        let certs = match (url.scheme(), certs_dir) {
+            ("http", _) => "no TLS".to_owned(),
+            (_, Some(dir)) => format!("certificates in {}", dir.display()),
+            (_, None) => "the system's CA certificates".to_owned(),
+        };
+        tracing::info!("{}: {proxy}, {certs}", origin(url));
+    }
+
+    /// Returns the proxy of requests to `url`, for the log.
+    pub fn proxy(&self, url: &Url) -> Option<Proxy> {
+        let local = url.host_str().is_some_and(is_loopback);
+        let proxied = self.options.proxy_from_env && !local;
+        proxied.then(|| self.proxies.get_or_init(Proxies::from_env).of(&origin(url))).flatten()
     }
 
     fn build(&self, trust: &Trust, local: bool, certs: &HostCerts) -> reqwest::Result<Client> {

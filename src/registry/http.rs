@@ -1,6 +1,6 @@
 //! One request and its response: authorisation, redirects and error responses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_client::errors::OciEnvelope;
 use reqwest::header::{
@@ -128,8 +128,44 @@ impl Registry {
             builder = builder.header(AUTHORIZATION, value);
         }
         self.shared.count_request();
-        let host = authority(url);
-        body::send(builder, self.limits()).await.map_err(|e| e.into_request_error(&host))
+        let (host, began) = (authority(url), Instant::now());
+        let sent = body::send(builder, self.limits()).await;
+        let sent = sent.map_err(|e| e.into_request_error(&host));
+        match &sent {
+            Ok(response) => self.log_response(request, response, began),
+            Err(e) => tracing::debug!(
+                "{} {}/... failed after {} ms: {e}",
+                request.method,
+                host::origin(url),
+                began.elapsed().as_millis()
+            ),
+        }
+        sent
+    }
+
+    fn log_response(&self, request: &Request<'_>, response: &Response, began: Instant) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let url = response.url();
+        let (method, status) = (&request.method, response.status().as_u16());
+        let endpoint = Endpoint::of(request.repository.domain(), &self.shared.options);
+        // Queries contain signatures; so can the paths of a storage server.
+        let path = if host::origin(url) == endpoint.origin() { url.path() } else { "/..." };
+        let range = request.range.map_or(String::new(), |(start, end)| {
+            let last = end.map(|end| (end - 1).to_string()).unwrap_or_default();
+            format!(", range {start}-{last}")
+        });
+        let length = response.content_length();
+        let length = length.map_or("unknown length".to_owned(), |length| format!("{length} bytes"));
+        let peer = response.remote_addr().map_or(String::new(), |peer| format!(", from {peer}"));
+        let proxy = self.shared.clients.proxy(url);
+        let proxy = proxy.map_or(String::new(), |proxy| format!(", proxy {proxy}"));
+        tracing::debug!(
+            "{method} {}{path} {status}{range}, {length}, {} ms{peer}{proxy}",
+            host::origin(url),
+            began.elapsed().as_millis()
+        );
     }
 
     async fn error_of_response(

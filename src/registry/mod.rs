@@ -15,6 +15,7 @@ mod http;
 mod manifest;
 mod options;
 mod parallel;
+mod proxy;
 mod retry;
 mod token;
 mod wait;
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use crate::digest::Digest;
 use crate::progress::{Event, Image, Sender};
+use crate::reference::Repository;
 
 pub use blob::BlobStream;
 pub use credentials::{
@@ -39,7 +41,7 @@ pub use parallel::{BlobRange, Keeper};
 pub use retry::is_transient;
 
 use auth::Authenticator;
-use host::Clients;
+use host::{Clients, Endpoint};
 use retry::Budget;
 use wait::WaitLimits;
 
@@ -86,6 +88,14 @@ impl Registry {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
+    /// Logs which endpoint serves `repository`.
+    pub fn log_endpoint(&self, repository: &Repository) {
+        tracing::info!(
+            "{repository} is served by {}",
+            Endpoint::of(repository.domain(), &self.shared.options).origin()
+        );
+    }
+
     fn limits(&self) -> WaitLimits {
         WaitLimits::of(&self.shared.options)
     }
@@ -117,6 +127,7 @@ impl Registry {
     }
 
     fn report_retry(&self, layer: Option<Digest>, attempt: u32, wait: Duration, cause: String) {
+        tracing::debug!("attempt {attempt} in {} ms, because: {cause}", wait.as_millis());
         if let Some((sender, image)) = &self.events {
             sender.send(Event::Retrying { image: image.clone(), layer, attempt, wait, cause });
         }

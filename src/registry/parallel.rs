@@ -117,13 +117,28 @@ impl<'a> Download<'a> {
             if !probe.judged && probe.waited >= PROBE_TIME {
                 probe.judged = true;
                 let throughput = (probe.offset - start) as f64 / probe.waited.as_secs_f64();
+                let (layer, speed) = (download.of.blob.digest.short(), throughput as u64);
                 if throughput < FAST && remaining >= MIN_REMAINING {
                     probe.keep = true;
                     if let Some(segments) = download.clone().segments(probe.offset).await? {
                         // This drops the first connection; the segments begin where it stood, and
                         // keep their bytes themselves.
                         (probe.source, probe.keep) = (segments, false);
+                        tracing::info!(
+                            "layer {layer}: {speed} bytes/s on one connection is slow, {remaining} \
+                             bytes remain: fetched in segments over several connections"
+                        );
+                    } else {
+                        tracing::info!(
+                            "layer {layer}: {speed} bytes/s on one connection is slow, and the \
+                             registry serves no ranges: not fetched in segments"
+                        );
                     }
+                } else {
+                    tracing::debug!(
+                        "layer {layer}: {speed} bytes/s on one connection, {remaining} bytes \
+                         remain: not fetched in segments"
+                    );
                 }
             } else if !probe.judged && probe.began.elapsed() >= LONG_DOWNLOAD {
                 probe.keep = true;

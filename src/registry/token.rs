@@ -1,6 +1,6 @@
 //! Tokens from a token server (distribution spec, auth/token and auth/oauth).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::LOCATION;
 use reqwest::{RequestBuilder, Response, Url};
@@ -88,9 +88,20 @@ impl TokenRequest {
         }
         let limits = WaitLimits::of(clients.options());
         let client = clients.client(&self.realm)?;
+        tracing::debug!(
+            "token for {} from {}, {}",
+            self.scope,
+            self.shown_realm(),
+            match &credential {
+                None => "without credentials",
+                Some(Credential::Basic { .. }) => "with user and password",
+                Some(Credential::Identity(_)) => "with an identity token",
+                Some(Credential::Bearer(_)) => "with a token",
+            }
+        );
         if let Some(Credential::Identity(token)) = &credential {
             let request = client.post(self.realm.clone()).form(&self.refresh_form(token));
-            let response = self.send(request, limits).await?;
+            let response = self.send("POST", request, limits).await?;
             // Some servers do not support POST (distribution spec, auth/oauth).
             if !matches!(response.status().as_u16(), 404 | 405) {
                 return self.read(response, limits).await;
@@ -103,7 +114,7 @@ impl TokenRequest {
             query.push(("account", username));
             request = request.basic_auth(username, Some(password.reveal()));
         }
-        self.read(self.send(request.query(&query), limits).await?, limits).await
+        self.read(self.send("GET", request.query(&query), limits).await?, limits).await
     }
 
     fn refresh_form<'a>(&'a self, token: &'a Secret) -> Vec<(&'static str, &'a str)> {
@@ -119,10 +130,15 @@ impl TokenRequest {
 
     async fn send(
         &self,
+        method: &str,
         request: RequestBuilder,
         limits: WaitLimits,
     ) -> Result<Response, RegistryError> {
-        body::send(request, limits).await.map_err(|e| self.failed(0, e.cause()))
+        let began = Instant::now();
+        let response = body::send(request, limits).await.map_err(|e| self.failed(0, e.cause()))?;
+        let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+        tracing::debug!("{method} {} {status}, {ms} ms", self.shown_realm());
+        Ok(response)
     }
 
     async fn read(&self, response: Response, limits: WaitLimits) -> Result<Token, RegistryError> {

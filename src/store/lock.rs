@@ -165,11 +165,12 @@ pub fn wait<T>(
     on_wait: &dyn Fn(&str),
     mut attempt: impl FnMut() -> Result<Result<T, String>, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut reported = false;
+    let (mut reported, mut _span) = (false, None);
     loop {
         match attempt()? {
             Ok(lock) => return Ok(lock),
             Err(holder) if !reported => {
+                _span = Some(tracing::info_span!("wait", "for" = %holder));
                 on_wait(&holder);
                 reported = true;
             }

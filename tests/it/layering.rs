@@ -65,6 +65,7 @@ const BINARY: &[&str] = &["main", "cli", "commands"];
 const CONFINED: &[(&str, &[&str])] = &[
     ("oci_client", &["registry"]),
     ("reqwest", &["registry"]),
+    ("hyper_util", &["registry"]),
     ("rustls", &["registry"]),
     ("tar", &["layer"]),
     ("flate2", &["layer"]),
@@ -73,6 +74,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("zstd", &["layer"]),
     ("indicatif", BINARY),
     ("clap", BINARY),
+    // Modules that decide something or wait. What only computes has nothing to log.
+    ("tracing", &["registry", "pull", "store", "cli"]),
     ("tokio", &["registry", "pull", "main", "cli", "commands"]),
 ];
 

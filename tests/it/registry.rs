@@ -1,6 +1,7 @@
 //! Real registries behind TLS, passwords and tokens; redirects and lines that break.
 
 mod continued;
+mod log;
 mod plain_http;
 mod redirects;
 mod resume;

@@ -3,6 +3,7 @@
 //! about one failure stays short.
 
 mod commands;
+mod log;
 mod pulls;
 
 use std::process::{Command, Output};

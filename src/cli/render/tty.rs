@@ -11,6 +11,7 @@ use rpull::event::{Event, LayerState, Phase, Status};
 use rpull::printable;
 
 use super::{Renderer, output, words};
+use crate::cli::output::Bars;
 
 /// Layers over this many share the rows: only those at work have one.
 const MOST_ROWS: usize = 12;
@@ -21,6 +22,8 @@ pub struct Tty {
     layers: HashMap<Digest, Layer>,
     total: Option<ProgressBar>,
     crowded: bool,
+    /// Other threads print above the bars.
+    _bars: Bars,
 }
 
 struct Layer {
@@ -39,7 +42,9 @@ impl Tty {
     /// An empty screen on `target`.
     pub fn on(target: ProgressDrawTarget) -> Self {
         let screen = MultiProgress::with_draw_target(target);
-        Self { screen, layers: HashMap::new(), total: None, crowded: false }
+        let above = screen.clone();
+        let _bars = output::bars(move |write| above.suspend(write));
+        Self { screen, layers: HashMap::new(), total: None, crowded: false, _bars }
     }
 
     fn begin(&mut self, layers: &[(Digest, u64)]) {
