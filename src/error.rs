@@ -79,6 +79,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Unmounting failed.
+    #[error("cannot unmount {target}: {source}")]
+    Unmount {
+        /// Where.
+        target: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The arguments are invalid.
     #[error("{0}")]
     Usage(String),
@@ -142,7 +150,7 @@ impl Error {
             Self::Layer { source, .. } => of_layer(source),
             Self::DiffId { .. } | Self::Damaged { .. } => ErrorKind::Integrity,
             Self::Interrupted => ErrorKind::Interrupted,
-            Self::Mount { source, .. } => of_io(source),
+            Self::Mount { source, .. } | Self::Unmount { source, .. } => of_io(source),
             Self::Internal(_) | Self::Other(_) => ErrorKind::Other,
         }
     }
@@ -177,7 +185,10 @@ fn of_store(error: &StoreError) -> ErrorKind {
         StoreError::Fs(error) => of_io(&error.source),
         StoreError::NoStore(_) | StoreError::NoSuchImage(_) => ErrorKind::NotFound,
         StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => ErrorKind::Integrity,
-        StoreError::Ambiguous { .. } | StoreError::Reference(_) => ErrorKind::Usage,
+        StoreError::Ambiguous { .. }
+        | StoreError::Reference(_)
+        | StoreError::NotMounted(_)
+        | StoreError::ForeignMount { .. } => ErrorKind::Usage,
         StoreError::Dockerd { .. } | StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
             ErrorKind::Busy
         }

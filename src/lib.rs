@@ -57,7 +57,9 @@ pub use oci::{ChainId, DiffId, ImageId, Platform};
 pub use progress::Event;
 pub use pull::Policy;
 pub use reference::{Reference, Repository};
-pub use store::{HistoryLine as HistoryEntry, ImageLine as ImageSummary, Removed};
+pub use store::{
+    HistoryLine as HistoryEntry, ImageLine as ImageSummary, MountLine as MountSummary, Removed,
+};
 
 /// Credentials for registries, and sources of them.
 pub mod credentials {

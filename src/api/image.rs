@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ChainId, DiffId, ImageId};
 use crate::reference::Reference;
-use crate::store::{self, HistoryLine, LayerLine, Removed, StoreError};
+use crate::store::{self, HistoryLine, LayerLine, MountedImage, Removed, StoreError};
 
 /// An image in a [`Store`]. It keeps no lock: another program can remove the image, and then
 /// methods fail with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -106,7 +106,8 @@ impl Image {
     pub fn mount_plan(&self) -> Result<MountPlan, Error> {
         let read = self.store.read_and_keep(|store| store.mount_stack(&self.id));
         let (stack, lock) = self.named(read)?;
-        Ok(MountPlan::new(self.store.clone(), stack, lock))
+        let image = MountedImage { image: self.name.clone(), id: self.id };
+        Ok(MountPlan::new(self.store.clone(), stack, image, lock))
     }
 
     fn read<T>(

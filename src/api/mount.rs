@@ -1,33 +1,37 @@
 //! A mount of an image, prepared.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::store::Store;
 use crate::error::Error;
 use crate::overlay::{Stack, Upper};
-use crate::store::Lock;
+use crate::store::{Lock, MountDir, MountedImage};
 
 /// What a mount of an image consists of. While it exists, no image can be removed from the store.
 #[derive(Debug)]
 pub struct MountPlan {
     store: Store,
     stack: Stack,
+    image: MountedImage,
+    dir: Option<MountDir>,
     _lock: Option<Lock>,
 }
 
 impl MountPlan {
-    pub(super) fn new(store: Store, stack: Stack, lock: Option<Lock>) -> Self {
-        Self { store, stack, _lock: lock }
+    pub(super) fn new(store: Store, stack: Stack, image: MountedImage, lock: Option<Lock>) -> Self {
+        Self { store, stack, image, dir: None, _lock: lock }
     }
 
-    /// Makes the mount writable, with a new directory in the store for changes.
-    /// [`Store::unmount`] removes it.
+    /// Makes the mount writable, with a new directory in the store for changes, which is removed
+    /// with the plan if it was never mounted. [`Store::unmount`] keeps the changes.
     ///
     /// # Errors
     /// The directory cannot be created.
     pub fn writable(mut self) -> Result<Self, Error> {
-        let dir = self.store.begin().new_mount_dir()?;
-        self.stack.upper = Some(Upper { upper: dir.join("upper"), work: dir.join("work") });
+        let dir = self.store.begin().new_mount_dir(&self.image)?;
+        self.stack.upper = Some(Upper { upper: dir.upper(), work: dir.work() });
+        self.dir = Some(dir);
         Ok(self)
     }
 
@@ -36,6 +40,7 @@ impl MountPlan {
     #[must_use]
     pub fn writable_at(mut self, upper: impl Into<PathBuf>, work: impl Into<PathBuf>) -> Self {
         self.stack.upper = Some(Upper { upper: upper.into(), work: work.into() });
+        self.dir = None;
         self
     }
 
@@ -54,22 +59,43 @@ impl MountPlan {
         self.stack.upper.as_ref().map(|upper| upper.work.as_path())
     }
 
-    /// Returns the options of an overlay mount, for mount(2) or mount(8).
+    /// Returns the options of an overlay mount, for mount(2) or mount(8). mount(2) accepts less
+    /// than 4096 bytes; [`mount`](Self::mount) can mount longer ones too.
     pub fn options(&self) -> String {
         self.stack.options()
     }
 
-    /// Returns the mount(8) command that does the same as [`mount`](Self::mount).
-    pub fn command(&self, target: impl AsRef<Path>) -> String {
-        self.stack.command(target.as_ref())
+    /// Returns the command, for a shell, that does the same as [`mount`](Self::mount) with
+    /// mount(8).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if mount(8) cannot do it, because the paths of the upper and the work
+    /// directory are too long.
+    pub fn command(&self, target: impl AsRef<Path>) -> Result<String, Error> {
+        self.stack.command(target.as_ref()).ok_or_else(|| {
+            Error::Usage(
+                "the mount options are longer than a page, so mount(8) cannot pass them to the \
+                 kernel; mount by handles of the directories (fsconfig(2), Linux 6.13)"
+                    .to_owned(),
+            )
+        })
     }
 
     /// Mounts at `target`, an existing directory.
     ///
     /// # Errors
-    /// [`Error::Mount`] if the kernel refuses the mount. Mounting needs root.
+    /// [`Error::Usage`] if `target` is not an existing directory, [`Error::Mount`] if the kernel
+    /// refuses the mount. Mounting needs root.
     pub fn mount(&self, target: impl AsRef<Path>) -> Result<(), Error> {
         let target = target.as_ref();
+        let usage =
+            |why: &str| Err(Error::Usage(format!("cannot mount at {}: {why}", target.display())));
+        match target.metadata() {
+            Ok(meta) if !meta.is_dir() => return usage("it is not a directory"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return usage("it does not exist"),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => return usage(&e.to_string()),
+            _ => {}
+        }
         self.stack
             .mount(target)
             .map_err(|source| Error::Mount { target: target.display().to_string(), source })

@@ -1,7 +1,6 @@
 //! The store, as programs use it.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,12 +8,12 @@ use chrono::{SecondsFormat, Utc};
 
 use super::image::Image;
 use crate::error::Error;
-use crate::fsutil::{self, At};
+use crate::fsutil::At;
 use crate::oci::ImageId;
 use crate::overlay;
 use crate::pull;
 use crate::reference::Reference;
-use crate::store::{self, ImageLine, Lock, Mode, Removed, StoreError};
+use crate::store::{self, ImageLine, KeptDir, Lock, Mode, MountLine, Removed, StoreError};
 
 /// A store of images: a directory in Docker's own layout, such as `/var/lib/docker`.
 ///
@@ -130,25 +129,64 @@ impl Store {
         Ok(Removal { store, _lock: lock })
     }
 
-    /// Unmounts what is mounted at `target`, and removes the changes of a mount whose directory
-    /// for changes is in this store.
+    /// Unmounts the image that is mounted at `target`. Returns the directory of the changes, if
+    /// the mount was writable and they are kept; a directory in this store without changes is
+    /// removed. Mounts that are not images of this store stay.
     ///
     /// # Errors
-    /// Nothing is mounted there, or the mount is in use.
-    pub fn unmount(&self, target: impl AsRef<Path>) -> Result<(), Error> {
-        let target = target.as_ref();
-        let upper = overlay::upper_of(target);
-        overlay::unmount(target).map_err(|source| match source.kind() {
-            io::ErrorKind::InvalidInput => {
-                Error::Other(format!("nothing is mounted at {}", target.display()))
-            }
-            _ => Error::Mount { target: target.display().to_string(), source },
-        })?;
-        let upper = upper.filter(|upper| upper.starts_with(self.begin().mounts()));
-        match upper.as_deref().and_then(Path::parent) {
-            Some(dir) => Ok(fsutil::remove(dir)?),
-            None => Ok(()),
+    /// Nothing is mounted there, it is not an image of this store, or the mount is in use.
+    pub fn unmount(&self, target: impl AsRef<Path>) -> Result<Option<PathBuf>, Error> {
+        let store = self.begin();
+        let (upper, kept) = unmount(&store, target.as_ref())?;
+        if let Some(kept) = kept.filter(KeptDir::is_empty) {
+            kept.remove_if_empty()?;
+            return Ok(None);
         }
+        Ok(upper)
+    }
+
+    /// Does the same, and removes the changes if they are in this store. `target` can also be a
+    /// directory of changes that is not mounted. Returns a directory of changes outside of this
+    /// store, which is kept.
+    ///
+    /// # Errors
+    /// As for [`unmount`](Self::unmount), or the changes cannot be removed.
+    pub fn unmount_and_discard(&self, target: impl AsRef<Path>) -> Result<Option<PathBuf>, Error> {
+        let (store, target) = (self.begin(), target.as_ref());
+        if let Some(kept) = store.changes_at(target)? {
+            let mounted = store
+                .mount_lines()?
+                .into_iter()
+                .find(|line| line.mounted && line.upper.as_deref() == Some(kept.upper().as_path()));
+            if let Some(at) = mounted.and_then(|line| line.target) {
+                return Err(Error::Usage(format!(
+                    "cannot remove the changes in {}: they are mounted at {}",
+                    kept.upper().display(),
+                    at.display()
+                )));
+            }
+            kept.discard()?;
+            return Ok(None);
+        }
+        let (upper, kept) = unmount(&store, target)?;
+        match kept {
+            Some(kept) => {
+                kept.discard()?;
+                Ok(None)
+            }
+            None => Ok(upper),
+        }
+    }
+
+    /// Lists the mounts of this store's images, and the changes that writable mounts left.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn mounts(&self) -> Result<Vec<MountLine>, Error> {
+        self.read(|store| {
+            store.must_exist()?;
+            store.mount_lines()
+        })
     }
 
     /// Verifies layers that an earlier boot left unsynced. Nothing damaged is used after this.
@@ -185,6 +223,20 @@ impl Store {
         let lock = store.lock_to_read(&*self.waiting)?;
         Ok((work(&store)?, lock))
     }
+}
+
+/// Unmounts an image of `store`. Returns the directory of changes, and what the store knows of it.
+fn unmount(
+    store: &store::Store,
+    target: &Path,
+) -> Result<(Option<PathBuf>, Option<KeptDir>), Error> {
+    let upper = store.upper_of_mount(target)?;
+    // umount(2) does not follow a symlink.
+    let at = std::fs::canonicalize(target).at("unmount", target)?;
+    overlay::unmount(&at)
+        .map_err(|source| Error::Unmount { target: target.display().to_string(), source })?;
+    let kept = upper.as_deref().and_then(|upper| store.changes_in(upper));
+    Ok((kept.as_ref().map(KeptDir::upper).or(upper), kept))
 }
 
 impl fmt::Debug for Store {

@@ -58,6 +58,8 @@ pub enum Command {
     History(commands::history::History),
     /// Mount the file system of an image
     Mount(commands::mount::Mount),
+    /// List the mounts of images, and changes that writable mounts left
+    Mounts(commands::mounts::Mounts),
     /// Unmount images
     #[command(alias = "unmount")]
     Umount(commands::umount::Umount),

@@ -57,6 +57,13 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some(CANNOT_MOUNT.to_owned())
         }
+        Error::Mount { source, .. } => hint_storage(source),
+        Error::Unmount { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+            Some("end the programs that use it; fuser -vm DIR lists them".to_owned())
+        }
+        Error::Unmount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some("run as root".to_owned())
+        }
         _ => None,
     }
 }
@@ -90,6 +97,10 @@ fn hint_store(error: &StoreError) -> Option<String> {
             StoreError::Ambiguous { .. } => "give more digits of the id",
             StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
                 "remove or unmount what uses it first"
+            }
+            StoreError::NotMounted(_) => "run `rpull mounts` to list what is mounted",
+            StoreError::ForeignMount { .. } => {
+                "use umount(8); or choose the store of the image with --root"
             }
             StoreError::DamagedNames { .. } => {
                 "restore this file from a backup, or move it away and pull the images again"

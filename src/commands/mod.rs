@@ -5,6 +5,7 @@ pub mod images;
 pub mod inspect;
 pub mod layers;
 pub mod mount;
+pub mod mounts;
 pub mod pull;
 pub mod resolve;
 pub mod rm;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Layers(verb) => verb.run(&context),
         Command::History(verb) => verb.run(&context),
         Command::Mount(verb) => verb.run(&context),
+        Command::Mounts(verb) => verb.run(&context),
         Command::Umount(verb) => verb.run(&context),
         Command::Rm(verb) => verb.run(&context),
         Command::Tag(verb) => verb.run(&context),

@@ -26,7 +26,7 @@ pub struct Mount {
     /// The directory to mount at
     #[arg(value_name = "DIR", required_unless_present = "print")]
     target: Option<PathBuf>,
-    /// Mount writable; write changes below the root, or to --upper
+    /// Mount writable; write changes below the root, or to --upper; `rpull umount` keeps them
     #[arg(long)]
     rw: bool,
     /// Write changes to DIR (needs --work)
@@ -80,7 +80,7 @@ impl Mount {
 
 /// Prints the line of mount(8). A shell takes it literally, so nothing in it is escaped.
 fn print(context: &Context, plan: &MountPlan, target: &Path) -> Result<(), Error> {
-    let line = plan.command(target);
+    let line = plan.command(target)?;
     if context.json() {
         return output::json_line(
             &json!({"command": line, "type": "overlay", "options": plan.options()}),

@@ -52,6 +52,16 @@ impl OverlayRoot {
         self.path.join(id.as_str())
     }
 
+    /// Returns the directory itself; the paths of [`link_in`](Self::link_in) are relative to it.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Returns the relative path of a link.
+    pub fn link_in(link: &LinkId) -> PathBuf {
+        PathBuf::from(LINKS).join(link.as_str())
+    }
+
     /// Returns the directory of a layer's files.
     pub fn diff(&self, id: &CacheId) -> PathBuf {
         self.dir(id).join("diff")

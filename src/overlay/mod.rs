@@ -4,6 +4,7 @@ mod diff_dir;
 mod ids;
 mod layer_dir;
 mod mount;
+mod mountinfo;
 
 pub use diff_dir::{
     DiffDir, DirHandle, XattrSpace, is_whiteout, list, make_dir, make_whiteout, proc_path, split,
@@ -11,4 +12,5 @@ pub use diff_dir::{
 };
 pub use ids::{CacheId, IdError, LinkId};
 pub use layer_dir::OverlayRoot;
-pub use mount::{Stack, Upper, unmount, upper_of};
+pub use mount::{Stack, Upper, unmount};
+pub use mountinfo::{MountEntry, OverlayDirs, mount_at, mounts, uppers_everywhere};

@@ -69,6 +69,17 @@ pub enum StoreError {
         /// Its names.
         names: Vec<String>,
     },
+    /// Nothing is mounted at the directory.
+    #[error("nothing is mounted at {}", .0.display())]
+    NotMounted(PathBuf),
+    /// What is mounted at the directory is not an image of this store.
+    #[error("cannot unmount {}: {what} is mounted there, which is not an image of this store", target.display())]
+    ForeignMount {
+        /// The directory.
+        target: PathBuf,
+        /// What is mounted there.
+        what: String,
+    },
     /// The process was interrupted while it waited for a lock.
     #[error("interrupted while waiting for another process")]
     Interrupted,

@@ -22,7 +22,7 @@
 //! └── rpull/                                          0700  rpull only
 //!     ├── content/                                    0755  Content, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
-//!     ├── mounts/<random>/{upper,work}                0700  writable mounts
+//!     ├── mounts/<random>/{upper,work,image}          0700  MountDir; writable mounts
 //!     ├── tmp/<random>                          file  0600  Temporary; on its way to another name
 //!     ├── unsynced/<boot id>/<layer>            file  0600  unsynced; to verify after another boot
 //!     └── locks/*                               file  0600  Lock

@@ -132,25 +132,27 @@ fn container_layers(layout: &Layout, chain: &ChainId) -> Result<Vec<CacheId>, Fs
 }
 
 /// Returns the directories that dockerd mounts for an image with the layers `stack`, given base
-/// first; the result is topmost first (moby overlay2.go `getLower`, `get`).
+/// first, and their links, relative to `overlay2`. Both are topmost first (moby overlay2.go
+/// `getLower`, `get`).
 ///
 /// # Errors
 /// [`StoreError::Damaged`] if dockerd would mount other directories than those of `stack`.
 pub fn mounted_by_dockerd(
     overlay: &OverlayRoot,
     stack: &[LayerRecord],
-) -> Result<Vec<PathBuf>, StoreError> {
-    let Some(top) = stack.last() else { return Ok(Vec::new()) };
+) -> Result<(Vec<PathBuf>, Vec<PathBuf>), StoreError> {
+    let Some(top) = stack.last() else { return Ok((Vec::new(), Vec::new())) };
     let damaged = |why: String| StoreError::Damaged { path: overlay.dir(&top.cache_id), why };
     let own = overlay.link(&top.cache_id)?;
     let own = own.ok_or_else(|| damaged("its link is missing or malformed".to_owned()))?;
     let below = overlay.lower_links(&top.cache_id).map_err(|e| damaged(e.to_string()))?;
-    let mut links = std::iter::once(own).chain(below);
+    let all: Vec<LinkId> = std::iter::once(own).chain(below).collect();
+    let mut links = all.iter();
     for layer in stack.iter().rev() {
         let link = links.next().ok_or_else(|| {
             damaged("its lower file lists fewer layers than the image has".to_owned())
         })?;
-        if !overlay.points_to(&link, &layer.cache_id) {
+        if !overlay.points_to(link, &layer.cache_id) {
             let chain = layer.chain.short();
             return Err(damaged(format!("l/{link} does not point to the layer {chain} below it")));
         }
@@ -158,5 +160,6 @@ pub fn mounted_by_dockerd(
     if links.next().is_some() {
         return Err(damaged("its lower file lists more layers than the image has".to_owned()));
     }
-    Ok(stack.iter().rev().map(|layer| overlay.diff(&layer.cache_id)).collect())
+    let diffs = stack.iter().rev().map(|layer| overlay.diff(&layer.cache_id)).collect();
+    Ok((diffs, all.iter().map(OverlayRoot::link_in).collect()))
 }

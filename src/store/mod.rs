@@ -16,13 +16,15 @@ mod layout;
 mod links;
 mod lock;
 mod recovery;
+mod mounted;
+mod mounts;
 mod references;
 mod remove;
 mod stage;
 mod unsynced;
 mod view;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
@@ -39,6 +41,8 @@ pub use images::Images;
 pub use layer_record::LayerRecord;
 pub use layers::Layers;
 pub use lock::{Lock, Mode, POLL, PendingLock, stop_waiting};
+pub use mounted::MountLine;
+pub use mounts::{KeptDir, MountDir, MountedImage};
 pub use references::Names;
 pub use remove::Removed;
 pub use stage::StagedLayer;
@@ -102,8 +106,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what dead processes left: staged layers, unfinished removals, temporary links. The
-    /// caller holds the store lock.
+    /// Removes what dead processes left: staged layers, unfinished removals, temporary links,
+    /// directories of writable mounts. The caller holds the store lock.
     ///
     /// # Errors
     /// [`StoreError`] if something cannot be read or removed.
@@ -112,6 +116,7 @@ impl Store {
             let _commit = lock::commit_lock(&self.layout)?;
             self.layout.temporary().sweep()?;
             self.layers.finish_removals()?;
+            mounts::sweep(&self.layout)?;
             let dead = DeadJournal::all(&self.layout)?;
             if !dead.is_empty() {
                 self.overlay().remove_temporary_links()?;
@@ -233,23 +238,13 @@ impl Store {
         self.layout.overlay()
     }
 
-    /// Creates the directories of a writable mount and returns their parent.
+    /// Creates the directory of a writable mount of `image`.
     ///
     /// # Errors
-    /// [`StoreError`] if the root cannot be prepared or a directory cannot be created.
-    pub fn new_mount_dir(&self) -> Result<PathBuf, StoreError> {
+    /// [`StoreError`] if the root cannot be prepared or the directory cannot be created.
+    pub fn new_mount_dir(&self, image: &MountedImage) -> Result<MountDir, StoreError> {
         self.prepare()?;
-        let random = crate::fsutil::random_hex::<8>().map_err(StoreError::Random)?;
-        let dir = self.layout.mounts().join(random);
-        for dir in [dir.clone(), dir.join("upper"), dir.join("work")] {
-            crate::fsutil::ensure_dir(&dir, if dir.ends_with("upper") { 0o755 } else { 0o700 })?;
-        }
-        Ok(dir)
-    }
-
-    /// Returns the directory of writable mounts.
-    pub fn mounts(&self) -> PathBuf {
-        self.layout.mounts()
+        MountDir::create(&self.layout, image)
     }
 
     /// Finds an image by its name, its ID or the beginning of its ID.

@@ -169,13 +169,15 @@ impl Store {
     /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other directories.
     pub fn mount_stack(&self, id: &ImageId) -> Result<Stack, StoreError> {
         let image = self.load(id)?;
-        let lower = links::mounted_by_dockerd(&self.overlay(), &image.layers)?;
+        let overlay = self.overlay();
+        let (lower, links) = links::mounted_by_dockerd(&overlay, &image.layers)?;
         if lower.is_empty() {
             let why = "it has no layers, so there is nothing to mount".to_owned();
             return Err(StoreError::Damaged { path: self.layout.image(id), why });
         }
         let userxattr = XattrSpace::of_this_process() == XattrSpace::User;
-        Ok(Stack { lower, upper: None, userxattr })
+        let links_dir = overlay.path().to_owned();
+        Ok(Stack { lower, links, links_dir, upper: None, userxattr })
     }
 
     /// Returns an image as `docker inspect` shows it (moby api/types `ImageInspect`).

@@ -105,7 +105,10 @@ async fn image_is_mounted_read_only_and_writable() {
     drop(plan);
     fs::write(target.join("new"), "text").unwrap();
     assert_eq!(fs::read_to_string(changes.join("new")).unwrap(), "text");
-    store.unmount(&target).unwrap();
+    assert_eq!(store.mounts().unwrap()[0].upper.as_ref(), Some(&changes));
+    assert_eq!(store.unmount(&target).unwrap().as_ref(), Some(&changes));
+    assert_eq!(fs::read_to_string(changes.join("new")).unwrap(), "text");
+    assert_eq!(store.unmount_and_discard(&changes).unwrap(), None);
     assert!(!changes.exists());
 }
 

@@ -12,6 +12,7 @@ mod layering;
 mod layout;
 mod library;
 mod links;
+mod mounts;
 mod names;
 mod power;
 mod protocol;

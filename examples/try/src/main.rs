@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let target = scratch.0.join("mnt");
     std::fs::create_dir(&target)?;
-    println!("\n{}", image.mount_plan()?.command(&target));
+    println!("\n{}", image.mount_plan()?.command(&target)?);
     match image.mount(&target) {
         Ok(()) => {
             let ran = run(&target);

@@ -136,7 +136,7 @@ fn paths_of_a_hostile_root_are_escaped_or_refused() {
     assert!(mounted.as_ref().is_ok_and(|done| done.status.success()), "{mounted:?}");
     assert_eq!(fs::read_to_string(at.join("b")).unwrap(), "b");
     ran(&rpull, &["umount", target], 0);
-    let done = ran(&rpull, &["umount", target], 1);
+    let done = ran(&rpull, &["umount", target], 2);
     assert!(text(&done.stderr).contains(SHOWN), "{done:?}");
     let done = ran(&rpull, &["mount", "--rw", &name, target], 0);
     assert!(text(&done.stdout).contains(SHOWN), "{done:?}");

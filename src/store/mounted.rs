@@ -1,0 +1,182 @@
+//! The mounts of a store's images, recognized by their layers: mounts by rpull, and by other
+//! programs with what `mount --print` shows. Mounts of dockerd's containers are not among them.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::mounts::{KeptDir, MountedImage, is_same};
+use super::{Store, StoreError};
+use crate::fsutil::At;
+use crate::oci::{ChainId, ImageConfig, ImageId};
+use crate::overlay::{self, CacheId, MountEntry, OverlayRoot};
+
+/// One line of `mounts`: a mount of an image, or the changes that a mount left.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct MountLine {
+    /// The mount point; `None` for changes that are not mounted.
+    pub target: Option<PathBuf>,
+    /// A name of the image; `None` if it is unknown or was removed.
+    pub image: Option<String>,
+    /// The image ID.
+    pub id: Option<ImageId>,
+    /// Whether the mount is writable.
+    pub writable: bool,
+    /// The directory of changes.
+    pub upper: Option<PathBuf>,
+    /// Whether it is mounted.
+    pub mounted: bool,
+}
+
+/// A mount of one of the store's images.
+struct OwnMount {
+    /// The topmost layer.
+    top: CacheId,
+    upper: Option<PathBuf>,
+}
+
+impl Store {
+    /// Returns the directory of changes of the image mounted at `target`, if it is writable.
+    ///
+    /// # Errors
+    /// [`StoreError::NotMounted`] if nothing is mounted there, [`StoreError::ForeignMount`] if it is
+    /// something else than an image of this store.
+    pub fn upper_of_mount(&self, target: &Path) -> Result<Option<PathBuf>, StoreError> {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        let mount = match overlay::mount_at(target) {
+            Err(e) if matches!(e.kind(), NotFound | NotADirectory) => None,
+            other => other.at("unmount", target)?,
+        };
+        let mount = mount.ok_or_else(|| StoreError::NotMounted(target.to_owned()))?;
+        let own = own_mount(&self.overlay(), &mount);
+        let own = own.ok_or_else(|| StoreError::ForeignMount {
+            target: target.to_owned(),
+            what: describe(&mount),
+        })?;
+        Ok(own.upper)
+    }
+
+    /// Returns the changes of a writable mount whose upper directory is `upper`, if this store
+    /// has them.
+    pub fn changes_in(&self, upper: &Path) -> Option<KeptDir> {
+        KeptDir::of_upper(&self.layout, upper)
+    }
+
+    /// Returns the changes at `path` that a mount left.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be listed.
+    pub fn changes_at(&self, path: &Path) -> Result<Option<KeptDir>, StoreError> {
+        KeptDir::at(&self.layout, path)
+    }
+
+    /// Returns the mounts of this store's images that this process sees, and the changes that
+    /// earlier mounts left.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store or /proc cannot be read.
+    pub fn mount_lines(&self) -> Result<Vec<MountLine>, StoreError> {
+        let overlay = self.overlay();
+        let mounts = overlay::mounts().at("list mounts of", self.root())?;
+        let mut by_top = None;
+        let mut lines = Vec::new();
+        let mut left = KeptDir::all(&self.layout)?;
+        for mount in mounts {
+            let Some(own) = own_mount(&overlay, &mount) else { continue };
+            let kept = own.upper.as_deref().and_then(|upper| self.changes_in(upper));
+            let upper = kept.as_ref().map(KeptDir::upper).or_else(|| own.upper.clone());
+            left.retain(|other| Some(other.upper()) != upper);
+            let image = match kept.and_then(|kept| kept.image()) {
+                Some(image) => Some(image),
+                None => {
+                    let by_top = match &mut by_top {
+                        Some(by_top) => by_top,
+                        none => none.insert(self.images_by_top()?),
+                    };
+                    by_top.get(&own.top).cloned()
+                }
+            };
+            lines.push(MountLine {
+                target: Some(mount.target),
+                writable: upper.is_some() && !mount.read_only,
+                mounted: true,
+                upper,
+                id: image.as_ref().map(|image| image.id),
+                image: image.map(|image| image.image),
+            });
+        }
+        for kept in left.iter().filter(|kept| !kept.is_empty()) {
+            let image = kept.image();
+            lines.push(MountLine {
+                target: None,
+                id: image.as_ref().map(|image| image.id),
+                image: image.map(|image| image.image),
+                writable: true,
+                upper: Some(kept.upper()),
+                mounted: false,
+            });
+        }
+        Ok(lines)
+    }
+
+    /// Returns an image for each topmost layer.
+    fn images_by_top(&self) -> Result<HashMap<CacheId, MountedImage>, StoreError> {
+        let names = self.names().load()?;
+        let mut found = HashMap::new();
+        for id in self.images().list()? {
+            let config = self.images().get(&id).unwrap_or(None);
+            let config = config.and_then(|bytes| ImageConfig::parse(&bytes).ok());
+            let Some(config) = config else { continue };
+            let Some(top) = ChainId::stack(config.diff_ids()).pop() else { continue };
+            let Some(record) = self.layers().get(&top)? else { continue };
+            let name = names.of(id).first().map_or_else(|| id.short(), ToString::to_string);
+            found.entry(record.cache_id).or_insert(MountedImage { image: name, id });
+        }
+        Ok(found)
+    }
+}
+
+/// Returns what `mount` is of this store; `None` if it is something else.
+fn own_mount(overlay: &OverlayRoot, mount: &MountEntry) -> Option<OwnMount> {
+    if let Some(dirs) = mount.overlay_dirs() {
+        let layers: Option<Vec<CacheId>> =
+            dirs.lower.iter().map(|path| layer_at(overlay, path)).collect();
+        let top = layers?.into_iter().next()?;
+        // dockerd mounts a container with its changes in overlay2.
+        let of_container = |upper: &PathBuf| layer_name(upper).is_some();
+        let dockers = dirs.upper.as_ref().is_some_and(of_container);
+        return (!dockers).then_some(OwnMount { top, upper: dirs.upper });
+    }
+    // An image with one layer is a bind mount of it.
+    let top = layer_name(&mount.root)?;
+    let (at, own) = (mount.target.metadata().ok()?, overlay.diff(&top).metadata().ok()?);
+    let same = (at.dev(), at.ino()) == (own.dev(), own.ino());
+    (same && mount.read_only).then_some(OwnMount { top, upper: None })
+}
+
+/// Returns the layer of this store at `path`: its files, or its link. The path is the one that
+/// the mounting process used, which may be relative or another way to the same directory.
+fn layer_at(overlay: &OverlayRoot, path: &Path) -> Option<CacheId> {
+    let linked = || overlay.layer_at(&path.file_name()?.to_str()?.parse().ok()?);
+    let id = layer_name(path).or_else(linked)?;
+    let own = overlay.diff(&id);
+    let is_other = path.is_absolute() && path.exists() && !is_same(path, &own);
+    (own.is_dir() && !is_other).then_some(id)
+}
+
+/// Returns the name in `<name>/diff`.
+fn layer_name(path: &Path) -> Option<CacheId> {
+    let name = path.parent()?.file_name()?.to_str()?;
+    path.ends_with("diff").then(|| CacheId::of_container(name))?
+}
+
+/// Describes a mount for an error.
+fn describe(mount: &MountEntry) -> String {
+    match mount.root.to_str() {
+        Some("/") | None => format!("{} ({})", mount.source, mount.fs_type),
+        Some(root) => format!("{root} of {} ({})", mount.source, mount.fs_type),
+    }
+}
