@@ -193,6 +193,7 @@ fn of_store(error: &StoreError) -> ErrorKind {
             ErrorKind::Busy
         }
         StoreError::Interrupted => ErrorKind::Interrupted,
+        StoreError::FileSystem { .. } => ErrorKind::Storage,
         StoreError::Random(_) => ErrorKind::Other,
     }
 }

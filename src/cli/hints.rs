@@ -98,6 +98,9 @@ fn hint_store(error: &StoreError) -> Option<String> {
             StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
                 "remove or unmount what uses it first"
             }
+            StoreError::FileSystem { .. } => {
+                "choose a --root on ext4, xfs with ftype=1, btrfs or tmpfs; in a container, mount a volume there"
+            }
             StoreError::NotMounted(_) => "run `rpull mounts` to list what is mounted",
             StoreError::ForeignMount { .. } => {
                 "use umount(8); or choose the store of the image with --root"

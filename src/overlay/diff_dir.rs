@@ -40,7 +40,7 @@ impl XattrSpace {
         }
     }
 
-    fn opaque(self) -> &'static str {
+    pub(super) fn opaque(self) -> &'static str {
         match self {
             Self::Trusted => "trusted.overlay.opaque",
             Self::User => "user.overlay.opaque",

@@ -62,7 +62,7 @@ impl StoreGate {
 
     /// Takes the store lock as a command that adds, once, and keeps it as long as the gate and
     /// its work exist: no removal can invalidate what the pull plans from now on. Sweeps what
-    /// dead processes left.
+    /// dead processes left, and checks that the file system can hold layers.
     pub async fn lock_to_write(&self, on_wait: impl Fn(String)) -> Result<(), Error> {
         let lock = || async {
             let pending = self.run(|store| store.pending_lock(Mode::Shared)).await?;
@@ -70,7 +70,7 @@ impl StoreGate {
             let attempt =
                 move |_: &Store| pending.lock().unwrap_or_else(PoisonError::into_inner).attempt();
             let lock = self.wait(on_wait, attempt).await?;
-            self.run(Store::sweep).await?;
+            self.run(|store| store.sweep().and_then(|()| store.check_file_system())).await?;
             Ok(lock)
         };
         self.0.lock.get_or_try_init(lock).await.map(drop)

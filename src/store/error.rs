@@ -69,6 +69,16 @@ pub enum StoreError {
         /// Its names.
         names: Vec<String>,
     },
+    /// The file system of the root cannot hold layers, and dockerd does not use it either.
+    #[error("{} is on {file_system}, which cannot hold layers: {why}", root.display())]
+    FileSystem {
+        /// The root.
+        root: PathBuf,
+        /// The name of the file system.
+        file_system: String,
+        /// What it lacks.
+        why: String,
+    },
     /// Nothing is mounted at the directory.
     #[error("nothing is mounted at {}", .0.display())]
     NotMounted(PathBuf),

@@ -23,6 +23,7 @@
 //!     ├── content/                                    0755  Content, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
 //!     ├── mounts/<random>/{upper,work,image}          0700  MountDir; writable mounts
+//!     ├── probe/                                      0700  Store; while a pull checks the file system
 //!     ├── tmp/<random>                          file  0600  Temporary; on its way to another name
 //!     ├── unsynced/<boot id>/<layer>            file  0600  unsynced; to verify after another boot
 //!     └── locks/*                               file  0600  Lock
@@ -208,6 +209,11 @@ impl Layout {
     /// Returns the directory of the lists of layers that are not synced, one per boot.
     pub fn unsynced(&self) -> PathBuf {
         self.root.join("rpull/unsynced")
+    }
+
+    /// Returns the directory that exists while the file system is checked.
+    pub fn probe(&self) -> PathBuf {
+        self.root.join("rpull/probe")
     }
 
     /// Returns the lock file `name`.
