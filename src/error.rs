@@ -90,6 +90,9 @@ pub enum Error {
     /// The arguments are invalid.
     #[error("{0}")]
     Usage(String),
+    /// The system refuses to start threads.
+    #[error("cannot start a thread: {0}")]
+    Threads(#[source] io::Error),
     /// A part of rpull panicked: a bug in rpull.
     #[error("internal error: {0}")]
     Internal(String),
@@ -128,7 +131,7 @@ pub enum ErrorKind {
     Integrity,
     /// The disk is full, or files cannot be written.
     Storage,
-    /// A running dockerd, a mount or a container uses it.
+    /// A running dockerd, a mount, a container or another program uses it or removed it meanwhile.
     Busy,
     /// The registry limits requests.
     RateLimited,
@@ -150,8 +153,10 @@ impl Error {
             Self::Layer { source, .. } => of_layer(source),
             Self::DiffId { .. } | Self::Damaged { .. } => ErrorKind::Integrity,
             Self::Interrupted => ErrorKind::Interrupted,
+            // The layers exist as long as the plan, so it is a directory that the user named.
+            Self::Mount { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,
             Self::Mount { source, .. } | Self::Unmount { source, .. } => of_io(source),
-            Self::Internal(_) | Self::Other(_) => ErrorKind::Other,
+            Self::Threads(_) | Self::Internal(_) | Self::Other(_) => ErrorKind::Other,
         }
     }
 }
@@ -183,6 +188,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
 fn of_store(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Fs(error) => of_io(&error.source),
+        StoreError::NotADirectory(_) => ErrorKind::Usage,
         StoreError::NoStore(_) | StoreError::NoSuchImage(_) => ErrorKind::NotFound,
         StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => ErrorKind::Integrity,
         StoreError::Ambiguous { .. }
@@ -202,11 +208,12 @@ fn of_layer(error: &LayerError) -> ErrorKind {
     match error {
         // An archive whose entries stand in each other's way: no disk would take it.
         LayerError::Write { source, .. } if is_of_paths(source.kind()) => ErrorKind::Integrity,
-        LayerError::Write { .. } | LayerError::Open { .. } | LayerError::TarSplit(_) => {
-            ErrorKind::Storage
-        }
+        // A download reports its own errors; this is a file.
+        LayerError::Source(_)
+        | LayerError::Write { .. }
+        | LayerError::Open { .. }
+        | LayerError::TarSplit(_) => ErrorKind::Storage,
         LayerError::Thread { .. } => ErrorKind::Other,
-        LayerError::Source(_) => ErrorKind::Network,
         LayerError::Cancelled => ErrorKind::Interrupted,
         _ => ErrorKind::Integrity,
     }
@@ -219,8 +226,10 @@ fn is_of_paths(kind: io::ErrorKind) -> bool {
 
 fn of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        io::ErrorKind::ResourceBusy => ErrorKind::Busy,
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+        // What is not there is no error where it may be absent: another program removed it.
+        io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound => ErrorKind::Busy,
+        // A thread was refused.
+        io::ErrorKind::WouldBlock => ErrorKind::Other,
         _ => ErrorKind::Storage,
     }
 }

@@ -75,6 +75,7 @@ pub mod event {
 /// promise of stability: anything here can change or disappear in any version.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::pull::{reserve_threads, try_threads};
     pub use crate::store::stop_waiting;
 
     #[doc(hidden)]

@@ -57,7 +57,7 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some(CANNOT_MOUNT.to_owned())
         }
-        Error::Mount { source, .. } => hint_storage(source),
+        Error::Threads(_) => Some(NO_THREADS.to_owned()),
         Error::Unmount { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
             Some("end the programs that use it; fuser -vm DIR lists them".to_owned())
         }
@@ -76,6 +76,10 @@ const REPORT: &str =
 const CANNOT_MOUNT: &str =
     "run as root, or let another tool mount what `rpull mount --print` shows";
 
+/// For a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup.
+const NO_THREADS: &str =
+    "raise the limit of processes (ulimit -u, pids.max), close other programs, or lower --jobs";
+
 /// For content whose digest is right, so that neither the registry nor the network altered it.
 const INVALID_IMAGE: &str =
     "the image itself is invalid; ask its publisher to build and push it again";
@@ -86,10 +90,14 @@ const ALTERED: &str = "check that no proxy alters content, then retry; nothing w
 fn hint_store(error: &StoreError) -> Option<String> {
     Some(
         match error {
+            StoreError::Fs(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                "another program removed it; run the command again"
+            }
             StoreError::Fs(error) => return hint_storage(&error.source),
             StoreError::Dockerd { .. } => {
                 "stop dockerd, run the command, and start dockerd again; or choose another --root"
             }
+            StoreError::NotADirectory(_) => "choose a directory with --root or --content",
             StoreError::NoStore(_) => {
                 "pull an image first, or choose a store with --root or RPULL_ROOT"
             }
@@ -146,9 +154,10 @@ fn hint_layer(error: &LayerError, kind: ErrorKind) -> Option<String> {
         LayerError::Write { .. } if kind == ErrorKind::Integrity => INVALID_IMAGE.to_owned(),
         LayerError::Write { source, .. }
         | LayerError::Open { source, .. }
+        | LayerError::Source(source)
         | LayerError::TarSplit(source) => return hint_storage(source),
-        LayerError::Thread { .. } => "close other programs, or lower --jobs, then retry".to_owned(),
-        LayerError::Source(_) | LayerError::Cancelled => return None,
+        LayerError::Thread { .. } => NO_THREADS.to_owned(),
+        LayerError::Cancelled => return None,
         _ => INVALID_IMAGE.to_owned(),
     })
 }

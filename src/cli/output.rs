@@ -79,7 +79,10 @@ pub fn on_terminal() -> bool {
 
 /// The result of printing. A reader that closed the pipe is not a failure: it has read what
 /// it needs.
-fn printed(result: io::Result<()>) -> Result<(), Error> {
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn printed(result: io::Result<()>) -> Result<(), Error> {
     match result {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::Other(format!("cannot write to standard output: {e}")))

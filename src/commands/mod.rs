@@ -30,6 +30,9 @@ use crate::cli::output;
 /// Threads that carry bytes, at most: they keep up with any line.
 const MOST_CARRIERS: usize = 4;
 
+/// Blocking threads besides those of the layers, for name resolution and short work on the store.
+const SPARE_THREADS: usize = 2;
+
 /// What every verb needs of the flags.
 pub struct Context {
     /// The flags of all commands.
@@ -153,18 +156,24 @@ fn password_from_stdin() -> Result<String, Error> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// The runtime for what speaks to registries. Its threads only carry bytes, and two that take
-/// turns cost more than one: half of the cores carry more than the other half can unpack.
+/// The runtime for requests to registries. Half of the cores can receive more than the other half
+/// can unpack.
 ///
 /// # Errors
-/// The kernel gives no threads.
+/// [`Error::Threads`] if the system refuses threads.
 pub fn runtime() -> Result<Runtime, Error> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((cores / 2).clamp(1, MOST_CARRIERS))
+    let workers = (cores / 2).clamp(1, MOST_CARRIERS);
+    rpull::internal::try_threads(workers + SPARE_THREADS)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        // Once refused, a thread that ended could not be replaced.
+        .thread_keep_alive(Duration::from_secs(24 * 3600))
         .enable_all()
         .build()
-        .map_err(|e| Error::Other(format!("cannot start the async runtime: {e}")))
+        .map_err(|e| Error::Other(format!("cannot start the async runtime: {e}")))?;
+    rpull::internal::reserve_threads(runtime.handle(), SPARE_THREADS)?;
+    Ok(runtime)
 }
 
 /// Runs `work` until it is done or the user presses Ctrl-C. Then it is dropped, which gives

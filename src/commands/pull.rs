@@ -73,7 +73,8 @@ impl Pull {
     /// Pulls all images; fails as the first that failed.
     ///
     /// # Errors
-    /// Why the first image failed. The others are pulled all the same.
+    /// Why the first image failed; the others are pulled all the same. Or the progress could not be
+    /// written.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let names = self.images.iter().map(|name| name.parse());
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
@@ -83,7 +84,7 @@ impl Pull {
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));
         let pull = self.prepared(client, images, platform).events(receive);
-        let screen = render::start(render::choose(&context.global), events);
+        let screen = render::start(render::choose(&context.global), events)?;
         let runtime = runtime()?;
         let results = runtime.block_on(interruptible(async {
             match self.dry_run {
@@ -97,8 +98,9 @@ impl Pull {
         // Blocking work that was given up ends here, and removes what it had begun.
         drop(runtime);
         // The screen shows what is left to show.
-        let _ = screen.join();
-        verdict(results??)
+        let shown = screen.join().unwrap_or(Ok(()));
+        verdict(results??)?;
+        output::printed(shown)
     }
 
     fn prepared(

@@ -90,7 +90,7 @@ async fn layer(
                 }
                 let text =
                     format!("layer {} is damaged ({why}); replacing it", task.blob.digest.short());
-                session.warn(&task.image, text);
+                session.warn_of_shared(&task.image, text);
                 task.broken = Some(record.cache_id);
             }
         }

@@ -33,7 +33,7 @@ pub async fn copy_any(
                 source:
                     LayerError::Damaged { .. } | LayerError::Open { .. } | LayerError::TarSplit(_),
                 ..
-            }) => session.warn(
+            }) => session.warn_of_shared(
                 &task.image,
                 format!(
                     "the stored copy of layer {} is damaged; fetching it again",

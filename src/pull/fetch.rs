@@ -33,7 +33,7 @@ pub async fn fetch(session: &Arc<Session>, task: &LayerTask) -> Result<ReadyLaye
             let digest = task.blob.digest.short();
             let text =
                 format!("the partial download of layer {digest} is damaged; fetching it again");
-            session.warn(&task.image, text);
+            session.warn_of_shared(&task.image, text);
             let resumable = Resumable::open(session, task, lock.clone()).await?;
             download(session, task, resumable, lock).await
         }

@@ -95,7 +95,7 @@ async fn unpack(
     let layer = unpack.await?;
     if layer.is_none() {
         let text = format!("the kept blob {} is damaged; fetching it again", digest.short());
-        session.warn(&task.image, text);
+        session.warn_of_shared(&task.image, text);
     }
     Ok(layer)
 }

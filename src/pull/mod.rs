@@ -19,6 +19,7 @@ mod session;
 mod stage;
 mod states;
 mod task;
+mod threads;
 mod unpack;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::store::Store;
 
 pub use options::{Options, Policy};
 pub use recover::recover;
+pub use threads::{reserve_threads, try_threads};
 
 use resolve::Resolution;
 use session::Session;

@@ -1,8 +1,9 @@
 //! What all images of one command share.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::gate::{StoreGate, WorkError};
@@ -10,6 +11,7 @@ use super::options::Options;
 use super::recover::recover;
 use super::states::States;
 use super::task::LayerTask;
+use super::threads::reserve_threads;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::{BufferPool, Owners};
@@ -17,6 +19,9 @@ use crate::oci::ChainId;
 use crate::progress::{Event, Image, LayerState, Sender};
 use crate::registry::Registry;
 use crate::store::{Lock, Store, StoreError};
+
+/// The layers for which threads are reserved, at most.
+const MOST_RESERVED: usize = 32;
 
 /// What all images of one command share.
 pub struct Session {
@@ -33,7 +38,8 @@ pub struct Session {
     gate: StoreGate,
     states: States,
     recovered: OnceCell<()>,
-    owners_warning: Once,
+    threads: OnceCell<()>,
+    warned: Mutex<HashSet<(Option<Image>, String)>>,
     commits: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -48,7 +54,8 @@ impl Session {
             gate: StoreGate::new(store),
             states: States::new(events.clone()),
             recovered: OnceCell::new(),
-            owners_warning: Once::new(),
+            threads: OnceCell::new(),
+            warned: Mutex::default(),
             commits: Mutex::default(),
             events,
         }
@@ -96,16 +103,21 @@ impl Session {
     }
 
     /// Makes the store ready to be written, and keeps removals away for the rest of the
-    /// command: what is planned from now on stays true until it is written.
+    /// command: what is planned from now on stays true until it is written. Starts the threads
+    /// that unpack layers.
     ///
     /// # Errors
-    /// [`Error::Store`] if the root cannot be prepared or locked.
+    /// [`Error::Store`] if the root cannot be prepared or locked, [`Error::Threads`] if the system
+    /// refuses threads.
     pub async fn begin_writing(&self) -> Result<(), Error> {
         if Owners::of_this_process() == Owners::Single {
             let text = "not running as root: this user owns all files, and devices are left out";
-            let warning = Event::Warning { image: None, text: text.to_owned() };
-            self.owners_warning.call_once(|| self.events.send(warning));
+            self.warn_of_any(text.to_owned());
         }
+        let reserve = || async {
+            reserve_threads(&Handle::current(), self.options.jobs.clamp(1, MOST_RESERVED))
+        };
+        self.threads.get_or_try_init(reserve).await?;
         self.gate.lock_to_write(|what| self.events.send(Event::Waiting { what })).await
     }
 
@@ -143,8 +155,26 @@ impl Session {
         self.states.advance(&task.image, &task.blob.digest, state);
     }
 
-    /// Warns about `image`.
+    /// Warns about `image`, once with the same text.
     pub fn warn(&self, image: &Image, text: String) {
-        self.events.send(Event::Warning { image: Some(image.clone()), text });
+        self.warn_once(Some(image), Some(image), text);
+    }
+
+    /// Warns about what several images can share, such as a layer, while `image` is pulled. The
+    /// same text is reported once, whatever the image.
+    pub fn warn_of_shared(&self, image: &Image, text: String) {
+        self.warn_once(None, Some(image), text);
+    }
+
+    /// Warns about what belongs to no image, once with the same text.
+    pub fn warn_of_any(&self, text: String) {
+        self.warn_once(None, None, text);
+    }
+
+    fn warn_once(&self, about: Option<&Image>, image: Option<&Image>, text: String) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert((about.cloned(), text.clone())) {
+            self.events.send(Event::Warning { image: image.cloned(), text });
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use crate::fsutil::Buffers;
 use crate::layer::{self, BlobSpec, Job, Owners, Unpacked};
-use crate::progress::{Event, Meter, Phase};
+use crate::progress::{Meter, Phase};
 use crate::store::Store;
 
 /// Unpacks the blob of `task`, read from `source`.
@@ -58,7 +58,7 @@ fn unpack(
     };
     let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
     for text in warnings {
-        session.events.send(Event::Warning { image: None, text });
+        session.warn_of_any(text);
     }
     staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
     Ok(ReadyLayer::staged_here(diff_id, staged))

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The root contains no store.
     #[error("there is no image store at {}", .0.display())]
     NoStore(PathBuf),
+    /// The root or the content directory is a file.
+    #[error("{} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
     /// A file has invalid content.
     #[error("{} is damaged: {why}", path.display())]
     Damaged {

@@ -31,6 +31,7 @@
 //!
 //! dockerd empties `<root>/tmp` at every start, so rpull does not use it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
@@ -109,6 +110,14 @@ impl Layout {
 
     fn docker(&self, path: &str) -> PathBuf {
         self.root.join("image/overlay2").join(path)
+    }
+
+    /// Returns the root or the content directory if it is a file, or below one.
+    pub fn file_as_directory(&self) -> Option<&Path> {
+        [self.root(), self.content()].into_iter().find(|path| match path.metadata() {
+            Ok(meta) => !meta.is_dir(),
+            Err(e) => e.kind() == io::ErrorKind::NotADirectory,
+        })
     }
 
     /// Returns whether the root contains a store.

@@ -86,9 +86,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoStore`] if not, [`StoreError::Fs`] if the root cannot be read.
     pub fn must_exist(&self) -> Result<(), StoreError> {
+        self.refuse_files()?;
         // A root that cannot be read is not absent.
         crate::fsutil::names_in(&self.layout.layers())?;
         if self.layout.exists() { Ok(()) } else { Err(StoreError::NoStore(self.root().to_owned())) }
+    }
+
+    /// Refuses a root or content directory that is a file.
+    fn refuse_files(&self) -> Result<(), StoreError> {
+        let file = self.layout.file_as_directory();
+        file.map_or(Ok(()), |path| Err(StoreError::NotADirectory(path.to_owned())))
     }
 
     /// Creates the root's directories on the first call.
@@ -208,8 +215,9 @@ impl Store {
     /// of the holder if a removal is running.
     ///
     /// # Errors
-    /// [`StoreError::Fs`] if locking fails.
+    /// [`StoreError::NotADirectory`] if the root is a file, [`StoreError::Fs`] if locking fails.
     pub fn attempt_to_read(&self) -> Result<Result<Option<Lock>, String>, StoreError> {
+        self.refuse_files()?;
         lock::attempt_to_read(&self.layout)
     }
 

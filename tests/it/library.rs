@@ -355,8 +355,13 @@ async fn errors_have_kinds_and_sources() {
 
     let file = scratch.path().join("file");
     fs::write(&file, "").unwrap();
-    let store = Store::open(file.join("root")).unwrap();
+    let in_file = Store::open(file.join("root")).unwrap();
+    assert_eq!(kind(client.pull(pushed.name()).into(&in_file).await), ErrorKind::Usage);
+    let store = Store::open(scratch.path().join("damaged")).unwrap();
+    fs::create_dir(store.root()).unwrap();
+    fs::write(store.root().join("image"), "").unwrap();
     let storage = client.pull(pushed.name()).into(&store).await.unwrap_err();
+    assert_eq!(storage.kind(), ErrorKind::Storage);
     assert!(causes(&storage).any(|cause| cause.is::<io::Error>()), "{storage:?}");
 }
 

@@ -7,6 +7,7 @@ mod damage;
 mod debian;
 mod dockerd;
 mod errors;
+mod exit_codes;
 mod file_systems;
 mod language;
 mod layering;

@@ -20,6 +20,8 @@ fn of_the_store() -> Vec<StoreError> {
         fs(io::ErrorKind::PermissionDenied),
         fs(io::ErrorKind::ReadOnlyFilesystem),
         fs(io::ErrorKind::InvalidData),
+        fs(io::ErrorKind::NotFound),
+        StoreError::NotADirectory(path.clone()),
         StoreError::NoStore(path.clone()),
         StoreError::NoSuchImage("x".to_owned()),
         StoreError::Damaged { path: path.clone(), why: why.clone() },
@@ -36,6 +38,10 @@ fn local_damage_never_blames_the_registry() {
     let damaged_layer = LayerError::Damaged { path: "etc/f".to_owned(), why: "short".to_owned() };
     let local = of_the_store().into_iter().map(Error::Store).chain([
         Error::Layer { layer: Digest::of(b"layer"), source: damaged_layer },
+        Error::Layer {
+            layer: Digest::of(b"layer"),
+            source: LayerError::Source(io_error(io::ErrorKind::UnexpectedEof)),
+        },
         Error::Damaged { image: "x".to_owned(), why: "a lost layer".to_owned() },
     ]);
     for error in local {

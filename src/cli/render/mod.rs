@@ -10,6 +10,7 @@ use std::io;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
+use rpull::Error;
 use rpull::event::{Event, LayerState};
 
 use super::flags::{Global, Progress};
@@ -36,16 +37,26 @@ pub fn choose(global: &Global) -> Box<dyn Renderer> {
     }
 }
 
-/// Shows all that comes out of `events` on a thread of its own, until the senders are gone.
-pub fn start(mut renderer: Box<dyn Renderer>, events: Receiver<Event>) -> JoinHandle<()> {
-    thread::spawn(move || {
-        let mut listening = true;
+/// Shows all that comes out of `events` on a thread of its own, until the senders are gone. The
+/// thread returns the first error of writing, after which the pull goes on unseen.
+///
+/// # Errors
+/// The thread cannot start.
+pub fn start(
+    mut renderer: Box<dyn Renderer>,
+    events: Receiver<Event>,
+) -> Result<JoinHandle<io::Result<()>>, Error> {
+    let show = move || {
+        let mut shown = Ok(());
         for event in events {
             warn(&event);
-            // Whoever listened has gone away: the pull goes on.
-            listening = listening && renderer.event(&event).is_ok();
+            if shown.is_ok() {
+                shown = renderer.event(&event);
+            }
         }
-    })
+        shown
+    };
+    thread::Builder::new().name("screen".to_owned()).spawn(show).map_err(Error::Threads)
 }
 
 /// What a layer is doing, in Docker's words where Docker has some.
