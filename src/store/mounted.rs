@@ -101,7 +101,8 @@ impl Store {
             };
             lines.push(MountLine {
                 target: Some(mount.target),
-                writable: upper.is_some() && !mount.read_only,
+                // A bind mount is only writable if a mount was killed before it was read-only.
+                writable: !mount.read_only && (upper.is_some() || mount.fs_type != "overlay"),
                 mounted: true,
                 upper,
                 id: image.as_ref().map(|image| image.id),
@@ -154,7 +155,7 @@ fn own_mount(overlay: &OverlayRoot, mount: &MountEntry) -> Option<OwnMount> {
     let top = layer_name(&mount.root)?;
     let (at, own) = (mount.target.metadata().ok()?, overlay.diff(&top).metadata().ok()?);
     let same = (at.dev(), at.ino()) == (own.dev(), own.ino());
-    (same && mount.read_only).then_some(OwnMount { top, upper: None })
+    same.then_some(OwnMount { top, upper: None })
 }
 
 /// Returns the layer of this store at `path`: its files, or its link. The path is the one that

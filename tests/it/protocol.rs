@@ -184,13 +184,14 @@ enum Verb {
     RemoveA,
     TagA,
     MountA,
+    MountWritableA,
 }
 
 #[test]
 fn two_commands_stopped_at_each_lock_leave_what_they_promised() {
-    use Verb::{MountA, PullA, PullB, RemoveA, TagA};
+    use Verb::{MountA, MountWritableA, PullA, PullB, RemoveA, TagA};
     let images = Siblings::new("each-lock");
-    let verbs = [PullA, PullB, RemoveA, TagA, MountA];
+    let verbs = [PullA, PullB, RemoveA, TagA, MountA, MountWritableA];
     for lock in ["queue", "store", "commit", "names"] {
         for first in verbs {
             for second in verbs.into_iter().filter(|second| *second != first) {
@@ -205,7 +206,9 @@ fn one_interleaving(images: &Siblings, lock: &str, first: Verb, second: Verb) {
     let root = scratch.path().join("root");
     let target = scratch.path().join("mnt");
     fs::create_dir(&target).unwrap();
-    let _mounted = Mounted(target.clone());
+    let writable = scratch.path().join("writable");
+    fs::create_dir(&writable).unwrap();
+    let _mounted = [Mounted(target.clone()), Mounted(writable.clone())];
     let rpull = Rpull::on(&root);
     rpull.ok(["pull", "-q", &images.a.name()]);
     let held = File::create(root.join("rpull/locks").join(lock)).unwrap();
@@ -222,7 +225,7 @@ fn one_interleaving(images: &Siblings, lock: &str, first: Verb, second: Verb) {
         let codes: &[i32] = match verb {
             Verb::PullA | Verb::PullB => &[0],
             Verb::RemoveA => &[0, 8],
-            Verb::TagA | Verb::MountA => &[0, 3],
+            Verb::TagA | Verb::MountA | Verb::MountWritableA => &[0, 3],
         };
         assert!(end.code.is_some_and(|code| codes.contains(&code)), "{what}");
     }
@@ -243,6 +246,11 @@ fn one_interleaving(images: &Siblings, lock: &str, first: Verb, second: Verb) {
         let mark = fs::read_dir(&target).unwrap().count();
         assert_eq!(mark, 3, "{what}");
     }
+    if succeeded(Verb::MountWritableA) {
+        assert_eq!(fs::read_dir(&writable).unwrap().count(), 3, "{what}");
+        rpull.ok(["umount", writable.to_str().unwrap()]);
+    }
+    assert_eq!(fs::read_dir(root.join("rpull/mounts")).unwrap().count(), 0, "{what}");
     assert_consistent(&root);
     assert_agreement(&root);
     judge::judge_root(&root);
@@ -256,6 +264,10 @@ fn start_verb(rpull: &Rpull, images: &Siblings, target: &Path, verb: Verb) -> Ch
         Verb::RemoveA => start(rpull, &["rm", &a]),
         Verb::TagA => start(rpull, &["tag", &a, "tagged:name"]),
         Verb::MountA => start(rpull, &["mount", &a, target.to_str().unwrap()]),
+        Verb::MountWritableA => {
+            let writable = target.with_file_name("writable");
+            start(rpull, &["mount", "--rw", &a, writable.to_str().unwrap()])
+        }
     }
 }
 
