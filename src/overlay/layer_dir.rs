@@ -54,7 +54,7 @@ impl OverlayRoot {
 
     /// Returns the directory itself; the paths of [`link_in`](Self::link_in) are relative to it.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Returns the relative path of a link.
