@@ -22,9 +22,8 @@ pub fn recover(
 ) -> Result<(), StoreError> {
     let unverified = match store.unverified() {
         Ok(None) => return Ok(()),
-        Err(StoreError::Fs(e)) if e.source.kind() == io::ErrorKind::PermissionDenied => {
-            return Ok(());
-        }
+        // The command itself finds out that it cannot use the root, and reports that.
+        Err(StoreError::Fs(e)) if is_unusable(&e.source) => return Ok(()),
         other => other?.unwrap_or_default(),
     };
     let _lock = match store.lock(Mode::Exclusive, on_wait) {
@@ -41,6 +40,10 @@ pub fn recover(
         on_drop(&format!("{reference} was damaged when the machine stopped: pull it again"));
     }
     Ok(())
+}
+
+fn is_unusable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
 }
 
 fn is_read_only(error: &io::Error) -> bool {
