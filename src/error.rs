@@ -1,6 +1,7 @@
 //! The error of an operation, and its kind.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::digest::Digest;
 use crate::oci::DiffId;
@@ -67,6 +68,14 @@ pub enum Error {
         image: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// A check found damage in the store.
+    #[error("found {count} damaged file{} in {}", if *count == 1 { "" } else { "s" }, root.display())]
+    DamagedStore {
+        /// The root.
+        root: PathBuf,
+        /// The number of damaged files and directories.
+        count: usize,
     },
     /// The user stopped it.
     #[error("interrupted")]
@@ -151,7 +160,9 @@ impl Error {
             Self::Registry(error) => of_registry(error),
             Self::Store(error) => of_store(error),
             Self::Layer { source, .. } => of_layer(source),
-            Self::DiffId { .. } | Self::Damaged { .. } => ErrorKind::Integrity,
+            Self::DiffId { .. } | Self::Damaged { .. } | Self::DamagedStore { .. } => {
+                ErrorKind::Integrity
+            }
             Self::Interrupted => ErrorKind::Interrupted,
             // The layers exist as long as the plan, so it is a directory that the user named.
             Self::Mount { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,

@@ -20,6 +20,7 @@
 //! | set the platform, the policy and limits; receive events | [`Pull`] |
 //! | list, find, tag and remove images | [`Store`] |
 //! | get the layers, config and mount of an image | [`Image`] |
+//! | find and repair damage of a store | [`Check`], [`Client::repair`] |
 //! | decide what to do about an error | [`Error::kind`] |
 //!
 //! The library never writes to the terminal. Its errors and events contain text from registries,
@@ -48,7 +49,8 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Client, ClientBuilder, Image, ImageLayer, MountPlan, Pull, Removal, Resolution, Store,
+    Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, MountPlan, Pull,
+    Removal, RepairReport, Resolution, Store, Unrepaired,
 };
 pub use digest::Digest;
 pub use error::{Error, ErrorKind};
@@ -58,7 +60,8 @@ pub use progress::Event;
 pub use pull::Policy;
 pub use reference::{Reference, Repository};
 pub use store::{
-    HistoryLine as HistoryEntry, ImageLine as ImageSummary, MountLine as MountSummary, Removed,
+    Damage, DamageClass, HistoryLine as HistoryEntry, ImageLine as ImageSummary,
+    MountLine as MountSummary, Removed,
 };
 
 /// Credentials for registries, and sources of them.

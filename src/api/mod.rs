@@ -1,13 +1,17 @@
 //! The library's public face: a client, a store, and the images in it.
 
+mod check;
 mod client;
 mod image;
 mod mount;
 mod pull;
+mod repair;
 mod store;
 
+pub use check::{Check, CheckProgress, CheckReport};
 pub use client::{Client, ClientBuilder, Resolution};
 pub use image::{Image, ImageLayer};
 pub use mount::MountPlan;
 pub use pull::Pull;
+pub use repair::{RepairReport, Unrepaired};
 pub use store::{Removal, Store};

@@ -68,6 +68,8 @@ pub enum Command {
     Rm(commands::rm::Rm),
     /// Add a tag to an image
     Tag(commands::tag::Tag),
+    /// Find damage of the store, and repair it
+    Check(commands::check::Check),
 }
 
 /// Flags of all commands.

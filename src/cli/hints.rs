@@ -50,6 +50,7 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Damaged { .. } => {
             Some("pull it without --policy never, which repairs the store".to_owned())
         }
+        Error::DamagedStore { .. } => Some(DAMAGED_STORE.to_owned()),
         Error::Reference(_) => Some(
             "use a name like nginx, nginx:1.27 or quay.io/org/image@sha256:<digest>".to_owned(),
         ),
@@ -71,6 +72,10 @@ pub fn hint(error: &Error) -> Option<String> {
 /// For a bug in rpull.
 const REPORT: &str =
     "this is a bug in rpull: report it with this message, the command and `rpull --version`";
+
+/// For damage that a check found.
+const DAMAGED_STORE: &str = "repair images with `rpull check --repair`, remove layers of no image with \
+     `rpull gc`; docs/damage.md describes each class";
 
 /// For a user who may not mount.
 const CANNOT_MOUNT: &str =

@@ -1,5 +1,6 @@
 //! One verb a file: its flags, and a `run` that calls the library and prints.
 
+pub mod check;
 pub mod history;
 pub mod images;
 pub mod inspect;
@@ -58,6 +59,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Umount(verb) => verb.run(&context),
         Command::Rm(verb) => verb.run(&context),
         Command::Tag(verb) => verb.run(&context),
+        Command::Check(verb) => verb.run(&context),
     }
 }
 

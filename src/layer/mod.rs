@@ -18,6 +18,7 @@ pub use stream::chunks::BufferPool;
 pub use stream::decompress::Decoder;
 pub use stream::digests::BlobSpec;
 pub use tar_split::assemble::{TarAssembler, verify};
+pub use tar_split::damage::{DamagedFile, damaged_files};
 pub use unpack::{Job, Unpacked, unpack};
 
 #[cfg(test)]

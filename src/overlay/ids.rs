@@ -8,7 +8,8 @@ use data_encoding::BASE32;
 
 use crate::fsutil;
 
-/// The name of a layer's directory: 64 hex digits (moby pkg/stringid).
+/// The name of a layer's directory: 64 hex digits (moby pkg/stringid), or 25 lower-case letters and
+/// digits if BuildKit created it inside dockerd (moby identity.NewID).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CacheId(String);
 
@@ -47,6 +48,11 @@ impl CacheId {
         Some(if plain.0 == text { plain } else { Self(text.to_owned()) })
     }
 
+    /// Returns whether BuildKit created the directory. Its build cache refers to it, too.
+    pub fn is_of_buildkit(&self) -> bool {
+        is_buildkit_id(&self.0)
+    }
+
     /// Returns the directory's name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -77,11 +83,15 @@ impl FromStr for CacheId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() == 64 && text.bytes().all(hex) {
+        if (text.len() == 64 && text.bytes().all(hex)) || is_buildkit_id(text) {
             return Ok(Self(text.to_owned()));
         }
         Err(IdError { what: "cache id", text: text.to_owned() })
     }
+}
+
+fn is_buildkit_id(text: &str) -> bool {
+    text.len() == 25 && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 impl FromStr for LinkId {
@@ -122,6 +132,9 @@ mod tests {
         let init = format!("{cache}-init");
         assert_eq!(CacheId::of_container(&init).unwrap().as_str(), init);
         assert_eq!(CacheId::of_container("../x-init"), None);
+        assert!(!cache.is_of_buildkit());
+        assert!("97hedujzdfi3nwntmld3hmxvt".parse::<CacheId>().unwrap().is_of_buildkit());
+        assert!("97hedujzdfi3nwntmld3hmx..".parse::<CacheId>().is_err());
         assert!("lower".parse::<LinkId>().is_err());
     }
 }

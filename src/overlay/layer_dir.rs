@@ -222,6 +222,36 @@ impl OverlayRoot {
         links.ok_or_else(malformed).at("read", &path)
     }
 
+    /// Returns the path of `l/<link>`.
+    pub fn link_path(&self, link: &LinkId) -> PathBuf {
+        self.0.join(LINKS).join(link.as_str())
+    }
+
+    /// Returns the path of a layer's file with its link ID.
+    pub fn link_file(&self, id: &CacheId) -> PathBuf {
+        self.dir(id).join("link")
+    }
+
+    /// Returns the path of a layer's list of the layers below it.
+    pub fn lower_file(&self, id: &CacheId) -> PathBuf {
+        self.dir(id).join("lower")
+    }
+
+    /// Returns the path of the mark of a layer that has a child.
+    pub fn committed(&self, id: &CacheId) -> PathBuf {
+        self.dir(id).join("committed")
+    }
+
+    /// Returns the directory of the short links.
+    pub fn links(&self) -> PathBuf {
+        self.0.join(LINKS)
+    }
+
+    /// Returns the entry of `lower` for a layer with this link.
+    pub fn lower_entry(link: &LinkId) -> String {
+        format!("{LINKS}/{link}")
+    }
+
     /// Returns the expected `lower` of a layer above `parent`; `None` for a base. Does not check
     /// the parent's `lower`.
     ///
@@ -248,11 +278,15 @@ impl OverlayRoot {
         Ok(links.iter().filter_map(|link| self.layer_at(link)).map(|id| self.diff(&id)).collect())
     }
 
-    /// Removes a layer's directory and its symlinks: that of its `link` file, and `link`.
+    /// Removes a layer's directory and its symlinks: that of its `link` file, and `link`. Keeps a
+    /// directory of BuildKit, whose build cache refers to it, too.
     ///
     /// # Errors
     /// [`FsError`] if they cannot be removed.
     pub fn remove_layer(&self, id: &CacheId, link: Option<&LinkId>) -> Result<(), FsError> {
+        if id.is_of_buildkit() {
+            return Ok(());
+        }
         let own = self.link(id).unwrap_or_default();
         // A symlink that points elsewhere belongs to another layer.
         link.into_iter().chain(&own).try_for_each(|link| self.remove_link(id, link))?;
@@ -268,14 +302,6 @@ impl OverlayRoot {
             Some(rest) => format!("{own}:{rest}"),
             None => own,
         })
-    }
-
-    fn committed(&self, id: &CacheId) -> PathBuf {
-        self.dir(id).join("committed")
-    }
-
-    fn link_path(&self, link: &LinkId) -> PathBuf {
-        self.path.join(LINKS).join(link.as_str())
     }
 }
 

@@ -35,7 +35,7 @@ use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::store::Store;
 
-pub use options::{Options, Policy};
+pub use options::{Options, Policy, RepairedLayers};
 pub use recover::recover;
 pub use threads::{reserve_threads, try_threads};
 

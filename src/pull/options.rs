@@ -1,6 +1,10 @@
 //! What a pull can be told.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use crate::layer::{self, Limits};
+use crate::oci::ChainId;
 use crate::oci::Platform;
 
 /// When the registry is asked.
@@ -33,6 +37,24 @@ pub struct Options {
     pub sync: bool,
     /// Guards against bombs.
     pub limits: Limits,
+    /// Pull images that are in the store, too, and replace these layers of them.
+    pub repair: Option<RepairedLayers>,
+}
+
+/// Layers whose files are known to be damaged. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct RepairedLayers(Arc<HashSet<ChainId>>);
+
+impl RepairedLayers {
+    /// Replaces the layers `chains`.
+    pub fn new(chains: HashSet<ChainId>) -> Self {
+        Self(Arc::new(chains))
+    }
+
+    /// Returns whether the layer is replaced.
+    pub fn contains(&self, chain: &ChainId) -> bool {
+        self.0.contains(chain)
+    }
 }
 
 /// Twice Docker's: on a long line, what many small layers cost is round trips.
@@ -48,6 +70,7 @@ impl Default for Options {
             keep_blobs: false,
             sync: false,
             limits: Limits::default(),
+            repair: None,
         }
     }
 }

@@ -122,17 +122,22 @@ pub async fn with_config(
     let diff_ids = config.parsed.diff_ids().to_vec();
     let chains = ChainId::stack(&diff_ids);
     let looked_up = chains.clone();
-    let present = session.store(move |store| {
-        let present = |chain| Ok(store.layers().get(chain)?.is_some());
-        looked_up.iter().map(present).collect::<Result<Vec<_>, _>>()
+    let records = session.store(move |store| {
+        let record = |chain| store.layers().get(chain);
+        looked_up.iter().map(record).collect::<Result<Vec<_>, _>>()
     });
-    let present = present.await?;
+    let records = records.await?;
+    let broken = |chain: &ChainId| {
+        session.options.repair.as_ref().is_some_and(|layers| layers.contains(chain))
+    };
     let blobs = resolved.manifest.parsed.layers.iter();
     let mut layers = Vec::with_capacity(diff_ids.len());
-    for ((((blob, diff_id), chain), present), early) in
-        blobs.zip(diff_ids).zip(chains).zip(present).zip(early)
+    for ((((blob, diff_id), chain), record), early) in
+        blobs.zip(diff_ids).zip(chains).zip(records).zip(early)
     {
-        let task = LayerTask::new(image, &resolved.registry, blob, Some((diff_id, chain)));
+        let mut task = LayerTask::new(image, &resolved.registry, blob, Some((diff_id, chain)));
+        let present = record.is_some() && !broken(&chain);
+        task.broken = record.filter(|_| !present).map(|record| record.cache_id);
         let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };
         session.report(&task, state);
         if present {

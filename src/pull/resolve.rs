@@ -72,6 +72,7 @@ impl ResolvedImage {
 pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Error> {
     let known = local(session, image).await?;
     let settled = image.digest().is_some() || session.options.policy != Policy::Always;
+    let settled = settled && session.options.repair.is_none();
     if let Some((digest, id)) = known.whole.filter(|_| settled) {
         tracing::info!("{image} is in the store; no request is needed");
         return Ok(Resolution::Present { digest, id });

@@ -188,6 +188,11 @@ impl Layers {
         Ok(File::open(&path).at("open", &path)?)
     }
 
+    /// Returns the path of a layer's tar-split file.
+    pub fn tar_split_path(&self, chain: &ChainId) -> PathBuf {
+        self.layout.layer(chain).join(TAR_SPLIT)
+    }
+
     /// Returns the directory of a layer's files.
     pub fn diff_path(&self, record: &LayerRecord) -> PathBuf {
         self.layout.overlay().diff(&record.cache_id)
@@ -217,7 +222,7 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// Returns whether a file ends with a plausible content length (RFC 1952). This check does not
 /// read the whole file, and detects files that are empty, zeroed, and nearly all truncated ones.
-fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
+pub(super) fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),

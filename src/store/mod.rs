@@ -2,10 +2,14 @@
 //! block. A pull writes layers from the base up, then the image, then its names; each is
 //! complete or absent. The locks of each command are in `lock`.
 
+mod check;
+mod check_layer;
 mod commit;
 mod condition;
+mod containers;
 mod content;
 mod daemon;
+mod damage;
 mod distribution;
 mod error;
 mod images;
@@ -15,6 +19,7 @@ mod layers;
 mod layout;
 mod links;
 mod lock;
+mod mounted;
 mod mounts;
 mod own_mounts;
 mod recovery;
@@ -32,9 +37,11 @@ use crate::oci::ImageId;
 use crate::overlay::{self, OverlayRoot, XattrSpace};
 use crate::reference::Query;
 
+pub use check::Findings;
 pub use commit::CommitOutcome;
 pub use condition::Condition;
 pub use content::{Content, ContentLock, Ingest, Partial};
+pub use damage::{Damage, DamageClass};
 pub use distribution::Distribution;
 pub use error::StoreError;
 pub use images::Images;

@@ -30,12 +30,12 @@ fn push(image: &Image, stem: &str) -> Pushed {
 }
 
 /// A root with an image of three layers and a sibling that shares the lower two.
-struct Place {
-    scratch: tempfile::TempDir,
-    rpull: Rpull,
-    image: Image,
-    pushed: Pushed,
-    sibling: Pushed,
+pub struct Place {
+    pub scratch: tempfile::TempDir,
+    pub rpull: Rpull,
+    pub image: Image,
+    pub pushed: Pushed,
+    pub sibling: Pushed,
     sibling_image: Image,
 }
 
@@ -53,7 +53,7 @@ impl Place {
         made.clone()
     }
 
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (image, pushed, sibling_image, sibling) = Self::pushed();
         let scratch = scratch::dir();
         let rpull = Rpull::on(scratch.path().join("root"));
@@ -61,16 +61,16 @@ impl Place {
         Self { scratch, rpull, image, pushed, sibling, sibling_image }
     }
 
-    fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         self.rpull.root()
     }
 
-    fn record(&self, n: usize) -> PathBuf {
+    pub fn record(&self, n: usize) -> PathBuf {
         let chain = &chains(&self.image.diff_ids())[n];
         self.root().join("image/overlay2/layerdb/sha256").join(chain)
     }
 
-    fn dir(&self, n: usize) -> PathBuf {
+    pub fn dir(&self, n: usize) -> PathBuf {
         layer_dir(self.root(), &chains(&self.image.diff_ids())[n])
     }
 
@@ -84,7 +84,7 @@ impl Place {
         self.root().join("overlay2/l").join(link)
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         let id = self.pushed.id.trim_start_matches("sha256:");
         self.root().join("image/overlay2/imagedb/content/sha256").join(id)
     }
@@ -100,21 +100,21 @@ impl Place {
     }
 }
 
-type Damage = (&'static str, fn(&Place));
+pub type Damage = (&'static str, fn(&Place));
 
-fn cut(path: &Path) {
+pub fn cut(path: &Path) {
     let bytes = fs::read(path).unwrap();
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-fn flip(path: &Path) {
+pub fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x20;
     fs::write(path, bytes).unwrap();
 }
 
-fn remove(path: &Path) {
+pub fn remove(path: &Path) {
     match path.is_dir() {
         true => fs::remove_dir_all(path).unwrap(),
         false => fs::remove_file(path).unwrap(),
@@ -123,7 +123,7 @@ fn remove(path: &Path) {
 
 const OTHER_ID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-const DAMAGES: &[Damage] = &[
+pub const DAMAGES: &[Damage] = &[
     ("config empty", |p| fs::write(p.config(), "").unwrap()),
     ("config cut", |p| cut(&p.config())),
     ("config flipped", |p| flip(&p.config())),
@@ -208,7 +208,7 @@ const DAMAGES: &[Damage] = &[
 ];
 
 /// Cleared away by hand: what no command made, none removes.
-fn tidy(place: &Place) {
+pub fn tidy(place: &Place) {
     let odd = place.root().join("rpull/journal/a directory");
     if odd.exists() {
         fs::remove_dir(odd).unwrap();

@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod compressor;
+pub mod damage;
 pub mod line;
 pub mod overwritten;
 pub mod reader;

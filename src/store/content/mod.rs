@@ -16,6 +16,7 @@
 //! Directories below it and files in it that are symbolic links are never followed (see
 //! `dir`). The locks are described in `store/lock`.
 
+mod check;
 mod dir;
 mod index;
 mod ingest;
@@ -279,19 +280,7 @@ impl Dirs {
     }
 
     fn index(&self) -> Result<IndexState, StoreError> {
-        let Some(file) = self.root.file(INDEX)? else {
-            return Ok(match self.root.stat(INDEX) {
-                Some(_) => IndexState::Damaged,
-                None => IndexState::Valid(IndexFile::empty().map_err(|e| self.damaged(&e))?),
-            });
-        };
-        let text = read(&file, MAX_INDEX_SIZE).at("read", &self.root.path().join(INDEX))?;
-        let Some(text) = text else { return Ok(IndexState::Damaged) };
-        let index = match text.trim_ascii().is_empty() {
-            true => IndexFile::empty(),
-            false => IndexFile::parse(&text),
-        };
-        Ok(index.map_or(IndexState::Damaged, IndexState::Valid))
+        read_index(&self.root)
     }
 
     fn write_index(&self, index: &IndexFile) -> Result<(), StoreError> {
@@ -305,6 +294,25 @@ impl Dirs {
 
     fn damaged(&self, error: &serde_json::Error) -> StoreError {
         StoreError::Damaged { path: self.root.path().join(INDEX), why: error.to_string() }
+    }
+}
+
+/// Reads `index.json` of the content directory `root`. One that is missing or blank is an empty index.
+fn read_index(root: &Dir) -> Result<IndexState, StoreError> {
+    let path = root.path().join(INDEX);
+    let empty = || {
+        IndexFile::empty()
+            .map(IndexState::Valid)
+            .map_err(|e| StoreError::Damaged { path: path.clone(), why: e.to_string() })
+    };
+    let Some(file) = root.file(INDEX)? else {
+        return if root.stat(INDEX).is_some() { Ok(IndexState::Damaged) } else { empty() };
+    };
+    let text = read(&file, MAX_INDEX_SIZE).at("read", &path)?;
+    let Some(text) = text else { return Ok(IndexState::Damaged) };
+    match text.trim_ascii().is_empty() {
+        true => empty(),
+        false => Ok(IndexFile::parse(&text).map_or(IndexState::Damaged, IndexState::Valid)),
     }
 }
 

@@ -77,7 +77,7 @@ impl Store {
 
 impl Content {
     /// Opens the root's own content; `None` if it has none or uses a shared directory.
-    fn existing(&self) -> Result<Option<Dirs>, StoreError> {
+    pub(super) fn existing(&self) -> Result<Option<Dirs>, StoreError> {
         let Some(root) = Dir::open(self.path())?.filter(|_| self.is_own()) else { return Ok(None) };
         let Some(blobs) = root.dir(BLOBS)? else { return Ok(None) };
         let Some(blobs) = blobs.dir(SHA256)? else { return Ok(None) };
