@@ -21,6 +21,7 @@
 //! | list, find, tag and remove images | [`Store`] |
 //! | get the layers, config and mount of an image | [`Image`] |
 //! | find and repair damage of a store | [`Check`], [`Client::repair`] |
+//! | measure a store; remove orphans and unused images | [`Usage`], [`Removal`] |
 //! | decide what to do about an error | [`Error::kind`] |
 //!
 //! The library never writes to the terminal. Its errors and events contain text from registries,
@@ -60,8 +61,9 @@ pub use progress::Event;
 pub use pull::Policy;
 pub use reference::{Reference, Repository};
 pub use store::{
-    Damage, DamageClass, HistoryLine as HistoryEntry, ImageLine as ImageSummary,
-    MountLine as MountSummary, Removed,
+    Damage, DamageClass, HistoryLine as HistoryEntry, ImageLine as ImageSummary, ImageUsage,
+    MountLine as MountSummary, Orphan, OrphanKind, Orphans, Prune, Pruned, PrunedImage, Removed,
+    Usage,
 };
 
 /// Credentials for registries, and sources of them.

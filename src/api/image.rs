@@ -104,7 +104,11 @@ impl Image {
     /// # Errors
     /// The image was removed or is damaged.
     pub fn mount_plan(&self) -> Result<MountPlan, Error> {
-        let read = self.store.read_and_keep(|store| store.mount_stack(&self.id));
+        let read = self.store.read_and_keep(|store| {
+            let stack = store.mount_stack(&self.id)?;
+            store.record_use(&self.id);
+            Ok(stack)
+        });
         let (stack, lock) = self.named(read)?;
         let image = MountedImage { image: self.name.clone(), id: self.id };
         Ok(MountPlan::new(self.store.clone(), stack, image, lock))

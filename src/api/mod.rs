@@ -1,6 +1,7 @@
 //! The library's public face: a client, a store, and the images in it.
 
 mod check;
+mod clean;
 mod client;
 mod image;
 mod mount;

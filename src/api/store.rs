@@ -248,7 +248,7 @@ impl fmt::Debug for Store {
 /// The exclusive right to remove images from a store. Other programs wait while it exists.
 #[derive(Debug)]
 pub struct Removal {
-    store: store::Store,
+    pub(super) store: store::Store,
     _lock: Lock,
 }
 

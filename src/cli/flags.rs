@@ -70,6 +70,12 @@ pub enum Command {
     Tag(commands::tag::Tag),
     /// Find damage of the store, and repair it
     Check(commands::check::Check),
+    /// Show the space that images, layers and orphans take
+    Df(commands::df::Df),
+    /// Remove what no image needs: orphaned layers, directories, downloads
+    Gc(commands::gc::Gc),
+    /// Remove images that were not used for long
+    Prune(commands::prune::Prune),
 }
 
 /// Flags of all commands.

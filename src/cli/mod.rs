@@ -4,6 +4,7 @@ pub mod flags;
 pub mod hints;
 pub mod log;
 pub mod output;
+pub mod quantity;
 pub mod render;
 
 use std::ffi::OsString;

@@ -1,12 +1,15 @@
 //! One verb a file: its flags, and a `run` that calls the library and prints.
 
 pub mod check;
+pub mod df;
+pub mod gc;
 pub mod history;
 pub mod images;
 pub mod inspect;
 pub mod layers;
 pub mod mount;
 pub mod mounts;
+pub mod prune;
 pub mod pull;
 pub mod resolve;
 pub mod rm;
@@ -60,6 +63,9 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Rm(verb) => verb.run(&context),
         Command::Tag(verb) => verb.run(&context),
         Command::Check(verb) => verb.run(&context),
+        Command::Df(verb) => verb.run(&context),
+        Command::Gc(verb) => verb.run(&context),
+        Command::Prune(verb) => verb.run(&context),
     }
 }
 

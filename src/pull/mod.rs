@@ -75,6 +75,16 @@ pub async fn pull(
             events.send(Event::DefaultTag { image: image.clone() });
         }
         let result = pull_one(&session, &stager, &image).await;
+        if let Ok(Pulled { id, .. }) = result
+            && !options.dry_run
+        {
+            let record = move |store: &Store| {
+                store.record_use(&id);
+                Ok(())
+            };
+            // The time of last use only decides which image is pruned first.
+            let _ = session.store(record).await;
+        }
         events.send(match &result {
             Ok(pulled) => {
                 Event::Done { image, digest: pulled.digest, id: pulled.id, status: pulled.status }

@@ -98,12 +98,13 @@ impl Images {
         )?)
     }
 
-    /// Removes a config and its metadata.
+    /// Removes a config, its metadata and its time of last use.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if they cannot be removed.
     pub fn remove(&self, id: &ImageId) -> Result<(), StoreError> {
         fsutil::remove(&self.layout.image_metadata(id))?;
+        fsutil::remove(&self.layout.uses().join(id.hex()))?;
         Ok(fsutil::remove(&self.layout.image(id))?)
     }
 }

@@ -19,6 +19,7 @@
 //! │       └── tmp/{write-set,complete}-*/             0755  StagedLayer; swept by the journal
 //! ├── overlay2/                                       0710  overlay::OverlayRoot
 //! ├── containers/                                           dockerd; read before a removal
+//! ├── buildkit/*.db                                         dockerd; names layers of the build cache
 //! └── rpull/                                          0700  rpull only
 //!     ├── content/                                    0755  Content, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
@@ -26,6 +27,7 @@
 //!     ├── probe/                                      0700  Store; while a pull checks the file system
 //!     ├── tmp/<random>                          file  0600  Temporary; on its way to another name
 //!     ├── unsynced/<boot id>/<layer>            file  0600  unsynced; to verify after another boot
+//!     ├── used/<image id>                       file  0600  last_use; its time of change counts
 //!     └── locks/*                               file  0600  Lock
 //! ```
 //!
@@ -152,12 +154,12 @@ impl Layout {
 
     /// Returns the file with the diff ID of a blob.
     pub fn diff_id_by_digest(&self, digest: &Digest) -> PathBuf {
-        self.docker("distribution/diffid-by-digest/sha256").join(digest.hex())
+        self.diff_ids_by_digest().join(digest.hex())
     }
 
     /// Returns the file with the sources of a layer.
     pub fn sources_by_diff_id(&self, diff_id: &DiffId) -> PathBuf {
-        self.docker("distribution/v2metadata-by-diffid/sha256").join(diff_id.hex())
+        self.all_sources().join(diff_id.hex())
     }
 
     /// Returns the directory of layer records.
@@ -223,6 +225,26 @@ impl Layout {
     /// Returns the directory that exists while the file system is checked.
     pub fn probe(&self) -> PathBuf {
         self.root.join("rpull/probe")
+    }
+
+    /// Returns the directory of the times of last use.
+    pub fn uses(&self) -> PathBuf {
+        self.root.join("rpull/used")
+    }
+
+    /// Returns the directory of dockerd's build cache.
+    pub fn build_cache(&self) -> PathBuf {
+        self.root.join("buildkit")
+    }
+
+    /// Returns the directory of the files with the diff IDs of blobs.
+    pub fn diff_ids_by_digest(&self) -> PathBuf {
+        self.docker("distribution/diffid-by-digest/sha256")
+    }
+
+    /// Returns the directory of the files with the sources of layers.
+    pub fn all_sources(&self) -> PathBuf {
+        self.docker("distribution/v2metadata-by-diffid/sha256")
     }
 
     /// Returns the lock file `name`.

@@ -145,13 +145,15 @@ impl Store {
         bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok())
     }
 
-    /// Returns the layers of all images except `removed`, and of containers.
+    /// Returns the layers of all images except `removed`, of containers and of the build cache.
     fn needed_chains(&self, removed: &ImageId) -> Result<HashSet<ChainId>, StoreError> {
         let mut needed = HashSet::new();
         for id in self.images().list()?.into_iter().filter(|id| id != removed) {
             needed.extend(self.chains(&id));
         }
-        for mut chain in self.container_parents()? {
+        let mut users = self.container_parents()?;
+        users.extend(self.build_cache()?);
+        for mut chain in users {
             while needed.insert(chain) {
                 let Some(parent) = self.layers().get(&chain)?.and_then(|record| record.parent)
                 else {
@@ -173,7 +175,8 @@ impl Store {
         Ok(parents)
     }
 
-    fn refuse_if_used(&self, query: &str, id: &ImageId) -> Result<(), StoreError> {
+    /// Fails if a container, a mount or an image that was built on it uses the image.
+    pub(super) fn refuse_if_used(&self, query: &str, id: &ImageId) -> Result<(), StoreError> {
         let in_use = |why: String| Err(StoreError::InUse { image: query.to_owned(), why });
         let containers = self.layout.containers();
         for name in fsutil::names_in(&containers)? {

@@ -67,7 +67,7 @@ fn classes(report: &Value) -> Vec<&str> {
 }
 
 #[track_caller]
-fn assert_whole(rpull: &Rpull) {
+pub fn assert_whole(rpull: &Rpull) {
     let done = rpull.run(["check", "--deep", "--format", "json"]);
     assert_eq!(done.code, Some(0), "{done}");
     assert_eq!(report(&done)["damage"], serde_json::json!([]), "{done}");
@@ -226,14 +226,14 @@ fn check_during_pulls_and_removals_finds_no_damage() {
     });
 }
 
-fn build(docker: &Dockerd, context: &Path, kit: &str, args: &[&str]) {
+pub fn build(docker: &Dockerd, context: &Path, kit: &str, args: &[&str]) {
     let all = [&["build"], args, &[context.to_str().unwrap()]].concat();
     let done = docker.command(&all).env("DOCKER_BUILDKIT", kit).output().unwrap();
     assert!(done.status.success(), "{all:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Pulls, builds with both builders, runs, commits, keeps containers, and untags.
-fn used_root(docker: &Dockerd, scratch: &Path, hello: &Pushed) {
+pub fn used_root(docker: &Dockerd, scratch: &Path, hello: &Pushed) {
     let hub = Hub::shared();
     let image = Image::new()
         .layer(Tar::new().file("f", "content").dir("d/").end())

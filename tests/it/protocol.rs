@@ -127,6 +127,36 @@ fn removal_during_each_request_of_a_pull_leaves_the_pulled_image_whole() {
     }
 }
 
+#[test]
+fn gc_during_each_request_of_a_pull_keeps_what_the_pull_staged() {
+    let images = Siblings::new("gc-meanwhile");
+    let top = images.b_image.layers[1].digest();
+    for step in ["/manifests/", &images.b.id, &top] {
+        let scratch = scratch::dir();
+        let rpull = Rpull::on(scratch.path().join("root"));
+        rpull.ok(["pull", "-q", &images.a.name()]);
+        let (proxy, gate) = gated(step.to_owned());
+        let b = proxy.name(&images.b.name());
+        let pull = start(&rpull, &["pull", "-q", &b]);
+        until("the pull stops at the request", || gate.is_reached());
+        // A reader sees what is staged, and does not count it as an orphan.
+        let dry = rpull.json(["gc", "--dry-run", "--format", "json"]);
+        assert_eq!(dry["removed"], serde_json::json!([]), "at {step}");
+        let mut gc = start(&rpull, &["gc"]);
+        let lines = first_line(&mut gc);
+        until("the removal ends or waits", || !lines.lock().unwrap().is_empty());
+        gate.open();
+        let (pull, gc) = (done(pull), done(gc));
+        assert_eq!((pull.code, gc.code), (Some(0), Some(0)), "at {step}: {pull}{gc}");
+        for name in [&b, &images.a.name()] {
+            rpull.ok(["pull", "-q", "--policy", "never", name]);
+        }
+        assert_consistent(rpull.root());
+        assert_agreement(rpull.root());
+        assert_eq!(judge::judge_root(rpull.root()), 3);
+    }
+}
+
 /// What a running command has written on either output; something once it has ended.
 fn first_line(child: &mut Child) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));

@@ -22,6 +22,7 @@ mod index;
 mod ingest;
 mod layout_file;
 mod locks;
+mod orphans;
 mod partial;
 mod trim;
 

@@ -141,7 +141,11 @@ impl Partial {
     }
 }
 
-fn remove(ingest: &Dir, name: &str) -> Result<(), FsError> {
+/// Removes the partial download of a blob.
+///
+/// # Errors
+/// [`FsError`] if a file cannot be removed.
+pub fn remove(ingest: &Dir, name: &str) -> Result<(), FsError> {
     ingest.unlink(&format!("{name}{RANGES}"))?;
     ingest.unlink(&format!("{name}{DATA}"))
 }
@@ -203,6 +207,21 @@ pub fn sweep(ingest: &Dir, locks: &Dir) {
             }
         }
     }
+}
+
+/// Returns the files with the bytes of all partial downloads, and the bytes that each takes on the disk.
+///
+/// # Errors
+/// [`FsError`] if the directory cannot be read.
+pub fn list(ingest: &Dir) -> Result<Vec<(String, u64)>, FsError> {
+    let mut found = Vec::new();
+    for name in ingest.list()? {
+        let digest = name.strip_suffix(DATA).filter(|digest| Digest::from_hex(digest).is_ok());
+        if let Some(bytes) = digest.map(|digest| size(ingest, digest)) {
+            found.push((name, bytes));
+        }
+    }
+    Ok(found)
 }
 
 /// When a partial download was last continued.

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::dir::{self, Dir};
+use super::index::IndexFile;
 use super::{BLOBS, Content, Dirs, INGEST, IndexState, LOCKS, SHA256, SHARED, ingest};
 use crate::digest::Digest;
 use crate::oci::{AnyManifest, ImageId};
@@ -31,22 +32,37 @@ impl Store {
         ingest::sweep(&dirs.ingest, &dirs.locks);
         // The blobs that a damaged index needs are unknown, so all are kept.
         let IndexState::Valid(mut index) = dirs.index()? else { return Ok(()) };
-        let names = self.names().load()?;
-        let named: HashSet<Digest> = names.iter().filter_map(|(name, _)| name.digest()).collect();
-        let mut roots = index.foreign();
-        roots.extend(&named);
-        let needed = self.needed_content(roots)?;
+        let unneeded = self.unneeded_blobs(dirs, &index)?;
+        let named = self.named_content()?;
         if index.remove(|digest| !named.contains(digest)) {
             dirs.write_index(&index)?;
         }
-        for name in dirs.blobs.list()? {
-            let unneeded = Digest::from_hex(&name).is_ok_and(|digest| !needed.contains(&digest));
-            let is_dir = dirs.blobs.stat(&name).is_some_and(|s| dir::is(&s, FileType::Directory));
-            if unneeded && !is_dir {
-                dirs.blobs.unlink(&name)?;
-            }
-        }
-        Ok(())
+        unneeded.iter().try_for_each(|name| Ok(dirs.blobs.unlink(name)?))
+    }
+
+    /// Returns the names of the blobs that no image of the root and no entry of another tool needs.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the content or the store cannot be read.
+    pub(super) fn unneeded_blobs(
+        &self,
+        dirs: &Dirs,
+        index: &IndexFile,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut roots = index.foreign();
+        roots.extend(self.named_content()?);
+        let needed = self.needed_content(roots)?;
+        let mut names = dirs.blobs.list()?;
+        names.retain(|name| {
+            let unneeded = Digest::from_hex(name).is_ok_and(|digest| !needed.contains(&digest));
+            unneeded && !dirs.blobs.stat(name).is_some_and(|s| dir::is(&s, FileType::Directory))
+        });
+        Ok(names)
+    }
+
+    /// Returns the digests in the names of images.
+    fn named_content(&self) -> Result<HashSet<Digest>, StoreError> {
+        Ok(self.names().load()?.iter().filter_map(|(name, _)| name.digest()).collect())
     }
 
     /// Returns the blobs of the root's images and of the manifests or indexes `roots`.

@@ -1,0 +1,65 @@
+//! `rpull gc`: remove what no image needs.
+
+use clap::Args;
+use serde_json::json;
+
+use rpull::{Error, Orphan, Orphans};
+
+use super::Context;
+use crate::cli::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  rpull gc --dry-run
+  rpull --root /var/lib/docker gc    # while dockerd is stopped";
+
+/// Remove what no image needs: orphaned layers, directories, downloads
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Gc {
+    /// Show what would be removed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Gc {
+    /// Prints one line per removed file or directory, and the sum of their sizes.
+    ///
+    /// # Errors
+    /// The store cannot be read or changed.
+    pub fn run(&self, context: &Context) -> Result<(), Error> {
+        let store = context.store()?;
+        let orphans = match self.dry_run {
+            true => store.orphans()?,
+            false => store.removal()?.remove_orphans()?,
+        };
+        if let Some(why) = &orphans.layers_kept {
+            output::notice(&format!("warning: all layers are kept, because {why}"));
+        }
+        let bytes: u64 = orphans.all.iter().map(|orphan| orphan.bytes).sum();
+        if context.json() {
+            return output::json(&json!({
+                "dry_run": self.dry_run,
+                "removed": orphans.all,
+                "bytes": bytes,
+                "layers_kept": orphans.layers_kept,
+            }));
+        }
+        self.show(context, &orphans, bytes)
+    }
+
+    fn show(&self, context: &Context, orphans: &Orphans, bytes: u64) -> Result<(), Error> {
+        let verb = if self.dry_run { "would remove" } else { "removed" };
+        let line = |orphan: &Orphan| {
+            let (kind, path) = (orphan.kind.name(), orphan.path.display());
+            output::line(format_args!(
+                "{verb} {kind} {path} ({})",
+                output::human_size(orphan.bytes)
+            ))
+        };
+        if !context.global.quiet {
+            orphans.all.iter().try_for_each(line)?;
+        }
+        output::line(format_args!("{verb} {}", output::human_size(bytes)))
+    }
+}
