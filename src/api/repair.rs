@@ -173,6 +173,7 @@ fn blob_of(damage: &Damage) -> Option<Digest> {
 fn without_image(damage: &Damage) -> &'static str {
     match damage.class {
         DamageClass::Names => "only a backup has the names",
+        DamageClass::ContentBlob if blob_of(damage).is_none() => "the next pull replaces it",
         DamageClass::ContentBlob => "it belongs to a shared cache or another tool",
         _ => "no image in the store needs it",
     }

@@ -325,8 +325,10 @@ impl Store {
     fn orphaned_uses(&self, orphans: &mut Orphans) -> Result<(), StoreError> {
         let dir = self.layout.uses();
         let images: HashSet<String> = self.images().list()?.iter().map(|id| id.hex()).collect();
-        for name in fsutil::names_in(&dir)?.iter().filter(|name| !images.contains(*name)) {
-            orphans.add(OrphanKind::LastUse, dir.join(name), 0);
+        for name in fsutil::names_in(&dir)? {
+            if Digest::from_hex(&name).is_ok() && !images.contains(&name) {
+                orphans.add(OrphanKind::LastUse, dir.join(name), 0);
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The removal of images that were not used for long.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use super::usage::{ImageStack, Stacks};
@@ -54,36 +55,100 @@ impl Store {
     /// [`StoreError`] if the root cannot be read or changed.
     pub fn prune(&self, prune: &Prune) -> Result<Pruned, StoreError> {
         let stacks = self.stacks()?;
-        let mut users = stacks.users();
-        let mut total: u64 = users.keys().map(|chain| stacks.size(chain)).sum();
-        let mut pruned = Pruned::default();
+        let mut state = State::new(&stacks);
         for image in &stacks.images {
-            if prune.keep_bytes.is_some_and(|most| total <= most) {
-                break;
+            if let Some(parent) = self.images().parent(&image.id)? {
+                state.children.entry(parent).or_default().push(image.id);
             }
-            let names = self.names().load()?.of(image.id);
-            if !matches(prune, image, &names) {
-                continue;
-            }
-            let query = image.id.to_string();
-            let removed = match prune.dry_run {
-                true => self.refuse_if_used(&query, &image.id),
-                false => self.remove(&query, true).map(drop),
-            };
-            match removed {
-                Ok(()) => {}
-                Err(StoreError::InUse { why, .. }) => {
-                    pruned.kept.push((image.id, why));
-                    continue;
-                }
-                Err(e) => return Err(e),
-            }
-            let bytes = freed(&stacks, &image.chains, &mut users);
-            total -= bytes;
-            let (id, last_used) = (image.id, image.last_used);
-            pruned.removed.push(PrunedImage { id, names, last_used, bytes });
         }
-        Ok(pruned)
+        // An image on which others were built can be removed after them.
+        loop {
+            let before = state.gone.len();
+            for image in &stacks.images {
+                if prune.keep_bytes.is_some_and(|most| state.total <= most) {
+                    break;
+                }
+                if !state.gone.contains(&image.id) && !state.has_child(&image.id) {
+                    self.prune_one(prune, image, &mut state)?;
+                }
+            }
+            if state.gone.len() == before {
+                return Ok(state.pruned);
+            }
+        }
+    }
+
+    fn prune_one(
+        &self,
+        prune: &Prune,
+        image: &ImageStack,
+        state: &mut State<'_>,
+    ) -> Result<(), StoreError> {
+        let names = self.names().load()?.of(image.id);
+        if !matches(prune, image, &names) || state.is_kept(&image.id) {
+            return Ok(());
+        }
+        let query = image.id.to_string();
+        let removed = match prune.dry_run {
+            // Its children would be gone by then.
+            true if state.children.contains_key(&image.id) => Ok(()),
+            true => self.refuse_if_used(&query, &image.id),
+            false => self.remove(&query, true).map(drop),
+        };
+        match removed {
+            Ok(()) => state.remove(image, names),
+            Err(StoreError::InUse { why, .. }) => state.pruned.kept.push((image.id, why)),
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+}
+
+/// What a prune has removed so far.
+struct State<'a> {
+    stacks: &'a Stacks,
+    /// The number of remaining images that have each layer.
+    users: HashMap<ChainId, usize>,
+    /// The sizes of the layers of the remaining images, bytes.
+    total: u64,
+    /// The images that were built on each image.
+    children: HashMap<ImageId, Vec<ImageId>>,
+    gone: HashSet<ImageId>,
+    pruned: Pruned,
+}
+
+impl<'a> State<'a> {
+    fn new(stacks: &'a Stacks) -> Self {
+        let users = stacks.users();
+        let total = users.keys().map(|chain| stacks.size(chain)).sum();
+        let (children, gone, pruned) = Default::default();
+        Self { stacks, users, total, children, gone, pruned }
+    }
+
+    fn has_child(&self, id: &ImageId) -> bool {
+        let children = self.children.get(id).into_iter().flatten();
+        children.into_iter().any(|child| !self.gone.contains(child))
+    }
+
+    fn is_kept(&self, id: &ImageId) -> bool {
+        self.pruned.kept.iter().any(|(kept, _)| kept == id)
+    }
+
+    fn remove(&mut self, image: &ImageStack, names: Vec<Reference>) {
+        let mut bytes = 0;
+        for chain in &image.chains {
+            if let Some(count) = self.users.get_mut(chain) {
+                *count -= 1;
+                if *count == 0 {
+                    self.users.remove(chain);
+                    bytes += self.stacks.size(chain);
+                }
+            }
+        }
+        self.total -= bytes;
+        self.gone.insert(image.id);
+        let (id, last_used) = (image.id, image.last_used);
+        self.pruned.removed.push(PrunedImage { id, names, last_used, bytes });
     }
 }
 
@@ -92,23 +157,4 @@ fn matches(prune: &Prune, image: &ImageStack, names: &[Reference]) -> bool {
     // A time in the future is that of another clock: the image counts as used now.
     let unused = image.last_used.elapsed().unwrap_or_default();
     !(prune.dangling && tagged) && prune.unused_for.is_none_or(|least| unused >= least)
-}
-
-/// Returns the bytes of the layers that no image has after one with `chains` is removed.
-fn freed(
-    stacks: &Stacks,
-    chains: &[ChainId],
-    users: &mut std::collections::HashMap<ChainId, usize>,
-) -> u64 {
-    let mut bytes = 0;
-    for chain in chains {
-        if let Some(count) = users.get_mut(chain) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(chain);
-                bytes += stacks.size(chain);
-            }
-        }
-    }
-    bytes
 }

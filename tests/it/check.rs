@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::damage::{DAMAGES, Place, cut, flip, remove, tidy};
 use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
-use crate::support::rpull::{Done, Rpull};
+use crate::support::rpull::{BINARY, Done, Rpull};
 use crate::support::scratch;
 use crate::support::snapshot::{assert_agreement, assert_consistent};
 use crate::support::tar::Tar;
@@ -126,6 +127,40 @@ fn check_reports_damaged_names_that_no_repair_can_restore() {
     assert_eq!(classes(&report(&done)), ["names"], "{done}");
     let done = place.rpull.fails(6, ["check", "--repair"]);
     assert!(done.stdout.contains("only a backup has the names"), "{done}");
+}
+
+#[test]
+fn damaged_index_of_the_content_store_is_found_and_replaced_by_the_next_pull() {
+    let place = Place::new();
+    fs::write(place.root().join("rpull/content/index.json"), "[").unwrap();
+    let done = place.rpull.fails(6, ["check", "--repair"]);
+    assert!(done.stdout.contains("the next pull replaces it"), "{done}");
+    flip(&place.config());
+    place.rpull.ok(["check", "--repair"]);
+    assert_whole(&place.rpull);
+}
+
+/// The unit of systemd runs a command that exists, and does not keep dockerd from starting.
+#[test]
+fn systemd_unit_runs_the_check() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let unit = unit.join("contrib/systemd/docker.service.d/rpull-check.conf");
+    let text = fs::read_to_string(unit).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("ExecStartPre=-")).unwrap();
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!(words[..3], ["/usr/local/bin/rpull", "--root", "/var/lib/docker"]);
+    let place = Place::new();
+    place.rpull.ok(&words[3..]);
+    let strict = text.lines().find_map(|line| line.strip_prefix("# ExecStartPre=/bin/sh -c '"));
+    // "$$" is a dollar sign in a unit.
+    let strict = strict.unwrap().trim_end_matches('\'').replace("$$", "$");
+    let strict = strict.replace(words[0], BINARY);
+    let root = |root: &Path| strict.replace(words[2], &root.display().to_string());
+    let starts =
+        |script: String| Command::new("sh").args(["-c", &script]).status().unwrap().success();
+    assert!(starts(root(place.root())) && starts(root(Path::new("/nonexistent"))));
+    flip(&place.config());
+    assert!(!starts(root(place.root())));
 }
 
 #[test]

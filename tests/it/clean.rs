@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use crate::check::{assert_whole, build, used_root};
@@ -305,4 +306,69 @@ fn prune_of_dangling_images_keeps_tagged_ones() {
     assert!(done.stderr.contains("--dangling"), "{done}");
     let done = rpull.fails(2, ["prune", "--keep-bytes", "much"]);
     assert!(done.stderr.contains("20GB"), "{done}");
+}
+
+#[test]
+fn killed_gc_is_finished_by_the_next_one() {
+    let place = Place::new();
+    let (rpull, root) = (&place.rpull, place.root());
+    let before = paths(root);
+    for round in 0..12 {
+        add_orphans(rpull);
+        let mut gc = rpull.command(["gc"]).stdout(Stdio::null()).spawn().unwrap();
+        // The moments of the kills are spread over the run.
+        std::thread::sleep(Duration::from_millis(2 * round));
+        let _ = gc.kill();
+        gc.wait().unwrap();
+        assert_whole_but_orphans(rpull);
+        rpull.ok(["gc"]);
+        let after = paths(root);
+        assert!(before == after, "{:?}", before.symmetric_difference(&after).collect::<Vec<_>>());
+    }
+    assert_whole(rpull);
+    assert_agreement(root);
+    assert_eq!(judge::judge_root(root), 4);
+}
+
+/// Fails if an image is damaged. Broken records of no image are orphans of the test.
+#[track_caller]
+fn assert_whole_but_orphans(rpull: &Rpull) {
+    let done = rpull.run(["check", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    for damage in report["damage"].as_array().unwrap() {
+        assert_eq!(damage["images"], serde_json::json!([]), "{done}");
+    }
+}
+
+#[test]
+fn prune_of_dangling_images_of_dockerd_removes_them_with_what_they_were_built_on() {
+    let scratch = scratch::dir();
+    let root = scratch.path().join("root");
+    let rpull = Rpull::on(&root);
+    let hello = fixture::push_hello(&format!("{}:v1", Hub::shared().repository("prune-hello")));
+    rpull.ok(["pull", "-q", &hello.name()]);
+    let docker = Dockerd::start(&root);
+    used_root(&docker, scratch.path(), &hello);
+    let context = scratch.path().join("context");
+    fs::write(context.join("one"), "another").unwrap();
+    build(&docker, &context, "0", &["-t", "built:0"]);
+    let dangling = docker.ok(&["images", "--quiet", "--no-trunc", "--filter", "dangling=true"]);
+    assert_eq!(dangling.lines().count(), 1, "{dangling}");
+    docker.stop();
+    let dry = removed(&rpull, &["--dangling", "--dry-run"]);
+    let done = rpull.json(["prune", "--dangling", "--format", "json"]);
+    assert_eq!(done["kept"], serde_json::json!([]), "images with children are no news");
+    let gone: Vec<_> =
+        done["removed"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!(gone, dry);
+    assert!(gone.contains(&dangling.as_str()) && gone.len() > 1, "{gone:?}");
+    rpull.ok(["gc"]);
+    assert_whole(&rpull);
+    let docker = Dockerd::start(&root);
+    assert_eq!(docker.ok(&["images", "--quiet", "--filter", "dangling=true"]), "");
+    for name in ["built:0", "built:1", "other:0", "committed:one"] {
+        docker.ok(&["run", "--rm", "--network", "none", name]);
+    }
+    assert_eq!(docker.ok(&["start", "--attach", "ended"]), fixture::LINE);
+    docker.stop();
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use rpull::credentials::{Credential, CredentialSource, Found, Secret};
 use rpull::error::{RegistryError, StoreError};
 use rpull::event::{LayerState, Status};
-use rpull::{Client, Error, ErrorKind, Event, Policy, Reference, Removed, Store};
+use rpull::{
+    Client, DamageClass, Error, ErrorKind, Event, Policy, Prune, Reference, Removed, Store,
+};
 use tempfile::TempDir;
 
 use crate::support::guard::{PASSWORD, Tls, USER, htpasswd};
@@ -82,6 +84,32 @@ async fn library_and_command_share_a_store() {
     assert_eq!(layers, rpull.json(["layers", "--format", "json", &pushed.name()]));
     let pull = Client::default().pull(pushed.name()).policy(Policy::Never);
     assert_eq!(pull.into(&store).await.unwrap().id(), image.id());
+}
+
+#[tokio::test]
+async fn damaged_store_is_checked_repaired_and_cleaned() {
+    let ((_scratch, store), pushed) = (store(), push("library-check"));
+    let client = Client::default();
+    let image = client.pull(pushed.name()).into(&store).await.unwrap();
+    let base = image.layers().unwrap()[0].diff_dir().to_owned();
+    fs::write(base.join("noise"), "changed").unwrap();
+    assert!(store.check().run().unwrap().is_whole());
+    let check = store.check().image(pushed.name()).deep(true);
+    let report = check.run().unwrap();
+    let damage = &report.damage[0];
+    assert_eq!((damage.class, &damage.path), (DamageClass::LayerContent, &base.join("noise")));
+    let repaired = client.repair(&check, &report, |_| {}).await.unwrap();
+    assert_eq!((repaired.repaired.len(), repaired.remaining.len()), (1, 0));
+    assert!(check.run().unwrap().is_whole());
+    assert_eq!(store.usage().unwrap().images[0].id, image.id());
+    assert_eq!(kind(store.check().image("missing").run()), ErrorKind::NotFound);
+    let mut prune = Prune::default();
+    prune.unused_for = Some(Duration::ZERO);
+    let removal = store.removal().unwrap();
+    assert_eq!(removal.prune(&prune).unwrap().removed.len(), 1);
+    removal.remove_orphans().unwrap();
+    drop(removal);
+    assert_empty(store.root());
 }
 
 #[tokio::test]
