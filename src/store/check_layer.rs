@@ -9,6 +9,7 @@ use super::damage::{Damage, DamageClass};
 use super::layer_record::LayerRecord;
 use super::layers::could_be_gzip;
 use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
+use super::links;
 use crate::fsutil::{self, FsError};
 use crate::oci::ChainId;
 use crate::overlay::{CacheId, LinkId, OverlayRoot};
@@ -124,7 +125,7 @@ impl Links {
 /// [`StoreError::Fs`] if a file cannot be read.
 pub fn directory(
     overlay: &OverlayRoot,
-    links: &mut Links,
+    known: &mut Links,
     record: &LayerRecord,
     below: Option<&[&LayerRecord]>,
 ) -> Result<Vec<Damage>, StoreError> {
@@ -140,7 +141,7 @@ pub fn directory(
     if !overlay.diff(id).is_dir() {
         add(DamageClass::LayerDirectory, overlay.diff(id), "the directory is missing");
     }
-    match links.of(overlay, id)? {
+    match known.of(overlay, id)? {
         None => add(DamageClass::LayerLink, overlay.link_file(id), "it is missing or malformed"),
         Some(link) if !overlay.points_to(&link, id) => {
             let why = format!("it does not point to the layer in {}", overlay.diff(id).display());
@@ -149,7 +150,7 @@ pub fn directory(
         Some(_) => {}
     }
     let Some(below) = below else { return Ok(damage) };
-    if !lists(overlay, links, id, below)? {
+    if !lists(overlay, known, id, below)? {
         let why = "it does not list the layers below this one";
         add(DamageClass::LayerLower, overlay.lower_file(id), why);
     }
@@ -171,7 +172,7 @@ pub fn directory(
 /// has its own damage, so any entry is accepted for it.
 fn lists(
     overlay: &OverlayRoot,
-    links: &mut Links,
+    known: &mut Links,
     id: &CacheId,
     below: &[&LayerRecord],
 ) -> Result<bool, StoreError> {
@@ -181,19 +182,12 @@ fn lists(
         return Ok(false);
     }
     for (entry, record) in entries.iter().zip(below) {
-        let Some(link) = links.of(overlay, &record.cache_id)? else { continue };
+        let Some(link) = known.of(overlay, &record.cache_id)? else { continue };
         let right = *entry == OverlayRoot::lower_entry(&link)
-            || (id.is_of_buildkit() && is_of_build_cache(overlay, entry));
+            || links::in_build_cache(overlay, entry).is_some();
         if !right {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// Returns whether an entry of `lower` refers to an existing directory of BuildKit's cache.
-fn is_of_build_cache(overlay: &OverlayRoot, entry: &str) -> bool {
-    let link = entry.rsplit('/').next().and_then(|link| link.parse::<LinkId>().ok());
-    let target = link.as_ref().and_then(|link| overlay.layer_at(link));
-    target.is_some_and(|id| id.is_of_buildkit() && overlay.diff(&id).is_dir())
 }

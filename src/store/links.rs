@@ -28,16 +28,37 @@ pub fn fault(
         return Ok(Some(format!("l/{link} does not point to it")));
     }
     let parent_id = parent.map(|parent| &parent.cache_id);
-    if overlay.lower(id)? != overlay.expected_lower(parent_id)? {
+    let (lower, expected) = (overlay.lower(id)?, overlay.expected_lower(parent_id)?);
+    if !is_same_lower(overlay, lower.as_deref(), expected.as_deref()) {
         return Ok(Some("its lower file does not list its parents".to_owned()));
     }
     Ok(match parent_id {
         Some(_) if !overlay.work(id).is_dir() => Some("its work directory is missing".to_owned()),
-        Some(parent) if !overlay.is_committed(parent) => {
+        Some(parent) if !id.is_of_buildkit() && !overlay.is_committed(parent) => {
             Some("its parent is not marked as committed".to_owned())
         }
         _ => None,
     })
+}
+
+/// Returns whether two lists of the layers below a layer lead to the same files.
+fn is_same_lower(overlay: &OverlayRoot, lower: Option<&str>, expected: Option<&str>) -> bool {
+    let (Some(lower), Some(expected)) = (lower, expected) else { return lower == expected };
+    let (lower, expected): (Vec<&str>, Vec<&str>) =
+        (lower.split(':').collect(), expected.split(':').collect());
+    let same = |(entry, expected): (&&str, &&str)| {
+        entry == expected || in_build_cache(overlay, entry).is_some()
+    };
+    lower.len() == expected.len() && lower.iter().zip(&expected).all(same)
+}
+
+/// Returns the directory that an entry of `lower` refers to, if it is one of BuildKit's cache. BuildKit
+/// builds on its own copy of a layer; if the layer has a record already, the record names another
+/// directory with the same content (moby builder/builder-next/adapters/snapshot).
+pub fn in_build_cache(overlay: &OverlayRoot, entry: &str) -> Option<CacheId> {
+    let link = entry.strip_prefix("l/").unwrap_or(entry).parse().ok()?;
+    let id = overlay.layer_at(&link)?;
+    (id.is_of_buildkit() && overlay.diff(&id).is_dir()).then_some(id)
 }
 
 /// Repairs what [`fault`] found. The layer's files must have been verified, and the caller holds
@@ -148,11 +169,16 @@ pub fn mounted_by_dockerd(
     let below = overlay.lower_links(&top.cache_id).map_err(|e| damaged(e.to_string()))?;
     let all: Vec<LinkId> = std::iter::once(own).chain(below).collect();
     let mut links = all.iter();
+    let mut mounted = Vec::with_capacity(stack.len());
     for layer in stack.iter().rev() {
         let link = links.next().ok_or_else(|| {
             damaged("its lower file lists fewer layers than the image has".to_owned())
         })?;
-        if !overlay.points_to(link, &layer.cache_id) {
+        if overlay.points_to(link, &layer.cache_id) {
+            mounted.push(overlay.diff(&layer.cache_id));
+        } else if let Some(id) = in_build_cache(overlay, link.as_str()) {
+            mounted.push(overlay.diff(&id));
+        } else {
             let chain = layer.chain.short();
             return Err(damaged(format!("l/{link} does not point to the layer {chain} below it")));
         }
@@ -160,6 +186,5 @@ pub fn mounted_by_dockerd(
     if links.next().is_some() {
         return Err(damaged("its lower file lists more layers than the image has".to_owned()));
     }
-    let diffs = stack.iter().rev().map(|layer| overlay.diff(&layer.cache_id)).collect();
-    Ok((diffs, all.iter().map(OverlayRoot::link_in).collect()))
+    Ok((mounted, all.iter().map(OverlayRoot::link_in).collect()))
 }

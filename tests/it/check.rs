@@ -12,8 +12,8 @@ use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
 use crate::support::rpull::{BINARY, Done, Rpull};
-use crate::support::scratch;
-use crate::support::snapshot::{assert_agreement, assert_consistent};
+use crate::support::scratch::{self, Mounted};
+use crate::support::snapshot::{assert_agreement, assert_consistent, names};
 use crate::support::tar::Tar;
 use crate::support::{fixture, judge};
 
@@ -306,6 +306,15 @@ pub fn used_root(docker: &Dockerd, scratch: &Path, hello: &Pushed) {
             &["--no-cache", "-t", &format!("other:{kit}"), "-f", other.to_str().unwrap()],
         );
     }
+    // BuildKit builds on its own copy of a layer that has a record already.
+    for (kit, name) in [("0", "first"), ("1", "second")] {
+        file(name, &format!("FROM scratch\nCOPY one /one\nCOPY two /{name}\n"));
+        let path = context.join(name);
+        let args = ["--no-cache", "-t", name, "-f", path.to_str().unwrap()];
+        build(docker, &context, kit, &args);
+    }
+    file("above", "FROM second\nCOPY two /above\n");
+    build(docker, &context, "0", &["-t", "above", "-f", context.join("above").to_str().unwrap()]);
     docker.ok(&["run", "--rm", "--network", "none", "other:1"]);
     docker.ok(&["rmi", "-f", "again:0"]);
 }
@@ -322,6 +331,13 @@ fn check_of_a_root_that_dockerd_uses_finds_no_damage() {
     assert_whole(&rpull);
     docker.stop();
     assert_whole(&rpull);
+    let at = scratch.path().join("mnt");
+    fs::create_dir(&at).unwrap();
+    for (name, files) in [("second", "one second"), ("above", "above one second")] {
+        let _mounted = Mounted(at.clone());
+        rpull.ok(["mount", name, at.to_str().unwrap()]);
+        assert_eq!(names(&at).join(" "), files);
+    }
     // Damage is found there while a dockerd runs, and repaired only when it does not.
     let layer = rpull.json(["layers", "--format", "json", "committed:one"]);
     let base = layer[0]["path"].as_str().unwrap().to_owned();
