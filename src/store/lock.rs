@@ -9,7 +9,8 @@
 //! | `layer-<digest>` | exclusive | a pull | it fetches and unpacks that blob |
 //! | `blob-<digest>` | exclusive | a pull with `--keep-blobs` | it fetches and keeps that blob |
 //! | `index` | exclusive | pull, removal | it changes the content's `index.json` or trims it |
-//! | `commit` | exclusive | pull, removal, sweep, `mount --rw` | it commits, repairs or discards one layer, or creates the directory of a mount |
+//! | `commit` | exclusive | pull, removal, sweep, `mount --rw` | it commits, repairs or discards one layer |
+//! | | | check | it confirms damage that it found |
 //! | `names` | exclusive | pull, tag, removal | it replaces `repositories.json` |
 //!
 //! They are taken in the order of the table. `layer-*` is released before a commit, so its

@@ -11,6 +11,7 @@ use crate::damage::{DAMAGES, Place, cut, flip, remove, tidy};
 use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
+use crate::support::proxy::Proxy;
 use crate::support::rpull::{BINARY, Done, Rpull};
 use crate::support::scratch::{self, Mounted};
 use crate::support::snapshot::{assert_agreement, assert_consistent, names};
@@ -202,6 +203,27 @@ fn deep_check_names_every_changed_file_and_repair_fetches_only_their_layer() {
     assert_consistent(place.root());
     assert_agreement(place.root());
     assert_eq!(judge::judge_root(place.root()), 4);
+}
+
+#[test]
+fn repair_requests_only_the_damaged_layer() {
+    let hub = Hub::shared();
+    let layer = |mark: &str| Tar::new().file(mark, mark.repeat(500)).end();
+    let image = Image::new().layer(layer("one")).layer(layer("two")).layer(layer("three"));
+    let pushed = image.push(&hub.host, &format!("{}:latest", hub.repository("only")));
+    let (scratch, proxy) = (scratch::dir(), Proxy::plain());
+    let rpull = Rpull::on(scratch.path().join("root"));
+    rpull.ok(["pull", "-q", &proxy.name(&pushed.name())]);
+    let layers = rpull.json(["layers", "--format", "json", &proxy.name(&pushed.name())]);
+    flip(&Path::new(layers[1]["path"].as_str().unwrap()).join("two"));
+    let before = proxy.requests().len();
+    rpull.ok(["check", "--deep", "--repair"]);
+    let requests = proxy.requests().split_off(before);
+    let blobs = requests.iter().filter(|request| request.contains("/blobs/"));
+    let blobs: Vec<_> = blobs.collect();
+    assert!(blobs.len() == 1 && blobs[0].contains(&image.layers[1].digest()), "{requests:?}");
+    assert!(!requests.iter().any(|request| request.contains("/manifests/")), "{requests:?}");
+    assert_whole(&rpull);
 }
 
 #[test]
