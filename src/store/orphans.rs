@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use super::layer_record::LayerRecord;
 use super::mounted::Mounts;
 use super::{Store, StoreError, containers, stage};
 use crate::digest::Digest;
-use crate::fsutil::{self, At};
+use crate::fsutil;
 use crate::oci::{ChainId, DiffId, ImageConfig};
 use crate::overlay::CacheId;
 
@@ -94,6 +93,17 @@ struct Records {
     chains: Vec<ChainId>,
 }
 
+impl Records {
+    /// Adds the layers `next` and all layers below them.
+    fn add_with_parents(&self, mut next: Vec<ChainId>, needed: &mut HashSet<ChainId>) {
+        while let Some(chain) = next.pop() {
+            if needed.insert(chain) {
+                next.extend(self.known.get(&chain).and_then(|record| record.parent));
+            }
+        }
+    }
+}
+
 impl Store {
     /// Finds all orphans. What a running pull has staged is not one. The caller holds the store lock.
     ///
@@ -149,39 +159,18 @@ impl Store {
             }
             next.push(parent);
         }
-        let build_cache = self.build_cache()?;
+        next.extend(self.build_cache()?);
+        let mut needed = HashSet::new();
+        records.add_with_parents(next, &mut needed);
+        // Last, because a machine with containers has long mounts.
         let overlay = self.overlay();
         for record in records.known.values() {
-            let cached = build_cache.contains(&record.chain);
-            if cached || mounts.of_layer(&overlay, &record.cache_id).is_some() {
-                next.push(record.chain);
-            }
-        }
-        let mut needed = HashSet::new();
-        while let Some(chain) = next.pop() {
-            if needed.insert(chain) {
-                next.extend(records.known.get(&chain).and_then(|record| record.parent));
+            let unneeded = !needed.contains(&record.chain);
+            if unneeded && mounts.of_layer(&overlay, &record.cache_id).is_some() {
+                records.add_with_parents(vec![record.chain], &mut needed);
             }
         }
         Ok(Ok(needed))
-    }
-
-    /// Returns the chain IDs in the databases of dockerd's build cache, where they are text (moby
-    /// builder/builder-next/adapters/snapshot). Pages that the database freed can have chain IDs, too,
-    /// so some layers are kept too long. If one that is needed were removed, builds that use the cache
-    /// would fail.
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`] if a file cannot be read.
-    pub(super) fn build_cache(&self) -> Result<HashSet<ChainId>, StoreError> {
-        let dir = self.layout.build_cache();
-        let mut chains = HashSet::new();
-        for name in fsutil::names_in(&dir)?.iter().filter(|name| name.ends_with(".db")) {
-            let path = dir.join(name);
-            let file = fs::File::open(&path).at("read", &path)?;
-            digests_in(file, &mut chains).at("read", &path)?;
-        }
-        Ok(chains)
     }
 
     fn orphaned_layers(&self, records: &Records, needed: &HashSet<ChainId>, orphans: &mut Orphans) {
@@ -334,23 +323,6 @@ impl Store {
     }
 }
 
-/// Adds every `sha256:<64 hex digits>` in a file.
-fn digests_in(mut file: impl Read, chains: &mut HashSet<ChainId>) -> io::Result<()> {
-    const PREFIX: &[u8] = b"sha256:";
-    const LENGTH: usize = PREFIX.len() + 64;
-    const STEP_SIZE: u64 = 256 << 10;
-    let mut bytes = Vec::new();
-    while file.by_ref().take(STEP_SIZE).read_to_end(&mut bytes)? > 0 {
-        for text in bytes.windows(LENGTH).filter(|text| text.starts_with(PREFIX)) {
-            let digest = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-            chains.extend(digest.map(ChainId));
-        }
-        // The next step completes a digest that was cut.
-        bytes.drain(..bytes.len().saturating_sub(LENGTH - 1));
-    }
-    Ok(())
-}
-
 /// Returns the bytes that a file or a tree takes on the disk. What cannot be read counts nothing.
 pub fn disk_bytes(path: &Path) -> u64 {
     let mut links = HashMap::new();
@@ -371,29 +343,4 @@ pub fn disk_bytes(path: &Path) -> u64 {
         }
     }
     sum
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_between_other_bytes_are_found() {
-        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
-        let texts = [one, two].map(|digest| digest.to_string());
-        let text = [b"\xffsha256:", texts[0].as_bytes(), b"s", texts[1].as_bytes()].concat();
-        let find = |bytes: &[u8]| {
-            let mut found = HashSet::new();
-            digests_in(bytes, &mut found).unwrap();
-            found
-        };
-        assert_eq!(find(&text), HashSet::from([ChainId(one), ChainId(two)]));
-        assert_eq!(find(&text[text.len() - 70..]), HashSet::new());
-        // A digest at the boundary of two steps.
-        for at in (262_144 - 80)..262_150 {
-            let mut long = vec![b'x'; at];
-            long.extend(texts[0].as_bytes());
-            assert_eq!(find(&long), HashSet::from([ChainId(one)]), "at {at}");
-        }
-    }
 }

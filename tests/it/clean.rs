@@ -210,6 +210,24 @@ fn lose_an_image_that_is_there(rpull: &Rpull, pushed: &Pushed) {
 }
 
 #[test]
+fn gc_removes_nothing_from_a_shared_content_directory() {
+    let scratch = scratch::dir();
+    let content = scratch.path().join("content");
+    let rpull = Rpull::on(scratch.path().join("root"));
+    let image = Image::new().layer(Tar::new().file("f", "shared").end());
+    let pushed = push(&image, "gc-shared");
+    let dir = ["--content", content.to_str().unwrap()];
+    rpull.ok([&dir[..], &["pull", "-q", "--keep-blobs", &pushed.name()]].concat());
+    let partial = content.join("ingest").join("e".repeat(64) + ".partial");
+    fs::write(&partial, "partial").unwrap();
+    rpull.ok([&dir[..], &["rm", &pushed.name()]].concat());
+    let before = paths(&content);
+    let gone = rpull.json([&dir[..], &["gc", "--format", "json"]].concat());
+    assert_eq!(kinds(&gone), BTreeSet::from(["distribution"]));
+    assert_eq!(paths(&content), before);
+}
+
+#[test]
 fn df_shows_shared_and_unique_sizes() {
     let scratch = scratch::dir();
     let rpull = Rpull::on(scratch.path().join("root"));
