@@ -224,7 +224,7 @@ impl OverlayRoot {
 
     /// Returns the path of `l/<link>`.
     pub fn link_path(&self, link: &LinkId) -> PathBuf {
-        self.0.join(LINKS).join(link.as_str())
+        self.path.join(LINKS).join(link.as_str())
     }
 
     /// Returns the path of a layer's file with its link ID.
@@ -244,7 +244,7 @@ impl OverlayRoot {
 
     /// Returns the directory of the short links.
     pub fn links(&self) -> PathBuf {
-        self.0.join(LINKS)
+        self.path.join(LINKS)
     }
 
     /// Returns the entry of `lower` for a layer with this link.
