@@ -14,7 +14,7 @@ use crate::cli::output;
 const EXAMPLES: &str = "\
 Examples:
   rpull df
-  rpull df --verbose
+  rpull df --images
   rpull df --format json             # in the form of Docker's GET /system/df";
 
 /// Show the space that images, layers and orphans take
@@ -22,8 +22,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Df {
     /// List each image with its shared and unique size
-    #[arg(long, short)]
-    verbose: bool,
+    #[arg(long)]
+    images: bool,
 }
 
 /// Number and bytes of the orphans of one kind.
@@ -45,7 +45,7 @@ impl Df {
         if context.json() {
             return output::json(&as_json(&usage, &kinds));
         }
-        if self.verbose {
+        if self.images {
             images(&usage)?;
             output::line("")?;
         }

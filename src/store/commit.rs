@@ -166,6 +166,7 @@ impl Layers {
             let cache_id = stage::cache_id_in(moved)?;
             if let Some(cache_id) = cache_id.filter(|id| !counts.contains_key(id)) {
                 self.layout.overlay().remove_layer(&cache_id, None)?;
+                unsynced::forget(&self.layout, moved, &cache_id)?;
             }
             fsutil::remove(moved)?;
         }

@@ -34,8 +34,6 @@ pub enum OrphanKind {
     PartialDownload,
     /// A document or layer of the content store that no image needs.
     ContentBlob,
-    /// The empty directory of a writable mount that has ended.
-    MountDirectory,
     /// The time of last use of an image that does not exist.
     LastUse,
 }
@@ -51,7 +49,6 @@ impl OrphanKind {
             Self::Distribution => "distribution",
             Self::PartialDownload => "partial-download",
             Self::ContentBlob => "content-blob",
-            Self::MountDirectory => "mount-directory",
             Self::LastUse => "last-use",
         }
     }
@@ -125,7 +122,6 @@ impl Store {
         self.orphaned_staged_records(&staged, &mut orphans)?;
         self.orphaned_distribution(&records, &mut orphans)?;
         self.orphaned_content(&mut orphans.all)?;
-        self.orphaned_mounts(&mounts, &mut orphans)?;
         self.orphaned_uses(&mut orphans)?;
         Ok(orphans)
     }
@@ -292,20 +288,6 @@ impl Store {
             if Digest::from_hex(&name).is_ok_and(|digest| !kept.contains(&DiffId(digest))) {
                 let path = dir.join(&name);
                 orphans.add(OrphanKind::Distribution, path.clone(), disk_bytes(&path));
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds directories of writable mounts that have ended without changes. Changes are kept.
-    fn orphaned_mounts(&self, mounts: &Mounts, orphans: &mut Orphans) -> Result<(), StoreError> {
-        let dir = self.layout.mounts();
-        for name in fsutil::names_in(&dir)? {
-            let path = dir.join(&name);
-            let ours = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
-            let unchanged = fsutil::names_in(&path.join("upper"))?.is_empty();
-            if ours && path.is_dir() && unchanged && mounts.naming(&name).is_none() {
-                orphans.add(OrphanKind::MountDirectory, path.clone(), disk_bytes(&path));
             }
         }
         Ok(())

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use super::journal::RemovalEntry;
-use super::layer_record::LayerRecord;
 use super::{Store, StoreError};
 use crate::fsutil;
 use crate::oci::{ChainId, ImageConfig, ImageId};
@@ -192,27 +191,11 @@ impl Store {
                 return in_use(format!("the image {} was built on it", other.short()));
             }
         }
-        for chain in self.unneeded_layers(id, &self.chains(id))? {
-            if let Some(record) = self.layers().get(&chain)?
-                && let Some(at) = self.mounted_at(&record)?
-            {
-                return in_use(format!("it is mounted at {at}"));
-            }
+        let going = self.unneeded_layers(id, &self.chains(id))?;
+        match self.mounted_layer(&going.into_iter().collect())? {
+            Some(at) => in_use(format!("it is mounted at {at}")),
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    /// Returns the mount point of a mount that contains the layer, if there is one.
-    fn mounted_at(&self, record: &LayerRecord) -> Result<Option<String>, StoreError> {
-        let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let link = self.overlay().link(&record.cache_id)?;
-        // dockerd mounts by the short links.
-        let names_it = |line: &&str| {
-            let short = link.as_ref().is_some_and(|link| line.contains(link.as_str()));
-            short || line.contains(record.cache_id.as_str())
-        };
-        let line = mounted.lines().find(names_it);
-        Ok(line.and_then(|line| line.split(' ').nth(4)).map(str::to_owned))
     }
 }
 

@@ -11,6 +11,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::StoreError;
@@ -48,6 +49,17 @@ pub fn add(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), 
         other => drop(other.at("create", &path)?),
     }
     Ok(())
+}
+
+/// Removes a layer from the list of this boot. `removed` is its record, renamed for its removal.
+///
+/// # Errors
+/// [`StoreError::Fs`] if the file cannot be removed.
+pub fn forget(layout: &Layout, removed: &Path, directory: &CacheId) -> Result<(), StoreError> {
+    let record = removed.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let chain = record.split('-').next().and_then(|hex| Digest::from_hex(hex).ok());
+    let Some(chain) = chain.map(ChainId) else { return Ok(()) };
+    Ok(fsutil::remove(&layout.unsynced().join(boot_id()).join(name(&chain, directory)))?)
 }
 
 /// Returns the layers that other boots left, if there are any.

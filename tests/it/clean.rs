@@ -64,19 +64,16 @@ fn add_orphans(rpull: &Rpull) {
     write(&format!("rpull/content/ingest/{}.partial", hex("e")), "partial");
     write(&format!("rpull/content/ingest/{}.ranges", hex("e")), "\n0 7\n");
     write(&format!("rpull/content/blobs/sha256/{}", hex("f")), "unneeded");
-    fs::create_dir_all(root.join("rpull/mounts/0123456789abcdef/upper")).unwrap();
-    fs::create_dir_all(root.join("rpull/mounts/0123456789abcdef/work/work")).unwrap();
     write(&format!("rpull/used/{}", hex("1")), "");
 }
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 8] = [
     "content-blob",
     "directory",
     "distribution",
     "last-use",
     "layer",
     "link",
-    "mount-directory",
     "partial-download",
     "staged-record",
 ];
@@ -247,7 +244,7 @@ fn df_shows_shared_and_unique_sizes() {
         assert_eq!(image["RepoTags"], serde_json::json!([pushed.name()]));
         assert_eq!(image["RepoDigests"], serde_json::json!([pushed.by_digest()]));
     }
-    let table = rpull.ok(["df", "--verbose"]);
+    let table = rpull.ok(["df", "--images"]);
     assert!(table.contains("UNIQUE SIZE") && table.contains("3.57kB (100%)"), "{table}");
 }
 
