@@ -189,6 +189,17 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>, FsError> {
     Ok(names)
 }
 
+/// Checks that a directory can be listed, if it exists.
+///
+/// # Errors
+/// [`FsError`] if it cannot be read.
+pub fn must_be_readable(dir: &Path) -> Result<(), FsError> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("list", dir),
+        _ => Ok(()),
+    }
+}
+
 /// Removes a file or a directory tree. Does nothing if it does not exist.
 ///
 /// # Errors

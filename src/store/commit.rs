@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::layer_record::LayerRecord;
+use super::layer_index::{IndexView, REMOVING};
+use super::layer_record::{LayerRecord, cache_id_in};
 use super::layers::Layers;
 use super::layout::PARENT;
 use super::{StoreError, links, lock, stage, unsynced};
@@ -64,7 +65,8 @@ impl Layers {
         parent: Option<&LayerRecord>,
     ) -> Result<(), StoreError> {
         let _commit = lock::commit_lock(&self.layout)?;
-        links::repair(&self.layout, record, parent, &self.children(&record.chain)?)
+        let children = self.children(&mut self.index.open_locked()?, &record.chain)?;
+        links::repair(&self.layout, record, parent, &children)
     }
 
     /// Returns the diff ID of the blob `digest`, if a process has it staged.
@@ -93,8 +95,7 @@ impl Layers {
     ) -> Result<LayerRecord, StoreError> {
         let damaged = |why: &str| StoreError::Damaged { path: set.clone(), why: why.to_owned() };
         let chain = ChainId::above(parent.map(|parent| parent.chain), diff_id);
-        let cache_id =
-            stage::cache_id_in(&set)?.ok_or_else(|| damaged("its cache-id is missing"))?;
+        let cache_id = cache_id_in(&set)?.ok_or_else(|| damaged("its cache-id is missing"))?;
         let size = stage::size_in(&set)?.ok_or_else(|| damaged("its size is missing"))?;
         let overlay = self.layout.overlay();
         overlay.set_parent(&cache_id, parent.map(|parent| &parent.cache_id))?;
@@ -105,29 +106,33 @@ impl Layers {
             fsutil::write_new(&set.join(PARENT), text.as_bytes(), 0o644)?;
         }
         let place = self.layout.layer(&chain);
-        let old = self.own_directory(&chain)?;
-        let children = self.children(&chain)?;
+        let mut index = self.index.open_locked()?;
+        let old = self.own_directory(&mut index, &chain)?;
+        let children = self.children(&mut index, &chain)?;
         if old.is_some() || !children.is_empty() {
             links::inherit(&self.layout, &chain, old.as_ref(), &cache_id, &children)?;
         }
         // An existing record is broken. dockerd could not replace it either (moby#44909).
         let moved = if place.exists() { Some(self.rename_away(&chain)?) } else { None };
-        unsynced::add(&self.layout, &chain, &cache_id)?;
-        fs::rename(&set, &place).at("commit layer to", &place)?;
-        self.remove_files(moved.as_slice())?;
         let parent = parent.map(|parent| parent.chain);
         let record = LayerRecord { chain, parent, diff_id, cache_id, size };
-        self.add_to_index(&record)?;
+        self.index.add(&mut index, &record);
+        unsynced::add(&self.layout, &chain, &record.cache_id)?;
+        fs::rename(&set, &place).at("commit layer to", &place)?;
+        self.remove_files(&mut index, moved.as_slice())?;
+        self.index.confirm(&mut index, &[&record], moved.iter().len());
         Ok(record)
     }
 
     /// Returns the directory of the record of `chain`, unless another record names it, too.
-    fn own_directory(&self, chain: &ChainId) -> Result<Option<CacheId>, StoreError> {
-        let id = stage::cache_id_in(&self.layout.layer(chain))?;
-        if id.is_none() || self.with_shared_directory(&[*chain])?.contains(chain) {
-            return Ok(None);
-        }
-        Ok(id)
+    fn own_directory(
+        &self,
+        index: &mut IndexView,
+        chain: &ChainId,
+    ) -> Result<Option<CacheId>, StoreError> {
+        let Some(id) = cache_id_in(&self.layout.layer(chain))? else { return Ok(None) };
+        let shared = self.is_named(index, &id, Some(chain))?;
+        Ok((!shared).then_some(id))
     }
 
     /// Removes layers, topmost first: renames their records, so that no layer is incomplete, then
@@ -137,10 +142,15 @@ impl Layers {
     /// # Errors
     /// [`StoreError::Fs`] if a record or its files cannot be removed.
     pub fn remove(&self, chains: &[ChainId]) -> Result<(), StoreError> {
+        let mut index = self.index.open()?;
+        let records = chains.iter().filter_map(|chain| self.record(chain).transpose());
+        let records = records.collect::<Result<Vec<_>, _>>()?;
         let moved: Result<Vec<PathBuf>, _> =
             chains.iter().map(|chain| self.rename_away(chain)).collect();
-        self.remove_files(&moved?)?;
-        self.refresh();
+        let moved = moved?;
+        self.remove_files(&mut index, &moved)?;
+        self.index.remove(&mut index, &records);
+        self.index.confirm(&mut index, &[], moved.len());
         Ok(())
     }
 
@@ -150,21 +160,26 @@ impl Layers {
     /// # Errors
     /// [`StoreError::Fs`] if a record or its files cannot be removed.
     pub(super) fn finish_removals(&self) -> Result<(), StoreError> {
+        let mut index = self.index.open_locked()?;
+        if index.is_confirmed() {
+            return Ok(());
+        }
         let dir = self.layout.layers();
         let names = fsutil::names_in(&dir)?;
-        let begun = names.iter().filter(|name| name.ends_with("-removing"));
-        self.remove_files(&begun.map(|name| dir.join(name)).collect::<Vec<_>>())
+        let begun = names.iter().filter(|name| name.ends_with(REMOVING));
+        let begun: Vec<PathBuf> = begun.map(|name| dir.join(name)).collect();
+        self.remove_files(&mut index, &begun)?;
+        index.removals_are_finished();
+        self.index.confirm(&mut index, &[], begun.len());
+        Ok(())
     }
 
     /// Removes renamed records, and their directories unless another record names the same one.
-    fn remove_files(&self, moved: &[PathBuf]) -> Result<(), StoreError> {
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let counts = self.records_per_directory()?;
+    fn remove_files(&self, index: &mut IndexView, moved: &[PathBuf]) -> Result<(), StoreError> {
         for moved in moved {
-            let cache_id = stage::cache_id_in(moved)?;
-            if let Some(cache_id) = cache_id.filter(|id| !counts.contains_key(id)) {
+            if let Some(cache_id) = cache_id_in(moved)?
+                && !self.is_named(index, &cache_id, None)?
+            {
                 self.layout.overlay().remove_layer(&cache_id, None)?;
                 unsynced::forget(&self.layout, moved, &cache_id)?;
             }

@@ -1,17 +1,15 @@
 //! The layer db: one record per chain id (moby layer/filestore.go).
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use super::layer_record::LayerRecord;
-use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
-use super::{StoreError, links, stage};
-use crate::digest::Digest;
-use crate::fsutil::{self, At, FsError};
+use super::layer_index::{IndexView, Key, LayerIndex};
+use super::layer_record::{LayerRecord, cache_id_in};
+use super::layout::{Layout, TAR_SPLIT};
+use super::{StoreError, links};
+use crate::fsutil::{At, FsError};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
@@ -19,34 +17,12 @@ use crate::overlay::CacheId;
 #[derive(Debug)]
 pub struct Layers {
     pub(super) layout: Layout,
-    /// Read on first use, updated by commits.
-    index: Mutex<Option<LayerIndex>>,
-}
-
-/// The records by content and by parent.
-#[derive(Debug, Default)]
-struct LayerIndex {
-    by_diff: HashMap<DiffId, Vec<ChainId>>,
-    children: HashMap<ChainId, Vec<ChainId>>,
-}
-
-impl LayerIndex {
-    fn add(&mut self, record: &LayerRecord) {
-        let add = |chains: &mut Vec<ChainId>| {
-            if !chains.contains(&record.chain) {
-                chains.push(record.chain);
-            }
-        };
-        add(self.by_diff.entry(record.diff_id).or_default());
-        if let Some(parent) = record.parent {
-            add(self.children.entry(parent).or_default());
-        }
-    }
+    pub(super) index: LayerIndex,
 }
 
 impl Layers {
     pub(super) fn new(layout: Layout) -> Self {
-        Self { layout, index: Mutex::new(None) }
+        Self { index: LayerIndex::new(layout.clone()), layout }
     }
 
     /// Returns the record of `chain`, if the layer is complete. An incomplete one counts as
@@ -62,25 +38,8 @@ impl Layers {
     }
 
     /// Reads a record, even if its layer is incomplete.
-    fn record(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
-        let dir = self.layout.layer(chain);
-        let read = |name: &str| fsutil::read_optional(&dir.join(name));
-        let (Some(diff), Some(size), Some(cache)) = (read(DIFF)?, read(SIZE)?, read(CACHE_ID)?)
-        else {
-            return Ok(None);
-        };
-        let parent = match read(PARENT)?.map(|text| text.parse()) {
-            None => None,
-            Some(Ok(parent)) => Some(parent),
-            Some(Err(_)) => return Ok(None),
-        };
-        let (Ok(diff_id), Ok(bytes), Ok(cache_id)) = (diff.parse(), size.parse(), cache.parse())
-        else {
-            return Ok(None);
-        };
-        let as_written = |bytes: u64| bytes.to_string() == size;
-        let right = ChainId::above(parent, diff_id) == *chain && as_written(bytes);
-        Ok(right.then_some(LayerRecord { chain: *chain, parent, diff_id, cache_id, size: bytes }))
+    pub(super) fn record(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
+        Ok(LayerRecord::read(&self.layout, chain)?)
     }
 
     /// Returns the records of a stack, base first; `None` if one is missing.
@@ -89,35 +48,6 @@ impl Layers {
     /// [`StoreError::Fs`] if a file cannot be read.
     pub fn stack(&self, diff_ids: &[DiffId]) -> Result<Option<Vec<LayerRecord>>, StoreError> {
         ChainId::stack(diff_ids).iter().map(|chain| self.get(chain)).collect()
-    }
-
-    /// Returns all well-formed records, even if their layers are incomplete.
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`] if a file cannot be read.
-    pub fn list(&self) -> Result<Vec<LayerRecord>, StoreError> {
-        let records = self.chains()?.into_iter().map(|chain| self.record(&chain));
-        records.filter_map(Result::transpose).collect()
-    }
-
-    fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
-        let names = fsutil::names_in(&self.layout.layers())?;
-        Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId)).collect())
-    }
-
-    /// Returns the number of records that name each directory. More than one is damage, because
-    /// a directory has the files of one layer.
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`] if a file cannot be read.
-    pub fn records_per_directory(&self) -> Result<HashMap<CacheId, usize>, StoreError> {
-        let mut counts = HashMap::new();
-        for chain in self.chains()? {
-            if let Some(id) = stage::cache_id_in(&self.layout.layer(&chain))? {
-                *counts.entry(id).or_default() += 1;
-            }
-        }
-        Ok(counts)
     }
 
     /// Returns the first fault of a stack, given base first, in one sentence.
@@ -133,50 +63,77 @@ impl Layers {
             }
             parent = Some(record);
         }
-        let counts = self.records_per_directory()?;
-        let shared = stack.iter().find(|record| counts.get(&record.cache_id) > Some(&1));
-        Ok(shared.map(|record| {
-            format!("layer {}: another layer uses the same directory", record.chain.short())
-        }))
+        let chains: Vec<ChainId> = stack.iter().map(|record| record.chain).collect();
+        let shared = self.with_shared_directory(&chains)?;
+        Ok(shared
+            .first()
+            .map(|chain| format!("layer {}: another layer uses the same directory", chain.short())))
     }
 
-    /// Returns those of `chains` whose directory another record names, too.
+    /// Returns those of `chains` whose directory another record names, too. That is damage,
+    /// because a directory has the files of one layer. The caller does not hold the `commit` lock.
     ///
     /// # Errors
-    /// [`StoreError::Fs`] if a file cannot be read.
+    /// [`StoreError`] if a file cannot be read.
     pub fn with_shared_directory(&self, chains: &[ChainId]) -> Result<Vec<ChainId>, StoreError> {
-        let counts = self.records_per_directory()?;
+        let mut index = self.index.open()?;
+        let read = |chain: &ChainId| Ok((*chain, cache_id_in(&self.layout.layer(chain))?));
+        let named: Vec<_> = chains.iter().map(read).collect::<Result<_, StoreError>>()?;
         let mut shared = Vec::new();
-        for chain in chains {
-            let id = stage::cache_id_in(&self.layout.layer(chain))?;
-            if id.and_then(|id| counts.get(&id)).is_some_and(|counts| *counts > 1) {
+        for (chain, id) in &named {
+            let Some(id) = id else { continue };
+            let another =
+                named.iter().any(|(other, named)| other != chain && named.as_ref() == Some(id));
+            if another || self.is_named(&mut index, id, Some(chain))? {
                 shared.push(*chain);
             }
         }
         Ok(shared)
     }
 
-    /// Returns the complete layers with that content, above any parent.
+    /// Returns whether a record other than that of `except` names the directory `id`.
+    pub(super) fn is_named(
+        &self,
+        index: &mut IndexView,
+        id: &CacheId,
+        except: Option<&ChainId>,
+    ) -> Result<bool, StoreError> {
+        for chain in self.index.find(index, &Key::Directory(id.clone()))? {
+            let names_it = cache_id_in(&self.layout.layer(&chain))?.as_ref() == Some(id);
+            if names_it && except != Some(&chain) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the complete layers with that content, above any parent. The caller does not hold
+    /// the `commit` lock.
     ///
     /// # Errors
-    /// [`StoreError::Fs`] if a file cannot be read.
+    /// [`StoreError`] if a file cannot be read.
     pub fn by_diff_id(&self, diff_id: &DiffId) -> Result<Vec<LayerRecord>, StoreError> {
-        let chains =
-            self.with_index(|index| index.by_diff.get(diff_id).cloned().unwrap_or_default())?;
-        chains.iter().filter_map(|chain| self.get(chain).transpose()).collect()
+        let chains = self.index.find(&mut self.index.open()?, &Key::Diff(*diff_id))?;
+        let records = chains.iter().filter_map(|chain| self.get(chain).transpose());
+        records.filter(|record| record.as_ref().is_ok_and(|it| it.diff_id == *diff_id)).collect()
     }
 
     /// Returns the records whose parent is `chain`.
-    pub(super) fn children(&self, chain: &ChainId) -> Result<Vec<LayerRecord>, StoreError> {
-        let chains =
-            self.with_index(|index| index.children.get(chain).cloned().unwrap_or_default())?;
-        chains.iter().filter_map(|chain| self.record(chain).transpose()).collect()
+    pub(super) fn children(
+        &self,
+        index: &mut IndexView,
+        chain: &ChainId,
+    ) -> Result<Vec<LayerRecord>, StoreError> {
+        let mut children = Vec::new();
+        for child in self.index.find(index, &Key::Parent(*chain))? {
+            children.extend(self.record(&child)?.filter(|child| child.parent == Some(*chain)));
+        }
+        Ok(children)
     }
 
-    /// Makes the next look-up by content read the records again, since other processes may have
-    /// committed layers.
+    /// Makes the next look-up find what other processes have committed.
     pub fn refresh(&self) {
-        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.index.forget();
     }
 
     /// Opens a layer's tar-split file.
@@ -196,21 +153,6 @@ impl Layers {
     /// Returns the directory of a layer's files.
     pub fn diff_path(&self, record: &LayerRecord) -> PathBuf {
         self.layout.overlay().diff(&record.cache_id)
-    }
-
-    /// Adds a record to the index.
-    pub(super) fn add_to_index(&self, record: &LayerRecord) -> Result<(), StoreError> {
-        self.with_index(|index| index.add(record))
-    }
-
-    fn with_index<T>(&self, act: impl FnOnce(&mut LayerIndex) -> T) -> Result<T, StoreError> {
-        let mut guard = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        if guard.is_none() {
-            let mut index = LayerIndex::default();
-            self.list()?.iter().for_each(|record| index.add(record));
-            *guard = Some(index);
-        }
-        Ok(act(guard.get_or_insert_default()))
     }
 }
 

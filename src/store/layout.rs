@@ -22,6 +22,7 @@
 //! ├── buildkit/*.db                                         dockerd; names layers of the build cache
 //! └── rpull/                                          0700  rpull only
 //!     ├── content/                                    0755  Content, with a tree there
+//!     ├── layer-index/                                0700  LayerIndex, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
 //!     ├── mounts/<random>/{upper,work,image}          0700  MountDir; writable mounts
 //!     ├── probe/                                      0700  Store; while a pull checks the file system
@@ -205,6 +206,11 @@ impl Layout {
     /// Returns the directory of journals.
     pub fn journals(&self) -> PathBuf {
         self.root.join("rpull/journal")
+    }
+
+    /// Returns the directory of the index of layers.
+    pub fn layer_index(&self) -> PathBuf {
+        self.root.join("rpull/layer-index")
     }
 
     /// Returns the directory of writable mounts.

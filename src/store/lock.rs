@@ -11,6 +11,7 @@
 //! | `index` | exclusive | pull, removal | it changes the content's `index.json` or trims it |
 //! | `commit` | exclusive | pull, removal, sweep, `mount --rw` | it commits, repairs or discards one layer |
 //! | | | check | it confirms damage that it found |
+//! | | exclusive | any command | it rebuilds the index of layers, after another program changed them |
 //! | `names` | exclusive | pull, tag, removal | it replaces `repositories.json` |
 //!
 //! They are taken in the order of the table. `layer-*` is released before a commit, so its

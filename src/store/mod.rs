@@ -17,6 +17,7 @@ mod gc;
 mod images;
 mod journal;
 mod last_use;
+mod layer_index;
 mod layer_record;
 mod layers;
 mod layout;
@@ -104,7 +105,7 @@ impl Store {
     pub fn must_exist(&self) -> Result<(), StoreError> {
         self.refuse_files()?;
         // A root that cannot be read is not absent.
-        crate::fsutil::names_in(&self.layout.layers())?;
+        crate::fsutil::must_be_readable(&self.layout.layers())?;
         if self.layout.exists() { Ok(()) } else { Err(StoreError::NoStore(self.root().to_owned())) }
     }
 

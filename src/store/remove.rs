@@ -1,7 +1,7 @@
 //! Removal of images as in dockerd (moby daemon/images/image_delete.go): first a name; with the
 //! last name the image and the layers that no other image needs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 
 use super::journal::RemovalEntry;
@@ -105,20 +105,13 @@ impl Store {
         chains: &[ChainId],
     ) -> Result<Vec<ChainId>, StoreError> {
         let needed = self.needed_chains(id)?;
-        let records = self.layers().list()?;
-        let known: HashSet<ChainId> = records.iter().map(|record| record.chain).collect();
-        let mut children: HashMap<ChainId, usize> = HashMap::new();
-        for parent in records.iter().filter_map(|record| record.parent) {
-            *children.entry(parent).or_default() += 1;
-        }
-        let mut going = Vec::new();
-        for (n, chain) in chains.iter().enumerate().rev() {
-            if needed.contains(chain) || children.get(chain) > Some(&0) {
+        let mut index = self.layers().index.open()?;
+        let mut going: Vec<ChainId> = Vec::new();
+        for chain in chains.iter().rev() {
+            let children = self.layers().children(&mut index, chain)?;
+            let stays = children.iter().any(|child| !going.contains(&child.chain));
+            if needed.contains(chain) || stays {
                 break;
-            }
-            let below = n.checked_sub(1).and_then(|below| children.get_mut(&chains[below]));
-            if let Some(count) = below.filter(|_| known.contains(chain)) {
-                *count -= 1;
             }
             if self.layout.layer(chain).exists() {
                 going.push(*chain);
@@ -131,7 +124,8 @@ impl Store {
     fn unmark_parent(&self, lowest: ChainId, chains: &[ChainId]) -> Result<(), StoreError> {
         let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
         let Some(parent) = below.map(|below| chains[below]) else { return Ok(()) };
-        let lonely = self.layers().children(&parent)?.is_empty()
+        let mut index = self.layers().index.open()?;
+        let lonely = self.layers().children(&mut index, &parent)?.is_empty()
             && !self.container_parents()?.contains(&parent);
         match self.layers().get(&parent)?.filter(|_| lonely) {
             Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),

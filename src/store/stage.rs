@@ -206,14 +206,6 @@ fn has_child(layout: &Layout, parent: &CacheId) -> bool {
     overlay.all().map_or(true, |ids| ids.iter().any(is_child))
 }
 
-/// Returns the cache ID in the record in `dir`.
-///
-/// # Errors
-/// [`FsError`] if the file cannot be read.
-pub(super) fn cache_id_in(dir: &Path) -> Result<Option<CacheId>, FsError> {
-    Ok(fsutil::read_optional(&dir.join(CACHE_ID))?.and_then(|text| text.parse().ok()))
-}
-
 /// Returns the size in the record in `dir`, bytes.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ mod layering;
 mod layout;
 mod library;
 mod links;
+mod many;
 mod mounts;
 mod names;
 mod power;

@@ -110,6 +110,10 @@ pub fn snapshot_store(root: &Path, ids: &Ids) -> String {
     for path in walk(root) {
         let relative = path.strip_prefix(root).expect("below the root");
         let shown = ids.apply(&relative.to_string_lossy()).replace(boot.trim(), "[BOOT]");
+        // Its files are named by hashes of random ids, and have times in them.
+        if shown.starts_with("rpull/layer-index/") {
+            continue;
+        }
         let meta = fs::symlink_metadata(&path).expect("lstat");
         let mut line = format!("{} {:04o} /{shown}", kind(&meta), meta.mode() & 0o7777);
         if meta.is_symlink() {
