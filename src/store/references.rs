@@ -5,7 +5,7 @@
 //! {"Repositories":{"nginx":{"nginx:latest":"sha256:<image>","nginx@sha256:<manifest>":"sha256:<image>"}}}
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,15 @@ impl References {
 
     /// Returns the names of one image, sorted.
     pub fn of(&self, id: ImageId) -> Vec<Reference> {
-        self.iter().filter(|(_, other)| *other == id).map(|(name, _)| name).collect()
+        let all = self.repositories.values().flatten().filter(|(_, other)| **other == id);
+        all.filter_map(|(name, _)| Reference::from_str(name).ok()).collect()
+    }
+
+    /// Returns the names of each image, sorted.
+    pub fn by_image(&self) -> HashMap<ImageId, Vec<Reference>> {
+        let mut names: HashMap<ImageId, Vec<Reference>> = HashMap::new();
+        self.iter().for_each(|(name, id)| names.entry(id).or_default().push(name));
+        names
     }
 
     /// Points `reference` at `id`. Returns whether this is a change.
@@ -130,6 +138,7 @@ mod tests {
         assert_eq!(json, expected);
         assert_eq!(names.lookup(&tag), Some(id));
         assert_eq!(names.of(id).len(), 2);
+        assert_eq!(names.by_image(), [(id, names.of(id))].into());
         names.remove(&tag);
         names.remove(&digest);
         assert_eq!(serde_json::to_string(&names).unwrap(), r#"{"Repositories":{}}"#);

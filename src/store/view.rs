@@ -1,5 +1,7 @@
 //! The output of `inspect`, `layers`, `history` and `images`.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -75,13 +77,28 @@ struct LoadedImage {
 
 impl Store {
     fn load(&self, id: &ImageId) -> Result<LoadedImage, StoreError> {
+        self.load_with(id, &mut HashMap::new())
+    }
+
+    /// Loads an image with the layers that were `read` before, and those that were not.
+    fn load_with(
+        &self,
+        id: &ImageId,
+        read: &mut HashMap<ChainId, Option<LayerRecord>>,
+    ) -> Result<LoadedImage, StoreError> {
         let missing = || StoreError::NoSuchImage(id.to_string());
         let damaged = |why: String| StoreError::Damaged { path: self.layout.image(id), why };
         let bytes = self.images().get(id)?.ok_or_else(missing)?;
         let config = ImageConfig::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
         let json = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let layers = self.layers().stack(config.diff_ids())?;
-        let layers = layers.ok_or_else(|| damaged("a layer of it is missing".to_owned()))?;
+        let mut layers = Vec::with_capacity(config.diff_ids().len());
+        for chain in ChainId::stack(config.diff_ids()) {
+            let layer = match read.entry(chain) {
+                Entry::Occupied(entry) => entry.get().clone(),
+                Entry::Vacant(entry) => entry.insert(self.layers().get(&chain)?).clone(),
+            };
+            layers.push(layer.ok_or_else(|| damaged("a layer of it is missing".to_owned()))?);
+        }
         Ok(LoadedImage { config, json, layers })
     }
 
@@ -91,15 +108,17 @@ impl Store {
     /// [`StoreError`] if the store is missing or cannot be read.
     pub fn image_lines(&self) -> Result<Vec<ImageLine>, StoreError> {
         self.must_exist()?;
-        let names = self.names().load()?;
+        let names = self.names().load()?.by_image();
         let mut lines = Vec::new();
+        // Images share layers, so each layer is read once.
+        let mut layers = HashMap::new();
         for id in self.images().list()? {
             // dockerd skips incomplete images, too.
-            let Ok(image) = self.load(&id) else { continue };
+            let Ok(image) = self.load_with(&id, &mut layers) else { continue };
             let size = image.layers.iter().map(|layer| layer.size).sum();
             let created = text(&image.json, "created");
-            let of_image = names.of(id);
-            for (repository, tag, digest) in named_lines(&of_image) {
+            let of_image = names.get(&id).map_or(&[][..], Vec::as_slice);
+            for (repository, tag, digest) in named_lines(of_image) {
                 lines.push(ImageLine {
                     repository,
                     tag,
