@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dir_list::DirMetadata;
 use super::metadata;
-use super::tree::{DirMetadata, OpenFile, Tree, file_type};
+use super::tree::{OpenFile, Tree, file_type};
 use crate::layer::LayerError;
 use crate::layer::tar::entry::{EntryType, TarEntry};
 use crate::layer::tar::path;
@@ -81,7 +82,7 @@ impl Tree<'_> {
             self.diff.clear_cache();
         }
         let (path, times) = (self.real_path(at.dir, at.name, at.path)?, metadata::times(entry));
-        self.dirs.push(DirMetadata { path, mode: entry.mode, times });
+        self.add_dir(&DirMetadata { path, mode: entry.mode, times })?;
         Ok(())
     }
 

@@ -5,12 +5,13 @@
 
 mod create;
 pub mod deferred;
+mod dir_list;
 pub mod metadata;
 mod omissions;
+mod path_set;
 mod tree;
 mod whiteouts;
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
@@ -19,9 +20,11 @@ use rustix::io::Errno;
 
 use self::create::Destination;
 use self::deferred::{DeferredWrite, DeferredWriter};
+use self::dir_list::DirMetadata;
 use self::metadata::Owners;
+use self::path_set::PathSet;
 pub use self::tree::OpenFile;
-use self::tree::{DirMetadata, Tree, file_type};
+use self::tree::{Tree, file_type};
 use self::whiteouts::Whiteouts;
 use crate::layer::LayerError;
 use crate::layer::stream::chunks::ChunkSlice;
@@ -166,18 +169,26 @@ impl<'a> Extractor<'a> {
         self.whiteouts.finish(&mut self.tree)?;
         let mut tree = self.tree;
         let dirs = std::mem::take(&mut tree.dirs);
-        for dir in &dirs {
-            tree.with_dir(dir, |parent, name| {
+        let read = |dir: io::Result<DirMetadata>| {
+            dir.map_err(|e| LayerError::write("read the list of", b"directories", e))
+        };
+        for dir in dirs.forward() {
+            let dir = read(dir)?;
+            tree.with_dir(&dir, |parent, name| {
                 fs::utimensat(parent, name, &dir.times, AtFlags::SYMLINK_NOFOLLOW)
             })?;
         }
         if tree.owners.defers_dir_modes() {
             // Deepest first: this process may be unable to read a parent afterwards. The last
             // header of a directory wins.
-            let mut seen = HashSet::new();
-            for dir in dirs.iter().rev().filter(|dir| seen.insert(&dir.path)) {
+            let mut seen = PathSet::default();
+            for dir in dirs.backward() {
+                let dir = read(dir)?;
+                if !seen.insert(&dir.path) {
+                    continue;
+                }
                 let mode = Mode::from_raw_mode(dir.mode);
-                tree.with_dir(dir, |parent, name| {
+                tree.with_dir(&dir, |parent, name| {
                     fs::chmodat(parent, name, mode, AtFlags::empty())
                 })?;
                 tree.diff.clear_cache();
@@ -203,7 +214,7 @@ impl<'a> Extractor<'a> {
         tree.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
         tree.diff.clear_cache();
         let times = metadata::times(entry);
-        tree.dirs.push(DirMetadata { path: Vec::new(), mode: entry.mode, times });
+        tree.add_dir(&DirMetadata { path: Vec::new(), mode: entry.mode, times })?;
         Ok(())
     }
 }

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, Stat, Timestamps};
+use rustix::fs::{FileType, Mode, Stat};
 
 use super::deferred::DeferredWriter;
+use super::dir_list::{DirList, DirMetadata};
 use super::metadata::{self, FileMetadata, Owners};
 use super::omissions::Omissions;
 use crate::layer::LayerError;
@@ -26,21 +27,11 @@ pub struct Tree<'a> {
     /// counts it, bytes.
     pub size: u64,
     /// The directories of the archive.
-    pub dirs: Vec<DirMetadata>,
+    pub dirs: DirList,
     /// The data of files that later entries replaced.
     pub overwritten: OverwrittenData,
     /// What this process cannot create.
     pub omissions: Omissions,
-}
-
-/// The metadata that is set on a directory after all its entries exist.
-pub struct DirMetadata {
-    /// Its path with symlinks resolved: a later entry may replace a symlink on the way to it.
-    pub path: Vec<u8>,
-    /// Its mode.
-    pub mode: u32,
-    /// Its times.
-    pub times: Timestamps,
 }
 
 /// A new file without its data.
@@ -59,7 +50,7 @@ impl<'a> Tree<'a> {
             deferred,
             owners,
             size: 0,
-            dirs: Vec::new(),
+            dirs: DirList::default(),
             overwritten: OverwrittenData::default(),
             omissions: Omissions::default(),
         }
@@ -93,6 +84,14 @@ impl<'a> Tree<'a> {
         }
         real.extend_from_slice(name);
         Ok(real)
+    }
+
+    /// Notes a directory whose metadata is set after all entries exist.
+    ///
+    /// # Errors
+    /// [`LayerError::Write`].
+    pub fn add_dir(&mut self, dir: &DirMetadata) -> Result<(), LayerError> {
+        self.io("note", &dir.path, |tree| tree.dirs.push(tree.diff, dir))
     }
 
     /// The metadata that the new file `open` of `entry` needs.

@@ -5,11 +5,10 @@
 //! entries. A whiteout entry creates the overlay's device if the name is free. The rest is marked
 //! after all entries exist.
 
-use std::collections::HashSet;
-
 use rustix::fs::{self, AtFlags, FileType, Gid, Uid};
 
 use super::metadata;
+use super::path_set::PathSet;
 use super::tree::{Tree, file_type};
 use crate::layer::LayerError;
 use crate::layer::tar::entry::TarEntry;
@@ -94,7 +93,10 @@ impl Whiteouts {
                         continue;
                     };
                     hidden_below = Some(path);
-                    let named = named.get_or_insert_with(|| tree.named_dirs());
+                    let named = match &named {
+                        Some(named) => named,
+                        None => named.insert(tree.named_dirs()?),
+                    };
                     if tree.remove_whiteouts(path, named)? {
                         tree.set_opaque(path)?;
                         continue;
@@ -117,18 +119,19 @@ impl Whiteouts {
 
 impl Tree<'_> {
     /// The paths of the directories that have an entry.
-    fn named_dirs(&self) -> HashSet<Vec<u8>> {
-        self.dirs.iter().map(|dir| dir.path.clone()).collect()
+    fn named_dirs(&self) -> Result<PathSet, LayerError> {
+        let mut named = PathSet::default();
+        for dir in self.dirs.forward() {
+            let dir = dir.map_err(|e| LayerError::write("read the list of", b"directories", e))?;
+            named.insert(&dir.path);
+        }
+        Ok(named)
     }
 
     /// Removes whiteouts below the directory `path`, which is going to be opaque: overlayfs would
     /// list them as names that cannot be opened. Removes directories without an entry that have
     /// nothing else. Returns whether the directory has an entry or something in it.
-    fn remove_whiteouts(
-        &mut self,
-        path: &[u8],
-        named: &HashSet<Vec<u8>>,
-    ) -> Result<bool, LayerError> {
+    fn remove_whiteouts(&mut self, path: &[u8], named: &PathSet) -> Result<bool, LayerError> {
         let mut has_content = named.contains(path);
         let open =
             |tree: &mut Self| tree.io("open directory", path, |tree| tree.diff.real_dir(path));
