@@ -162,7 +162,7 @@ fn hint_layer(error: &LayerError, kind: ErrorKind) -> Option<String> {
         | LayerError::Source(source)
         | LayerError::TarSplit(source) => return hint_storage(source),
         LayerError::Thread { .. } => NO_THREADS.to_owned(),
-        LayerError::Cancelled => return None,
+        LayerError::Cancelled | LayerError::WindowInUse => return None,
         _ => INVALID_IMAGE.to_owned(),
     })
 }

@@ -24,10 +24,12 @@
 //! A new consumer of chunks or of compressed bytes must state here how much it holds at most. The
 //! assertions below check the sums at compile time.
 //!
-//! Three things are not in the budget: the tar-split metadata between its two threads (a few
-//! batches of [`METADATA_BATCH_SIZE`] and one segment), the window of a zstd stream, and the
-//! segments of parallel downloads, which `registry/parallel` bounds for all layers together. The
-//! few chunks that `pull/resume` writes are also on their way to the unpacker.
+//! Four things are not in the budget: the tar-split metadata between its two threads (a few
+//! batches of [`METADATA_BATCH_SIZE`] and one segment), the window of a zstd stream, of which one
+//! layer of a command at a time may have a large one (`stream/zstd_reader`), the segments of
+//! parallel downloads, which `registry/parallel` bounds for all layers together, and the last
+//! records of `extract/dir_list`. The few chunks that `pull/resume` writes are also on their way to
+//! the unpacker.
 
 /// Bytes of a chunk at most: large enough that passing it on costs nothing beside the work on it,
 /// small enough to stay in a processor cache between the threads.

@@ -113,6 +113,9 @@ pub enum LayerError {
         /// The difference.
         why: String,
     },
+    /// The layer needs a large zstd window, and another layer of the command has the only one.
+    #[error("another layer has the large decompression window")]
+    WindowInUse,
     /// Another thread of the pull failed or was interrupted.
     #[error("cancelled")]
     Cancelled,
@@ -129,6 +132,7 @@ impl LayerError {
                 | Self::Open { .. }
                 | Self::Thread { .. }
                 | Self::TarSplit(_)
+                | Self::WindowInUse
                 | Self::Cancelled
         )
     }

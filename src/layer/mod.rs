@@ -17,6 +17,7 @@ pub use limits::Limits;
 pub use stream::chunks::BufferPool;
 pub use stream::decompress::Decoder;
 pub use stream::digests::BlobSpec;
+pub use stream::zstd_reader::WindowGate;
 pub use tar_split::assemble::{TarAssembler, verify};
 pub use tar_split::damage::{DamagedFile, damaged_files};
 pub use unpack::{Job, Unpacked, unpack};

@@ -23,6 +23,7 @@ use super::stream::chunks::{self, BufferPool, ChunkSender, ChunkStream, LayerBuf
 use super::stream::decompress::{Compression, Decoder};
 use super::stream::digests::{self, BlobSpec, HashInput, HashSender};
 use super::stream::source::BlobReader;
+use super::stream::zstd_reader::WindowGate;
 use super::tar::entry::TarEntry;
 use super::tar::path;
 use super::tar::reader::TarReader;
@@ -51,6 +52,8 @@ pub struct Job<'a> {
     pub meter: Option<Meter>,
     /// The pool of buffers. Layers with the same pool reuse each other's buffers.
     pub pool: BufferPool,
+    /// Allows a large zstd window, of which the command has one at a time.
+    pub large_window: WindowGate,
 }
 
 /// An unpacked layer.
@@ -77,13 +80,14 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let (to_hash, hash_input) = digests::channel();
     let (deferred, worker) = deferred::channel();
     let (to_compressor, lines) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
-    let Job { blob, diff, tar_split, limits, owners, meter, pool } = job;
+    let Job { blob, diff, tar_split, limits, owners, meter, pool, large_window } = job;
     let local = blob.is_none();
     let mut metadata = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
         let decoding = spawn(scope, "inflate", move || {
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
-            decode(source, local, &LayerBuffers::new(pool), &to_files, &to_hash)
+            let buffers = LayerBuffers::new(pool);
+            decode(source, local, large_window, &buffers, &to_files, &to_hash)
         })?;
         let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input, blob)))?;
         let compressing = spawn(scope, "metadata", move || compress(tar_split, &lines))?;
@@ -141,11 +145,12 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 fn decode<S: Buffers>(
     source: BlobReader<S>,
     local: bool,
+    gate: WindowGate,
     buffers: &LayerBuffers,
     files: &ChunkSender,
     hash: &HashSender,
 ) -> Result<(), LayerError> {
-    let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source)? };
+    let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source, gate)? };
     loop {
         let mut buffer = buffers.acquire();
         let filled = match decoder.fill(buffer.memory()) {

@@ -35,6 +35,8 @@ pub struct Session {
     pub jobs: Semaphore,
     /// The buffers of all layers.
     pub buffers: BufferPool,
+    /// The large zstd window, which one layer at a time may have.
+    pub large_windows: Arc<Semaphore>,
     gate: StoreGate,
     states: States,
     recovered: OnceCell<()>,
@@ -51,6 +53,7 @@ impl Session {
             jobs: Semaphore::new(options.jobs.max(1)),
             options,
             buffers: BufferPool::default(),
+            large_windows: Arc::new(Semaphore::new(1)),
             gate: StoreGate::new(store),
             states: States::new(events.clone()),
             recovered: OnceCell::new(),

@@ -17,6 +17,7 @@ use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::LayerError;
 use crate::oci::DiffId;
 use crate::progress::LayerState;
 use crate::store::{LayerRecord, Store, StoreError};
@@ -91,7 +92,16 @@ impl Stager {
         }
         session.report(task, LayerState::Downloading);
         let span = tracing::debug_span!("fetch", image = %task.image, layer = %digest.short());
-        let layer = fetch::fetch(session, task).instrument(span).await?;
+        let layer = match fetch::fetch(session, task).instrument(span.clone()).await {
+            // The download ended, so this layer keeps nothing that the other one can need.
+            Err(Error::Layer { source: LayerError::WindowInUse, .. }) => {
+                let window = session.large_windows.clone().acquire_owned().await;
+                let window = window.map_err(|_| Error::Interrupted)?;
+                let task = LayerTask { large_window: Some(Arc::new(window)), ..task.clone() };
+                fetch::fetch(session, &task).instrument(span).await?
+            }
+            result => result?,
+        };
         session.report(task, LayerState::DownloadComplete);
         Ok(Arc::new(layer))
     }

@@ -1,6 +1,9 @@
 //! A layer that an image needs, and what staging it gives.
 
+use std::sync::Arc;
+
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
@@ -21,6 +24,8 @@ pub struct LayerTask {
     pub place: Option<(DiffId, ChainId)>,
     /// A directory of the layer that is known to be damaged.
     pub broken: Option<CacheId>,
+    /// The large zstd window of the command, if the layer is known to need it.
+    pub large_window: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl LayerTask {
@@ -32,7 +37,7 @@ impl LayerTask {
         place: Option<(DiffId, ChainId)>,
     ) -> Self {
         let (image, registry, blob) = (image.clone(), registry.clone(), blob.clone());
-        Self { image, registry, blob, place, broken: None }
+        Self { image, registry, blob, place, broken: None, large_window: None }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Unpacks a layer into a staging directory. Blocking.
 
+use std::sync::Arc;
+
 use super::files::open_diff;
 use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use crate::fsutil::Buffers;
-use crate::layer::{self, BlobSpec, Job, Owners, Unpacked};
+use crate::layer::{self, BlobSpec, Job, Owners, Unpacked, WindowGate};
 use crate::progress::{Meter, Phase};
 use crate::store::Store;
 
@@ -21,7 +23,8 @@ pub fn unpack_blob(
 ) -> Result<ReadyLayer, WorkError> {
     let (digest, size) = (task.blob.digest, task.blob.size);
     let meter = Meter::new(session.events.clone(), task.image.clone(), digest, Phase::Unpack, size);
-    unpack(session, store, source, Some(BlobSpec { digest, size }), Some(meter))
+    let gate = large_window(session, task);
+    unpack(session, store, source, Some(BlobSpec { digest, size }), Some(meter), gate)
 }
 
 /// Unpacks an uncompressed tar, read from `source`.
@@ -33,7 +36,8 @@ pub fn unpack_tar(
     store: &Store,
     source: impl Buffers + Send,
 ) -> Result<ReadyLayer, WorkError> {
-    unpack(session, store, source, None, None)
+    // A tar has no window.
+    unpack(session, store, source, None, None, Box::new(|| false))
 }
 
 fn unpack(
@@ -42,6 +46,7 @@ fn unpack(
     source: impl Buffers + Send,
     blob: Option<BlobSpec>,
     meter: Option<Meter>,
+    large_window: WindowGate,
 ) -> Result<ReadyLayer, WorkError> {
     let layer = || blob.map_or("copy".to_owned(), |blob| blob.digest.short());
     let _span = tracing::debug_span!("unpack", layer = %layer()).entered();
@@ -55,6 +60,7 @@ fn unpack(
         owners: Owners::of_this_process(),
         meter,
         pool: session.buffers.clone(),
+        large_window,
     };
     let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
     for text in warnings {
@@ -62,4 +68,14 @@ fn unpack(
     }
     staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
     Ok(ReadyLayer::staged_here(diff_id, staged))
+}
+
+/// Returns the gate of a layer: it takes the large window of the command if that is free, unless
+/// the task has it already.
+fn large_window(session: &Session, task: &LayerTask) -> WindowGate {
+    let (mut window, windows) = (task.large_window.clone(), session.large_windows.clone());
+    Box::new(move || {
+        window = window.take().or_else(|| windows.clone().try_acquire_owned().ok().map(Arc::new));
+        window.is_some()
+    })
 }

@@ -1,10 +1,12 @@
 //! Stores with many layers: a command reads only the records that it needs.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::pull::takes_memory_below;
 use crate::support::hub::Hub;
-use crate::support::image::{Image, Pushed};
+use crate::support::image::{Image, Pack, Pushed};
 use crate::support::rpull::Rpull;
 use crate::support::scratch;
 use crate::support::snapshot::{assert_agreement, assert_consistent, chains, names};
@@ -123,4 +125,22 @@ fn removal_that_was_killed_is_finished_by_the_next_command() {
     assert!(!Path::new(&removing).exists());
     assert_consistent(rpull.root());
     assert_agreement(rpull.root());
+}
+
+#[test]
+fn layers_with_large_zstd_windows_are_unpacked_one_at_a_time() {
+    const LOG: u32 = 27;
+    const SIZE: usize = (1 << LOG) + (9 << 20);
+    let layer = |mark: &str| {
+        let tar = Tar::new().file(mark, vec![0; SIZE]).end();
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(LOG).unwrap();
+        encoder.write_all(&tar).unwrap();
+        (tar, encoder.finish().unwrap())
+    };
+    let image = ["one", "two", "three"].into_iter().fold(Image::oci(), |image, mark| {
+        let (tar, blob) = layer(mark);
+        image.blob(tar, blob, Pack::Zstd)
+    });
+    takes_memory_below(64 + (1 << (LOG - 20)), &image, "windows");
 }

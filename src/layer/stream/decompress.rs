@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use inflate::GzipReader;
 
+use super::zstd_reader::{WindowGate, ZstdReader};
 use crate::layer::LayerError;
 
 const LONGEST_MAGIC: usize = 6;
@@ -59,15 +60,16 @@ pub enum Decoder<R: BufRead> {
     /// Decodes gzip.
     Gzip(Box<GzipReader<Peeked<R>>>),
     /// Decodes zstd.
-    Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
+    Zstd(Box<ZstdReader<Peeked<R>>>),
 }
 
 impl<R: BufRead> Decoder<R> {
-    /// Creates the decoder for the compression that the first bytes of `source` show.
+    /// Creates the decoder for the compression that the first bytes of `source` show. It asks
+    /// `gate` for a large window.
     ///
     /// # Errors
     /// [`LayerError::Compression`], or the source's error.
-    pub fn new(mut source: R) -> Result<Self, LayerError> {
+    pub fn new(mut source: R, gate: WindowGate) -> Result<Self, LayerError> {
         let mut head = Vec::with_capacity(LONGEST_MAGIC);
         (&mut source)
             .take(LONGEST_MAGIC as u64)
@@ -79,8 +81,8 @@ impl<R: BufRead> Decoder<R> {
             Compression::None => Self::None(source),
             Compression::Gzip => Self::Gzip(Box::new(GzipReader::new(source))),
             Compression::Zstd => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(source);
-                Self::Zstd(Box::new(decoder.map_err(LayerError::Source)?))
+                let reader = ZstdReader::new(source, gate).map_err(LayerError::Source)?;
+                Self::Zstd(Box::new(reader))
             }
         })
     }
@@ -117,7 +119,7 @@ impl<R: BufRead> Decoder<R> {
         match self {
             Self::None(peeked) => &mut peeked.rest,
             Self::Gzip(reader) => &mut reader.get_mut().rest,
-            Self::Zstd(decoder) => &mut decoder.get_mut().rest,
+            Self::Zstd(reader) => &mut reader.get_mut().rest,
         }
     }
 }
@@ -169,7 +171,7 @@ mod tests {
     use crate::layer::budget::DECODER_OVERHEAD;
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
-        let mut decoder = Decoder::new(bytes)?;
+        let mut decoder = Decoder::new(bytes, Box::new(|| true))?;
         let mut out = Vec::new();
         let mut buffer = vec![0; DECODER_OVERHEAD + 100];
         loop {

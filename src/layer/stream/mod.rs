@@ -4,3 +4,4 @@ pub mod chunks;
 pub mod decompress;
 pub mod digests;
 pub mod source;
+pub mod zstd_reader;

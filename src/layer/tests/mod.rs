@@ -65,6 +65,7 @@ impl Layer {
             owners: Owners::of_this_process(),
             meter: None,
             pool: POOL.clone(),
+            large_window: Box::new(|| true),
         };
         let source = bytes.chunks(size).map(|part| Ok(Bytes::copy_from_slice(part)));
         let unpacked = unpack(source, job)?;

@@ -55,6 +55,7 @@ impl Layer {
             limits: Limits::default(),
             owners: Owners::of_this_process(),
             meter: None,
+            large_window: Box::new(|| true),
             pool: POOL.clone(),
         };
         let unpacked = layer::unpack(rpull::internal::fsutil::buffers(tar), job)?;
