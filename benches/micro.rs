@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use rpull::internal::digest::{Digest, Hasher};
 use rpull::internal::fsutil;
-use rpull::internal::layer::{self, BlobSpec, BufferPool, Job, Limits, Owners};
+use rpull::internal::layer::{self, BlobSpec, BufferPool, ImageUsage, Job, Limits, Owners};
 use rpull::internal::overlay::{DiffDir, XattrSpace};
 
 fn main() {
@@ -81,6 +81,7 @@ fn unpack(blob: &[u8], dir: &Path) {
         meter: None,
         pool: BufferPool::default(),
         large_window: Box::new(|| true),
+        image: ImageUsage::default(),
     };
     layer::unpack(fsutil::buffers(blob), job).unwrap();
 }

@@ -243,6 +243,8 @@ fn limit_flag(what: LimitKind) -> &'static str {
         LimitKind::Entries => "--max-entries",
         LimitKind::Depth => "--max-path-depth",
         LimitKind::Pax => "--max-pax-size",
+        LimitKind::ImageBytes => "--max-image-size",
+        LimitKind::ImageEntries => "--max-image-entries",
         _ => "the limits of `rpull pull --help`",
     }
 }

@@ -55,6 +55,12 @@ pub struct Pull {
     /// Refuse layers with PAX headers of more than BYTES
     #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits")]
     max_pax_size: u64,
+    /// Refuse images whose new layers unpack to more than BYTES together
+    #[arg(long, default_value_t = Limits::default().image_bytes, value_name = "BYTES", help_heading = "Limits")]
+    max_image_size: u64,
+    /// Refuse images whose new layers have more than N entries together
+    #[arg(long, default_value_t = Limits::default().image_entries, value_name = "N", help_heading = "Limits")]
+    max_image_entries: u64,
 }
 
 /// When the registry is contacted.
@@ -115,6 +121,8 @@ impl Pull {
             entries: self.max_entries,
             depth: self.max_path_depth,
             pax: self.max_pax_size,
+            image_bytes: self.max_image_size,
+            image_entries: self.max_image_entries,
         };
         let pull = client
             .pull_all(images)

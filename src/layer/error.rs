@@ -183,6 +183,10 @@ pub enum LimitKind {
     Depth,
     /// [`Limits::pax`](super::Limits::pax).
     Pax,
+    /// [`Limits::image_bytes`](super::Limits::image_bytes).
+    ImageBytes,
+    /// [`Limits::image_entries`](super::Limits::image_entries).
+    ImageEntries,
 }
 
 impl fmt::Display for LimitKind {
@@ -193,6 +197,8 @@ impl fmt::Display for LimitKind {
             Self::Entries => "its number of entries",
             Self::Depth => "the depth of a path",
             Self::Pax => "the size of an extended header",
+            Self::ImageBytes => "the unpacked size of its image in bytes",
+            Self::ImageEntries => "the number of entries of its image",
         })
     }
 }

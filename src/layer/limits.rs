@@ -2,7 +2,7 @@
 
 use super::error::{LayerError, LimitKind};
 
-/// The limits on one layer.
+/// The limits on one layer, and on what is unpacked of one image.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Uncompressed bytes at most.
@@ -15,6 +15,10 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of one PAX or GNU extended header at most.
     pub pax: u64,
+    /// Uncompressed bytes of all layers of an image at most.
+    pub image_bytes: u64,
+    /// Entries of all layers of an image at most.
+    pub image_entries: u64,
 }
 
 /// A layer of at most this many bytes may have any ratio: zeros compress by a factor of 1000.
@@ -23,7 +27,15 @@ const RATIO_FROM: u64 = 1 << 30;
 impl Default for Limits {
     fn default() -> Self {
         // Go's reader, and so dockerd, accepts extended headers of up to 1 MiB.
-        Self { bytes: 1 << 40, ratio: 200, entries: 10_000_000, depth: 1024, pax: 1 << 20 }
+        Self {
+            bytes: 1 << 40,
+            ratio: 200,
+            entries: 10_000_000,
+            depth: 1024,
+            pax: 1 << 20,
+            image_bytes: 2 << 40,
+            image_entries: 20_000_000,
+        }
     }
 }
 

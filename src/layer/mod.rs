@@ -9,6 +9,7 @@ mod stream;
 mod tar;
 mod tar_split;
 mod unpack;
+mod usage;
 
 pub use budget::DECODER_OVERHEAD;
 pub use error::{LayerError, LimitKind};
@@ -21,6 +22,7 @@ pub use stream::zstd_reader::WindowGate;
 pub use tar_split::assemble::{TarAssembler, verify};
 pub use tar_split::damage::{DamagedFile, damaged_files};
 pub use unpack::{Job, Unpacked, unpack};
+pub use usage::ImageUsage;
 
 #[cfg(test)]
 mod tests;

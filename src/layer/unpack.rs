@@ -30,6 +30,7 @@ use super::tar::reader::TarReader;
 use super::tar_split::compressor::LineCompressor;
 use super::tar_split::rewrite::rewrite;
 use super::tar_split::writer::{MetadataWriter, RepeatedNames};
+use super::usage::{ImageUsage, LayerUsage};
 use crate::fsutil::Buffers;
 use crate::oci::DiffId;
 use crate::overlay::DiffDir;
@@ -54,6 +55,8 @@ pub struct Job<'a> {
     pub pool: BufferPool,
     /// Allows a large zstd window, of which the command has one at a time.
     pub large_window: WindowGate,
+    /// What the other layers of the image unpacked.
+    pub image: ImageUsage,
 }
 
 /// An unpacked layer.
@@ -80,7 +83,8 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let (to_hash, hash_input) = digests::channel();
     let (deferred, worker) = deferred::channel();
     let (to_compressor, lines) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
-    let Job { blob, diff, tar_split, limits, owners, meter, pool, large_window } = job;
+    let Job { blob, diff, tar_split, limits, owners, meter, pool, large_window, image } = job;
+    let mut usage = LayerUsage::new(image);
     let local = blob.is_none();
     let mut metadata = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
@@ -94,7 +98,7 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
         let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, owners, deferred);
         let size = blob.map(|blob| blob.size);
-        let unpacked = unpack_entries(files, extractor, &limits, size, to_compressor);
+        let unpacked = unpack_entries(files, extractor, &limits, &mut usage, size, to_compressor);
         let (decoded, hashed) = (join(decoding), join(hashing));
         let (compressed, written) = (join(compressing), join(writing));
         let hashed = hashed?;
@@ -109,7 +113,9 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
             rewrite(&mut metadata, scratch, &repeated, &mut overwritten)?;
         }
-        Ok(Unpacked { diff_id: hashed.diff_id()?, size, entries, warnings })
+        let diff_id = hashed.diff_id()?;
+        usage.keep();
+        Ok(Unpacked { diff_id, size, entries, warnings })
     })
 }
 
@@ -197,6 +203,7 @@ fn unpack_entries(
     chunks: ChunkStream,
     mut files: Extractor<'_>,
     limits: &Limits,
+    usage: &mut LayerUsage,
     blob: Option<u64>,
     to_compressor: SyncSender<Vec<u8>>,
 ) -> Result<(Extracted, RepeatedNames, u64), LayerError> {
@@ -208,7 +215,9 @@ fn unpack_entries(
     let mut count = 0;
     while let Some(entry) = tar.next(&mut metadata)? {
         count += 1;
-        limits.check(tar.offset() + entry.data_size, blob, count)?;
+        let bytes = tar.offset().saturating_add(entry.data_size);
+        limits.check(bytes, blob, count)?;
+        usage.update(bytes, count, limits)?;
         unpack_entry(&mut tar, &mut files, &mut metadata, &entry, limits)?;
     }
     metadata.end_segment()?;

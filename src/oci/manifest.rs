@@ -170,6 +170,10 @@ fn image(
     if layers.len() > MAX_LAYERS {
         return Err(ManifestError::TooManyLayers(layers.len()));
     }
+    let total = layers.iter().try_fold(config.size, |sum, layer| sum.checked_add(layer.size));
+    if total.is_none_or(|total| i64::try_from(total).is_err()) {
+        return Err(ManifestError::Malformed("the sum of its sizes is over 2^63".to_owned()));
+    }
     Ok(Manifest { config, layers })
 }
 
@@ -251,10 +255,10 @@ mod tests {
         assert!(matches!(encrypted.unwrap_err(), ManifestError::Layer { .. }));
         assert!(matches!(parse("{}").unwrap_err(), ManifestError::MediaType(_)));
         assert!(matches!(parse("[").unwrap_err(), ManifestError::Malformed(_)));
-        assert!(matches!(
-            parse(&image_json(CONFIG, LAYER).replace(":3", ":-3")).unwrap_err(),
-            ManifestError::Malformed(_)
-        ));
+        for size in [":-3", ":9223372036854775808", ":1e30", ":\"3\"", ":9223372036854775807"] {
+            let error = parse(&image_json(CONFIG, LAYER).replace(":3", size)).unwrap_err();
+            assert!(matches!(error, ManifestError::Malformed(_)), "{size}");
+        }
         let both = image_json(CONFIG, LAYER).replace("\"layers\"", "\"manifests\":[],\"layers\"");
         assert!(matches!(parse(&both).unwrap_err(), ManifestError::Malformed(_)));
     }

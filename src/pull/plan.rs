@@ -99,7 +99,7 @@ pub async fn before_config(
         digests.iter().map(known).collect::<Result<Vec<_>, _>>()
     });
     let unknown = |(blob, known): (&Descriptor, &Option<DiffId>)| {
-        known.is_none().then(|| LayerTask::new(image, &resolved.registry, blob, None))
+        known.is_none().then(|| LayerTask::new(image, resolved.source(), blob, None))
     };
     let tasks: Vec<Option<LayerTask>> = blobs.iter().zip(&known.await?).map(unknown).collect();
     // All of them are reported before the first one starts, as dockerd does it.
@@ -135,7 +135,7 @@ pub async fn with_config(
     for ((((blob, diff_id), chain), record), early) in
         blobs.zip(diff_ids).zip(chains).zip(records).zip(early)
     {
-        let mut task = LayerTask::new(image, &resolved.registry, blob, Some((diff_id, chain)));
+        let mut task = LayerTask::new(image, resolved.source(), blob, Some((diff_id, chain)));
         let present = record.is_some() && !broken(&chain);
         task.broken = record.filter(|_| !present).map(|record| record.cache_id);
         let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };

@@ -8,6 +8,7 @@ use super::options::Policy;
 use super::session::Session;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layer::ImageUsage;
 use crate::oci::{AnyManifest, Document, ImageConfig, ImageId, Manifest, ManifestError, Platform};
 use crate::progress::{Event, Image};
 use crate::reference::Reference;
@@ -57,9 +58,16 @@ pub struct ResolvedImage {
     pub manifest: Document<Manifest>,
     /// The registry, which reports its retries for the image.
     pub registry: Registry,
+    /// What its layers unpacked, for the limits on the image.
+    pub usage: ImageUsage,
 }
 
 impl ResolvedImage {
+    /// Returns what the tasks of its layers share.
+    pub fn source(&self) -> (&Registry, &ImageUsage) {
+        (&self.registry, &self.usage)
+    }
+
     /// Returns what the reference stands for in the registry: the outermost index, or the
     /// manifest.
     pub fn top(&self) -> &Served {
@@ -183,7 +191,8 @@ async fn manifest(
         match parsed {
             AnyManifest::Image(manifest) => {
                 documents.push(Served::new(raw, &manifest.media_type));
-                return Ok(ResolvedImage { documents, manifest, registry });
+                let usage = ImageUsage::default();
+                return Ok(ResolvedImage { documents, manifest, registry, usage });
             }
             AnyManifest::Index(index) => {
                 documents.push(Served::new(raw, &index.media_type));

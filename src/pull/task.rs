@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::layer::ImageUsage;
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
 use crate::progress::Image;
@@ -26,18 +27,28 @@ pub struct LayerTask {
     pub broken: Option<CacheId>,
     /// The large zstd window of the command, if the layer is known to need it.
     pub large_window: Option<Arc<OwnedSemaphorePermit>>,
+    /// What all layers of the image unpacked.
+    pub usage: ImageUsage,
 }
 
 impl LayerTask {
     /// Creates the task for the layer `blob` of `image` in `registry`.
     pub fn new(
         image: &Image,
-        registry: &Registry,
+        (registry, usage): (&Registry, &ImageUsage),
         blob: &Descriptor,
         place: Option<(DiffId, ChainId)>,
     ) -> Self {
         let (image, registry, blob) = (image.clone(), registry.clone(), blob.clone());
-        Self { image, registry, blob, place, broken: None, large_window: None }
+        Self {
+            image,
+            registry,
+            blob,
+            place,
+            broken: None,
+            large_window: None,
+            usage: usage.clone(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use crate::fsutil::Buffers;
-use crate::layer::{self, BlobSpec, Job, Owners, Unpacked, WindowGate};
+use crate::layer::{self, BlobSpec, ImageUsage, Job, Owners, Unpacked, WindowGate};
 use crate::progress::{Meter, Phase};
 use crate::store::Store;
 
@@ -24,7 +24,14 @@ pub fn unpack_blob(
     let (digest, size) = (task.blob.digest, task.blob.size);
     let meter = Meter::new(session.events.clone(), task.image.clone(), digest, Phase::Unpack, size);
     let gate = large_window(session, task);
-    unpack(session, store, source, Some(BlobSpec { digest, size }), Some(meter), gate)
+    unpack(
+        session,
+        store,
+        source,
+        Some(BlobSpec { digest, size }),
+        Some(meter),
+        (gate, task.usage.clone()),
+    )
 }
 
 /// Unpacks an uncompressed tar, read from `source`.
@@ -36,8 +43,8 @@ pub fn unpack_tar(
     store: &Store,
     source: impl Buffers + Send,
 ) -> Result<ReadyLayer, WorkError> {
-    // A tar has no window.
-    unpack(session, store, source, None, None, Box::new(|| false))
+    // A tar has no window, and what the store has is not limited.
+    unpack(session, store, source, None, None, (Box::new(|| false), ImageUsage::default()))
 }
 
 fn unpack(
@@ -46,7 +53,7 @@ fn unpack(
     source: impl Buffers + Send,
     blob: Option<BlobSpec>,
     meter: Option<Meter>,
-    large_window: WindowGate,
+    (large_window, image): (WindowGate, ImageUsage),
 ) -> Result<ReadyLayer, WorkError> {
     let layer = || blob.map_or("copy".to_owned(), |blob| blob.digest.short());
     let _span = tracing::debug_span!("unpack", layer = %layer()).entered();
@@ -61,6 +68,7 @@ fn unpack(
         meter,
         pool: session.buffers.clone(),
         large_window,
+        image,
     };
     let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
     for text in warnings {

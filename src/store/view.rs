@@ -115,7 +115,7 @@ impl Store {
         for id in self.images().list()? {
             // dockerd skips incomplete images, too.
             let Ok(image) = self.load_with(&id, &mut layers) else { continue };
-            let size = image.layers.iter().map(|layer| layer.size).sum();
+            let size = total_size(&image.layers);
             let created = text(&image.json, "created");
             let of_image = names.get(&id).map_or(&[][..], Vec::as_slice);
             for (repository, tag, digest) in named_lines(of_image) {
@@ -210,7 +210,7 @@ impl Store {
             names.iter().partition(|name| name.digest().is_some());
         let shown =
             |names: Vec<&Reference>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let size: u64 = layers.iter().map(|layer| layer.size).sum();
+        let size = total_size(&layers);
         let updated = self.images().last_updated(id)?;
         let parent = self.images().parent(id)?.map(|parent| parent.to_string()).unwrap_or_default();
         let mut shape = json!({
@@ -283,6 +283,11 @@ fn named_lines(names: &[Reference]) -> Vec<NamedLine> {
         lines.push((None, None, None));
     }
     lines
+}
+
+/// Returns the sum of the layers' sizes. A damaged record can have any size.
+fn total_size(layers: &[LayerRecord]) -> u64 {
+    layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size))
 }
 
 /// Returns the comment of the image, or of its newest history entry, as dockerd shows it.

@@ -90,7 +90,7 @@ impl Tree<'_> {
         let target = at.entry.link.as_slice();
         let link = || fs::symlinkat(target, &**at.dir, at.name);
         self.replacing("create symlink", at, &link)?;
-        self.size += target.len() as u64;
+        self.size = self.size.saturating_add(target.len() as u64);
         self.set_owner(at, false)?;
         self.set_xattrs(at)?;
         set_times(at)

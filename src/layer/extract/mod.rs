@@ -134,7 +134,9 @@ impl<'a> Extractor<'a> {
         entry: &TarEntry,
         path: &[u8],
     ) -> Result<(), LayerError> {
-        self.tree.size += entry.sparse.as_ref().map_or(entry.data_size, |map| map.size);
+        // A sparse file can have any size.
+        let size = entry.sparse.as_ref().map_or(entry.data_size, |map| map.size);
+        self.tree.size = self.tree.size.saturating_add(size);
         let (file, metadata) = (&open.file, self.tree.file_metadata(&open, entry));
         let omissions = &mut self.tree.omissions;
         metadata.set(file, path, || {
@@ -155,7 +157,7 @@ impl<'a> Extractor<'a> {
         data: ChunkSlice,
         path: Vec<u8>,
     ) -> Result<(), LayerError> {
-        self.tree.size += entry.data_size;
+        self.tree.size = self.tree.size.saturating_add(entry.data_size);
         let metadata = self.tree.file_metadata(&open, entry);
         self.tree.deferred.add(DeferredWrite { file: open.file, data, metadata, path })
     }

@@ -24,7 +24,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::{
-    BlobSpec, BufferPool, Job, LayerError, Limits, Owners, TarAssembler, Unpacked, unpack,
+    BlobSpec, BufferPool, ImageUsage, Job, LayerError, Limits, Owners, TarAssembler, Unpacked,
+    unpack,
 };
 use crate::digest::Digest;
 use crate::overlay::{DiffDir, XattrSpace};
@@ -66,6 +67,7 @@ impl Layer {
             meter: None,
             pool: POOL.clone(),
             large_window: Box::new(|| true),
+            image: ImageUsage::default(),
         };
         let source = bytes.chunks(size).map(|part| Ok(Bytes::copy_from_slice(part)));
         let unpacked = unpack(source, job)?;

@@ -6,7 +6,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use rpull::internal::layer::{self, BufferPool, Job, LayerError, Limits, Owners, Unpacked};
+use rpull::internal::layer::{
+    self, BufferPool, ImageUsage, Job, LayerError, Limits, Owners, Unpacked,
+};
 use rpull::internal::overlay::{DiffDir, XattrSpace};
 use tempfile::TempDir;
 
@@ -56,6 +58,7 @@ impl Layer {
             owners: Owners::of_this_process(),
             meter: None,
             large_window: Box::new(|| true),
+            image: ImageUsage::default(),
             pool: POOL.clone(),
         };
         let unpacked = layer::unpack(rpull::internal::fsutil::buffers(tar), job)?;

@@ -187,6 +187,14 @@ fn layer_over_its_entry_limit_is_refused() {
 }
 
 #[test]
+fn image_over_a_limit_is_refused_although_its_layers_are_not() {
+    let layer = |n: usize| Tar::new().file(&format!("{n}"), vec![b'x'; 4000]).file("e", "").end();
+    for flags in [["--max-image-size", "11000"], ["--max-image-entries", "5"]] {
+        refused_in(&Yard::new(), (0..3).map(layer).collect(), &flags, "its image");
+    }
+}
+
+#[test]
 fn path_over_its_depth_limit_is_refused() {
     let tar = Tar::new().file(&"d/".repeat(30), "").end();
     refused_in(&Yard::new(), vec![tar], &["--max-path-depth", "20"], "limit");
