@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The state of a directory: it differs after another program added, renamed or removed an entry,
 /// after the directory was copied, and after the machine was started again.
@@ -22,10 +23,10 @@ impl Stamp {
     /// Returns the state of the directory at `path`; `None` if there is none, or if the kernel
     /// does not tell which start of the machine this is.
     pub fn of(path: &Path) -> Option<Self> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let boot = boot_id()?;
         let meta = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
         Some(Self {
-            boot: boot.trim().to_owned(),
+            boot: boot.to_owned(),
             device: meta.dev(),
             inode: meta.ino(),
             modified: (meta.mtime(), meta.mtime_nsec()),
@@ -59,6 +60,13 @@ impl fmt::Display for Stamp {
         );
         writeln!(f, "1 {boot} {device} {inode} {modified} {changed} {links}")
     }
+}
+
+/// Returns the ID of this start of the machine.
+fn boot_id() -> Option<&'static str> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    BOOT.get_or_init(|| read().map(|id| id.trim().to_owned())).as_deref()
 }
 
 /// Returns whether an error of writing means that this user or this root cannot have an index.
