@@ -93,7 +93,9 @@ pub async fn pull(
         });
         result
     });
-    future::join_all(pulls).await
+    let results = future::join_all(pulls).await;
+    stager.close().await;
+    results
 }
 
 async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Result<Pulled, Error> {

@@ -106,6 +106,20 @@ impl Stager {
         Ok(Arc::new(layer))
     }
 
+    /// Removes what was staged and not committed, and waits for that: all images are done.
+    pub async fn close(&self) {
+        let layers =
+            std::mem::take(&mut *self.layers.lock().unwrap_or_else(PoisonError::into_inner));
+        let close = self.session.store(move |_| {
+            let layers = layers.into_values().filter_map(Arc::into_inner);
+            let layers = layers.filter_map(OnceCell::into_inner).filter_map(Arc::into_inner);
+            layers.for_each(ReadyLayer::discard);
+            Ok(())
+        });
+        // Only a panic of a removal ends here; the journal has the rest.
+        let _ = close.await;
+    }
+
     async fn job(&self, task: &LayerTask) -> Result<SemaphorePermit<'_>, Error> {
         match self.session.jobs.try_acquire() {
             Ok(job) => Ok(job),

@@ -77,6 +77,14 @@ impl ReadyLayer {
     }
 }
 
+impl ReadyLayer {
+    /// Drops the layer on this thread, which may block. Its files are removed unless it is
+    /// committed.
+    pub fn discard(mut self) {
+        drop(self.staged.take());
+    }
+}
+
 impl Drop for ReadyLayer {
     fn drop(&mut self) {
         // Removing files blocks. A runtime that ends drops the closure, which removes them too.

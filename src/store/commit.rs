@@ -141,16 +141,19 @@ impl Layers {
     ///
     /// # Errors
     /// [`StoreError::Fs`] if a record or its files cannot be removed.
-    pub fn remove(&self, chains: &[ChainId]) -> Result<(), StoreError> {
-        let mut index = self.index.open()?;
+    pub(super) fn remove(
+        &self,
+        index: &mut IndexView,
+        chains: &[ChainId],
+    ) -> Result<(), StoreError> {
         let records = chains.iter().filter_map(|chain| self.record(chain).transpose());
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let moved: Result<Vec<PathBuf>, _> =
             chains.iter().map(|chain| self.rename_away(chain)).collect();
         let moved = moved?;
-        self.remove_files(&mut index, &moved)?;
-        self.index.remove(&mut index, &records);
-        self.index.confirm(&mut index, &[], moved.len());
+        self.remove_files(index, &moved)?;
+        self.index.remove(index, &records);
+        self.index.confirm(index, &[], moved.len());
         Ok(())
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::layer_record::cache_id_in;
 use super::orphans::{OrphanKind, Orphans};
-use super::{Store, StoreError, containers, stage};
+use super::{Store, StoreError, containers};
 use crate::fsutil;
 use crate::oci::ChainId;
 use crate::overlay::CacheId;
@@ -47,9 +48,9 @@ impl Store {
             containers::parents(&self.layout)?.into_iter().collect();
         let left = || records.iter().filter(|record| !gone.contains(&record.chain));
         with_child.extend(left().filter_map(|record| record.parent));
-        self.layers().remove(layers)?;
+        self.layers().remove(&mut self.layers().index.open()?, layers)?;
         for record in left().filter(|record| below.contains(&record.chain)) {
-            let id = stage::cache_id_in(&self.layout.layer(&record.chain))?;
+            let id = cache_id_in(&self.layout.layer(&record.chain))?;
             let own = id.filter(|id| !id.is_of_buildkit() && !with_child.contains(&record.chain));
             if let Some(id) = own {
                 self.overlay().uncommit(&id)?;

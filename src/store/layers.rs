@@ -1,5 +1,6 @@
 //! The layer db: one record per chain id (moby layer/filestore.go).
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -9,7 +10,8 @@ use super::layer_index::{IndexView, Key, LayerIndex};
 use super::layer_record::{LayerRecord, cache_id_in};
 use super::layout::{Layout, TAR_SPLIT};
 use super::{StoreError, links};
-use crate::fsutil::{At, FsError};
+use crate::digest::Digest;
+use crate::fsutil::{self, At, FsError};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
@@ -40,6 +42,34 @@ impl Layers {
     /// Reads a record, even if its layer is incomplete.
     pub(super) fn record(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
         Ok(LayerRecord::read(&self.layout, chain)?)
+    }
+
+    /// Returns all well-formed records, even of incomplete layers. Reads the whole layer db.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if a file cannot be read.
+    pub fn list(&self) -> Result<Vec<LayerRecord>, StoreError> {
+        let records = self.chains()?.into_iter().map(|chain| self.record(&chain));
+        records.filter_map(Result::transpose).collect()
+    }
+
+    /// Returns how many records name each directory. Reads the whole layer db.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if a file cannot be read.
+    pub fn records_per_directory(&self) -> Result<HashMap<CacheId, usize>, StoreError> {
+        let mut counts = HashMap::new();
+        for chain in self.chains()? {
+            if let Some(id) = cache_id_in(&self.layout.layer(&chain))? {
+                *counts.entry(id).or_default() += 1;
+            }
+        }
+        Ok(counts)
+    }
+
+    fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
+        let names = fsutil::names_in(&self.layout.layers())?;
+        Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId)).collect())
     }
 
     /// Returns the records of a stack, base first; `None` if one is missing.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::layer_record::LayerRecord;
+use super::layer_record::cache_id_in;
 use super::mounted::Mounts;
-use super::{Store, StoreError, containers, stage};
+use super::{Store, StoreError, containers};
 use crate::digest::Digest;
 use crate::fsutil;
 use crate::oci::{ChainId, DiffId, ImageConfig};
@@ -214,7 +215,7 @@ impl Store {
             containers::directories(&self.layout)?.into_iter().collect();
         for dir in [self.layout.layers(), self.layout.write_sets()] {
             for name in fsutil::names_in(&dir)? {
-                named.extend(stage::cache_id_in(&dir.join(name))?);
+                named.extend(cache_id_in(&dir.join(name))?);
             }
         }
         let all = overlay.all()?;

@@ -61,7 +61,8 @@ impl Store {
             self.repair_links(record, &damaged)?;
         }
         let dropped = self.drop_images(&damaged)?;
-        self.layers().remove(&damaged.into_iter().collect::<Vec<_>>())?;
+        let mut index = self.layers().index.open()?;
+        self.layers().remove(&mut index, &damaged.into_iter().collect::<Vec<_>>())?;
         // A damaged record may not name its directory.
         let records = self.layers().records_per_directory()?;
         for (_, directory) in &unsynced.layers {

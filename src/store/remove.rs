@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 
 use super::journal::RemovalEntry;
+use super::layer_index::IndexView;
 use super::{Store, StoreError};
 use crate::fsutil;
 use crate::oci::{ChainId, ImageConfig, ImageId};
@@ -59,7 +60,9 @@ impl Store {
         journal.add_removal(&removal)?;
         let removed = untag().and_then(|mut removed| {
             removed.push(Removed::Image(id));
-            removed.extend(self.remove_image(&removal)?.into_iter().map(Removed::Layer));
+            let mut index = self.layers().index.open()?;
+            let layers = self.remove_image(&removal, &mut index)?;
+            removed.extend(layers.into_iter().map(Removed::Layer));
             self.trim_content()?;
             Ok(removed)
         });
@@ -68,12 +71,16 @@ impl Store {
     }
 
     /// Removes an image without a name, and returns the layers that went with it.
-    fn remove_image(&self, removal: &RemovalEntry) -> Result<Vec<ChainId>, StoreError> {
-        let going = self.unneeded_layers(&removal.image, &removal.chains)?;
+    fn remove_image(
+        &self,
+        removal: &RemovalEntry,
+        index: &mut IndexView,
+    ) -> Result<Vec<ChainId>, StoreError> {
+        let going = self.unneeded_layers(&removal.image, &removal.chains, index)?;
         self.images().remove(&removal.image)?;
-        self.layers().remove(&going)?;
+        self.layers().remove(index, &going)?;
         if let Some(lowest) = going.last() {
-            self.unmark_parent(*lowest, &removal.chains)?;
+            self.unmark_parent(*lowest, &removal.chains, index)?;
         }
         Ok(going)
     }
@@ -85,7 +92,7 @@ impl Store {
     /// [`StoreError`] if something cannot be read or removed.
     pub(super) fn finish_removal(&self, removal: &RemovalEntry) -> Result<(), StoreError> {
         if self.names().load()?.of(removal.image).is_empty() {
-            self.remove_image(removal)?;
+            self.remove_image(removal, &mut self.layers().index.open_locked()?)?;
         }
         Ok(())
     }
@@ -103,12 +110,12 @@ impl Store {
         &self,
         id: &ImageId,
         chains: &[ChainId],
+        index: &mut IndexView,
     ) -> Result<Vec<ChainId>, StoreError> {
         let needed = self.needed_chains(id)?;
-        let mut index = self.layers().index.open()?;
         let mut going: Vec<ChainId> = Vec::new();
         for chain in chains.iter().rev() {
-            let children = self.layers().children(&mut index, chain)?;
+            let children = self.layers().children(index, chain)?;
             let stays = children.iter().any(|child| !going.contains(&child.chain));
             if needed.contains(chain) || stays {
                 break;
@@ -121,11 +128,15 @@ impl Store {
     }
 
     /// Removes the mark of having a child from the layer below `lowest`, if that was its only one.
-    fn unmark_parent(&self, lowest: ChainId, chains: &[ChainId]) -> Result<(), StoreError> {
+    fn unmark_parent(
+        &self,
+        lowest: ChainId,
+        chains: &[ChainId],
+        index: &mut IndexView,
+    ) -> Result<(), StoreError> {
         let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
         let Some(parent) = below.map(|below| chains[below]) else { return Ok(()) };
-        let mut index = self.layers().index.open()?;
-        let lonely = self.layers().children(&mut index, &parent)?.is_empty()
+        let lonely = self.layers().children(index, &parent)?.is_empty()
             && !self.container_parents()?.contains(&parent);
         match self.layers().get(&parent)?.filter(|_| lonely) {
             Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),
@@ -185,7 +196,8 @@ impl Store {
                 return in_use(format!("the image {} was built on it", other.short()));
             }
         }
-        let going = self.unneeded_layers(id, &self.chains(id))?;
+        let mut index = self.layers().index.open()?;
+        let going = self.unneeded_layers(id, &self.chains(id), &mut index)?;
         match self.mounted_layer(&going.into_iter().collect())? {
             Some(at) => in_use(format!("it is mounted at {at}")),
             None => Ok(()),
