@@ -172,7 +172,7 @@ fn password_from_stdin() -> Result<String, Error> {
 pub fn runtime() -> Result<Runtime, Error> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let workers = (cores / 2).clamp(1, MOST_CARRIERS);
-    rpull::internal::try_threads(workers + SPARE_THREADS)?;
+    rpull::internal::try_threads(workers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         // Once refused, a thread that ended could not be replaced.

@@ -6,7 +6,7 @@ mod temporary;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -47,6 +47,19 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
         failpoint::pass(op, path);
         self.map_err(|e| FsError { op, path: path.to_owned(), source: e.into() })
     }
+}
+
+/// Returns whether an error means that this user may not write there.
+pub fn is_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Returns whether `path` names the open file `file`, which it may not after another process
+/// removed or replaced it. A symbolic link at `path` is another file.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// Implements `Read::read` by the buffer of `reader`.

@@ -3,10 +3,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{At, FsError, names_in, random_hex, remove, sync_dir};
+use super::{At, FsError, is_at, names_in, random_hex, remove, sync_dir};
 
 /// Whether a replaced file must survive a power failure when the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +100,6 @@ fn write(mut file: &File, bytes: &[u8], durability: Durability) -> io::Result<()
         Durability::Synced => file.sync_all(),
         Durability::Unsynced => Ok(()),
     }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 #[cfg(test)]

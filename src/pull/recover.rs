@@ -4,6 +4,7 @@
 use std::io;
 
 use super::files::verify;
+use crate::fsutil;
 use crate::store::{Mode, Store, StoreError};
 
 /// Verifies the layers that an earlier boot left unsynced, and drops damaged ones, before the store
@@ -29,7 +30,7 @@ pub fn recover(
     let _lock = match store.lock(Mode::Exclusive, on_wait) {
         Ok(lock) => lock,
         Err(StoreError::Dockerd { .. }) => return Ok(()),
-        Err(StoreError::Fs(e)) if is_read_only(&e.source) => return Ok(()),
+        Err(StoreError::Fs(e)) if fsutil::is_read_only(&e.source) => return Ok(()),
         Err(e) => return Err(e),
     };
     if unverified > 0 {
@@ -44,8 +45,4 @@ pub fn recover(
 
 fn is_unusable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
-}
-
-fn is_read_only(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }

@@ -93,8 +93,8 @@ impl Layers {
             }
             parent = Some(record);
         }
-        let chains: Vec<ChainId> = stack.iter().map(|record| record.chain).collect();
-        let shared = self.with_shared_directory(&chains)?;
+        let named: Vec<_> = stack.iter().map(|it| (it.chain, Some(it.cache_id.clone()))).collect();
+        let shared = self.sharing_directories(&named)?;
         Ok(shared
             .first()
             .map(|chain| format!("layer {}: another layer uses the same directory", chain.short())))
@@ -106,11 +106,19 @@ impl Layers {
     /// # Errors
     /// [`StoreError`] if a file cannot be read.
     pub fn with_shared_directory(&self, chains: &[ChainId]) -> Result<Vec<ChainId>, StoreError> {
-        let mut index = self.index.open()?;
         let read = |chain: &ChainId| Ok((*chain, cache_id_in(&self.layout.layer(chain))?));
         let named: Vec<_> = chains.iter().map(read).collect::<Result<_, StoreError>>()?;
+        self.sharing_directories(&named)
+    }
+
+    /// Does the same for layers whose directories are known.
+    fn sharing_directories(
+        &self,
+        named: &[(ChainId, Option<CacheId>)],
+    ) -> Result<Vec<ChainId>, StoreError> {
+        let mut index = self.index.open()?;
         let mut shared = Vec::new();
-        for (chain, id) in &named {
+        for (chain, id) in named {
             let Some(id) = id else { continue };
             let another =
                 named.iter().any(|(other, named)| other != chain && named.as_ref() == Some(id));
@@ -129,8 +137,9 @@ impl Layers {
         except: Option<&ChainId>,
     ) -> Result<bool, StoreError> {
         for chain in self.index.find(index, &Key::Directory(id.clone()))? {
-            let names_it = cache_id_in(&self.layout.layer(&chain))?.as_ref() == Some(id);
-            if names_it && except != Some(&chain) {
+            if except != Some(&chain)
+                && cache_id_in(&self.layout.layer(&chain))?.as_ref() == Some(id)
+            {
                 return Ok(true);
             }
         }

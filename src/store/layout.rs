@@ -262,3 +262,14 @@ impl Layout {
 fn own_content(root: &Path) -> PathBuf {
     root.join("rpull/content")
 }
+
+#[cfg(test)]
+impl Layout {
+    /// Creates a root for a unit test.
+    pub fn scratch() -> (tempfile::TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Self::new(dir.path(), None);
+        layout.create().unwrap();
+        (dir, layout)
+    }
+}

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use super::StoreError;
 use super::layout::Layout;
-use crate::fsutil::At;
+use crate::fsutil::{At, is_at};
 
 /// The interval between attempts to take a lock that another process holds.
 pub const POLL: Duration = Duration::from_millis(20);
@@ -123,7 +123,9 @@ pub fn attempt_to_read(layout: &Layout) -> Result<Result<Option<Lock>, String>, 
     }
 }
 
-fn is_inaccessible(error: &io::Error) -> bool {
+/// Returns whether an error means that this user cannot have the file in this root: the root is
+/// dockerd's, read-only or another user's.
+pub fn is_inaccessible(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
 }
@@ -200,7 +202,7 @@ fn attempt(path: &Path, mode: Mode, remove: bool) -> Result<Option<Lock>, StoreE
             Mode::Exclusive => file.try_lock(),
         };
         match locked {
-            Ok(()) if same_file(&file, path) => {
+            Ok(()) if is_at(&file, path) => {
                 return Ok(Some(Lock { _file: file, path: path.to_owned(), remove }));
             }
             Ok(()) => {}
@@ -220,11 +222,6 @@ fn open(path: &Path) -> io::Result<File> {
         other => return other,
     }
     options.write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-fn same_file(file: &File, path: &Path) -> bool {
-    let (Ok(ours), Ok(named)) = (file.metadata(), path.metadata()) else { return false };
-    (ours.dev(), ours.ino()) == (named.dev(), named.ino())
 }
 
 fn describe(name: &str, path: &Path) -> String {
@@ -258,13 +255,6 @@ fn holder_in_proc(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn layout() -> (tempfile::TempDir, Layout) {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path(), None);
-        layout.create().unwrap();
-        (dir, layout)
-    }
-
     /// Takes a lock that was just released. This may take a moment: a process that another test
     /// starts has a copy of this process's file descriptors until its program runs.
     fn soon<T>(attempt: impl FnMut() -> Result<Result<T, String>, StoreError>) -> T {
@@ -279,7 +269,7 @@ mod tests {
 
     #[test]
     fn temporary_lock_excludes_others_and_removes_its_file() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let path = layout.lock("layer-x");
         let alone = try_temporary(&path).unwrap().unwrap();
         let holder = try_temporary(&path).unwrap().unwrap_err();
@@ -291,7 +281,7 @@ mod tests {
 
     #[test]
     fn removal_waits_until_adders_release_the_store() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let one = enter(&layout, Mode::Shared).1.unwrap();
         let two = enter(&layout, Mode::Shared).1.unwrap();
         let (mut removal, waiting) = enter(&layout, Mode::Exclusive);
@@ -302,7 +292,7 @@ mod tests {
 
     #[test]
     fn removal_that_waits_precedes_later_adders() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let running = enter(&layout, Mode::Shared).1.unwrap();
         let (mut removal, _) = enter(&layout, Mode::Exclusive);
         let (mut later, waiting) = enter(&layout, Mode::Shared);
@@ -317,7 +307,7 @@ mod tests {
 
     #[test]
     fn adder_that_waits_precedes_later_removals() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let first = enter(&layout, Mode::Exclusive).1.unwrap();
         let (mut adder, _) = enter(&layout, Mode::Shared);
         let (mut second, _) = enter(&layout, Mode::Exclusive);
@@ -328,7 +318,7 @@ mod tests {
 
     #[test]
     fn reader_waits_only_for_a_running_removal() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let running = enter(&layout, Mode::Shared).1.unwrap();
         let (mut removal, _) = enter(&layout, Mode::Exclusive);
         assert!(attempt_to_read(&layout).unwrap().unwrap().is_some());

@@ -2,6 +2,7 @@
 //! block. A pull writes layers from the base up, then the image, then its names; each is
 //! complete or absent. The locks of each command are in `lock`.
 
+mod boot;
 mod build_cache;
 mod check;
 mod check_layer;

@@ -256,13 +256,6 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
 
-    fn layout() -> (tempfile::TempDir, Layout) {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path(), None);
-        layout.create().unwrap();
-        (dir, layout)
-    }
-
     fn image() -> MountedImage {
         let id = format!("{}", Digest::of(b"config")).parse().unwrap();
         MountedImage { image: "nginx".to_owned(), id }
@@ -283,7 +276,7 @@ mod tests {
 
     #[test]
     fn sweep_keeps_a_directory_that_is_being_mounted() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let new = MountDir::create(&layout, &image()).unwrap();
         sweep(&layout).unwrap();
         assert!(new.upper().is_dir() && new.work().is_dir());
@@ -294,7 +287,7 @@ mod tests {
 
     #[test]
     fn sweep_removes_what_a_killed_mount_left_and_no_changes() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let (empty, once, changed) = (killed(&layout), killed(&layout), killed(&layout));
         fs::create_dir(once.path.join(WORK).join("work")).unwrap();
         fs::write(changed.upper().join("new"), "").unwrap();
@@ -307,7 +300,7 @@ mod tests {
 
     #[test]
     fn sweep_completes_a_killed_removal_of_changes() {
-        let (_dir, layout) = layout();
+        let (_dir, layout) = Layout::scratch();
         let half = layout.mounts().join(format!("{:016x}{DISCARDED}", 7));
         fs::create_dir_all(half.join(UPPER).join("new")).unwrap();
         let foreign = layout.mounts().join("notes");
@@ -319,7 +312,7 @@ mod tests {
 
     #[test]
     fn changes_are_found_by_the_path_that_the_mount_used() {
-        let (dir, layout) = layout();
+        let (dir, layout) = Layout::scratch();
         let kept = killed(&layout);
         let name = kept.path.file_name().unwrap().to_str().unwrap();
         let relative = Path::new("../rpull/mounts").join(name).join(UPPER);

@@ -6,7 +6,7 @@ use std::fs;
 
 use super::journal::RemovalEntry;
 use super::layer_index::IndexView;
-use super::{Store, StoreError};
+use super::{Store, StoreError, containers};
 use crate::fsutil;
 use crate::oci::{ChainId, ImageConfig, ImageId};
 use crate::reference::{Query, Reference};
@@ -42,9 +42,6 @@ impl Store {
             None => by_id(query, &of_image, force)?,
         };
         let last = of_image.iter().all(|name| going.contains(name));
-        if last {
-            self.refuse_if_used(query, &id)?;
-        }
         let untag = || {
             self.names().update(|names| {
                 let gone = going.into_iter().filter(|name| names.remove(name).is_some());
@@ -54,14 +51,17 @@ impl Store {
         if !last {
             return untag();
         }
+        let chains = self.chains(&id);
+        let mut index = self.layers().index.open()?;
+        // They stay the same: the caller holds the store lock in exclusive mode.
+        let layers = self.removable_layers(query, &id, &chains, &mut index)?;
         // Announced before the first change: if this process is killed, the next one finishes.
-        let removal = RemovalEntry { image: id, chains: self.chains(&id) };
+        let removal = RemovalEntry { image: id, chains };
         let journal = self.journal()?;
         journal.add_removal(&removal)?;
         let removed = untag().and_then(|mut removed| {
             removed.push(Removed::Image(id));
-            let mut index = self.layers().index.open()?;
-            let layers = self.remove_image(&removal, &mut index)?;
+            self.remove_image(&removal, &layers, &mut index)?;
             removed.extend(layers.into_iter().map(Removed::Layer));
             self.trim_content()?;
             Ok(removed)
@@ -70,19 +70,19 @@ impl Store {
         removed
     }
 
-    /// Removes an image without a name, and returns the layers that went with it.
+    /// Removes an image without a name, and those of its layers that are unneeded without it.
     fn remove_image(
         &self,
         removal: &RemovalEntry,
+        unneeded: &[ChainId],
         index: &mut IndexView,
-    ) -> Result<Vec<ChainId>, StoreError> {
-        let going = self.unneeded_layers(&removal.image, &removal.chains, index)?;
+    ) -> Result<(), StoreError> {
         self.images().remove(&removal.image)?;
-        self.layers().remove(index, &going)?;
-        if let Some(lowest) = going.last() {
-            self.unmark_parent(*lowest, &removal.chains, index)?;
+        self.layers().remove(index, unneeded)?;
+        match unneeded.last() {
+            Some(lowest) => self.unmark_parent(*lowest, &removal.chains, index),
+            None => Ok(()),
         }
-        Ok(going)
     }
 
     /// Finishes the removal that a killed process began, unless it has not removed the names. The
@@ -92,7 +92,9 @@ impl Store {
     /// [`StoreError`] if something cannot be read or removed.
     pub(super) fn finish_removal(&self, removal: &RemovalEntry) -> Result<(), StoreError> {
         if self.names().load()?.of(removal.image).is_empty() {
-            self.remove_image(removal, &mut self.layers().index.open_locked()?)?;
+            let mut index = self.layers().index.open_locked()?;
+            let unneeded = self.unneeded_layers(&removal.image, &removal.chains, &mut index)?;
+            self.remove_image(removal, &unneeded, &mut index)?;
         }
         Ok(())
     }
@@ -137,7 +139,7 @@ impl Store {
         let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
         let Some(parent) = below.map(|below| chains[below]) else { return Ok(()) };
         let lonely = self.layers().children(index, &parent)?.is_empty()
-            && !self.container_parents()?.contains(&parent);
+            && !containers::parents(&self.layout)?.contains(&parent);
         match self.layers().get(&parent)?.filter(|_| lonely) {
             Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),
             None => Ok(()),
@@ -155,7 +157,7 @@ impl Store {
         for id in self.images().list()?.into_iter().filter(|id| id != removed) {
             needed.extend(self.chains(&id));
         }
-        let mut users = self.container_parents()?;
+        let mut users = containers::parents(&self.layout)?;
         users.extend(self.build_cache()?);
         for mut chain in users {
             while needed.insert(chain) {
@@ -169,18 +171,20 @@ impl Store {
         Ok(needed)
     }
 
-    fn container_parents(&self) -> Result<HashSet<ChainId>, StoreError> {
-        let mounts = self.layout.container_mounts();
-        let mut parents = HashSet::new();
-        for name in fsutil::names_in(&mounts)? {
-            let parent = fsutil::read_optional(&mounts.join(name).join("parent"))?;
-            parents.extend(parent.and_then(|text| text.parse::<ChainId>().ok()));
-        }
-        Ok(parents)
-    }
-
     /// Fails if a container, a mount or an image that was built on it uses the image.
     pub(super) fn refuse_if_used(&self, query: &str, id: &ImageId) -> Result<(), StoreError> {
+        let mut index = self.layers().index.open()?;
+        self.removable_layers(query, id, &self.chains(id), &mut index).map(drop)
+    }
+
+    /// Returns the layers to remove with an image, topmost first, unless something uses it.
+    fn removable_layers(
+        &self,
+        query: &str,
+        id: &ImageId,
+        chains: &[ChainId],
+        index: &mut IndexView,
+    ) -> Result<Vec<ChainId>, StoreError> {
         let in_use = |why: String| Err(StoreError::InUse { image: query.to_owned(), why });
         let containers = self.layout.containers();
         for name in fsutil::names_in(&containers)? {
@@ -196,11 +200,10 @@ impl Store {
                 return in_use(format!("the image {} was built on it", other.short()));
             }
         }
-        let mut index = self.layers().index.open()?;
-        let going = self.unneeded_layers(id, &self.chains(id), &mut index)?;
-        match self.mounted_layer(&going.into_iter().collect())? {
+        let going = self.unneeded_layers(id, chains, index)?;
+        match self.mounted_layer(&going.iter().copied().collect())? {
             Some(at) => in_use(format!("it is mounted at {at}")),
-            None => Ok(()),
+            None => Ok(going),
         }
     }
 }

@@ -8,13 +8,13 @@
 //! these two changes, so after a power failure a layer that exists is also listed. The first command
 //! after another boot verifies the listed layers before any command uses them (see `recovery`).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use super::StoreError;
+use super::boot::boot_id;
 use super::layout::Layout;
 use crate::digest::Digest;
 use crate::fsutil::{self, At};
@@ -37,7 +37,7 @@ pub struct Unsynced {
 /// # Errors
 /// [`StoreError::Fs`] if the file cannot be created.
 pub fn add(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), StoreError> {
-    let dir = layout.unsynced().join(boot_id());
+    let dir = layout.unsynced().join(this_boot());
     let path = dir.join(name(chain, directory));
     let create =
         || File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -59,7 +59,7 @@ pub fn forget(layout: &Layout, removed: &Path, directory: &CacheId) -> Result<()
     let record = removed.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let chain = record.split('-').next().and_then(|hex| Digest::from_hex(hex).ok());
     let Some(chain) = chain.map(ChainId) else { return Ok(()) };
-    Ok(fsutil::remove(&layout.unsynced().join(boot_id()).join(name(&chain, directory)))?)
+    Ok(fsutil::remove(&layout.unsynced().join(this_boot()).join(name(&chain, directory)))?)
 }
 
 /// Returns the layers that other boots left, if there are any.
@@ -69,7 +69,7 @@ pub fn forget(layout: &Layout, removed: &Path, directory: &CacheId) -> Result<()
 pub fn of_other_boots(layout: &Layout) -> Result<Option<Unsynced>, StoreError> {
     let dir = layout.unsynced();
     let mut boots = fsutil::names_in(&dir)?;
-    boots.retain(|boot| boot != boot_id() || boot == UNKNOWN);
+    boots.retain(|boot| boot != this_boot() || boot == UNKNOWN);
     if boots.is_empty() {
         return Ok(None);
     }
@@ -102,7 +102,7 @@ impl Unsynced {
 /// # Errors
 /// [`StoreError::Fs`] if syncfs(2) fails or the list cannot be read.
 pub fn sync(layout: &Layout) -> Result<(), StoreError> {
-    let list = layout.unsynced().join(boot_id());
+    let list = layout.unsynced().join(this_boot());
     let names = fsutil::names_in(&list)?;
     let root = layout.root();
     let synced = File::open(root).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
@@ -119,34 +119,29 @@ fn parse(name: &str) -> Option<(ChainId, CacheId)> {
     Some((ChainId(Digest::from_hex(chain).ok()?), directory.parse().ok()?))
 }
 
-fn boot_id() -> &'static str {
-    static BOOT_ID: OnceLock<String> = OnceLock::new();
-    BOOT_ID.get_or_init(|| {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let id = text.trim();
-        let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        if plain { id.to_owned() } else { UNKNOWN.to_owned() }
-    })
+/// Returns the name of this boot's list.
+fn this_boot() -> &'static str {
+    boot_id().unwrap_or(UNKNOWN)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn layer_is_listed_until_it_is_synced_and_verified_after_another_boot() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path(), None);
-        layout.create().unwrap();
+        let (_dir, layout) = Layout::scratch();
         let (one, two) = (ChainId(Digest::of(b"1")), ChainId(Digest::of(b"2")));
         let directory = CacheId::generate().unwrap();
         add(&layout, &one, &directory).unwrap();
         assert!(of_other_boots(&layout).unwrap().is_none(), "this boot's are not verified");
         sync(&layout).unwrap();
-        assert_eq!(fsutil::names_in(&layout.unsynced().join(boot_id())).unwrap(), [""; 0]);
+        assert_eq!(fsutil::names_in(&layout.unsynced().join(this_boot())).unwrap(), [""; 0]);
         add(&layout, &two, &directory).unwrap();
         let other = layout.unsynced().join("0b5c9a4e-other");
-        fs::rename(layout.unsynced().join(boot_id()), &other).unwrap();
+        fs::rename(layout.unsynced().join(this_boot()), &other).unwrap();
         let unsynced = of_other_boots(&layout).unwrap().unwrap();
         assert_eq!(unsynced.layers, [(two, directory)]);
         unsynced.remove(&layout).unwrap();

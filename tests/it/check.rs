@@ -289,8 +289,28 @@ pub fn build(docker: &Dockerd, context: &Path, kit: &str, args: &[&str]) {
     assert!(done.status.success(), "{all:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
+/// A root with an image of ours and all that [`used_root`] leaves, and its dockerd.
+pub struct UsedRoot {
+    pub scratch: tempfile::TempDir,
+    pub rpull: Rpull,
+    pub docker: Dockerd,
+}
+
+impl UsedRoot {
+    pub fn new(stem: &str) -> Self {
+        let scratch = scratch::dir();
+        let rpull = Rpull::on(scratch.path().join("root"));
+        let name = format!("{}:v1", Hub::shared().repository(&format!("{stem}-hello")));
+        let hello = fixture::push_hello(&name);
+        rpull.ok(["pull", "-q", &hello.name()]);
+        let docker = Dockerd::start(rpull.root());
+        used_root(&docker, scratch.path(), &hello);
+        Self { scratch, rpull, docker }
+    }
+}
+
 /// Pulls, builds with both builders, runs, commits, keeps containers, and untags.
-pub fn used_root(docker: &Dockerd, scratch: &Path, hello: &Pushed) {
+fn used_root(docker: &Dockerd, scratch: &Path, hello: &Pushed) {
     let hub = Hub::shared();
     let image = Image::new()
         .layer(Tar::new().file("f", "content").dir("d/").end())
@@ -343,13 +363,8 @@ pub fn used_root(docker: &Dockerd, scratch: &Path, hello: &Pushed) {
 
 #[test]
 fn check_of_a_root_that_dockerd_uses_finds_no_damage() {
-    let scratch = scratch::dir();
-    let root = scratch.path().join("root");
-    let rpull = Rpull::on(&root);
-    let hello = fixture::push_hello(&format!("{}:v1", Hub::shared().repository("used-hello")));
-    rpull.ok(["pull", "-q", &hello.name()]);
-    let docker = Dockerd::start(&root);
-    used_root(&docker, scratch.path(), &hello);
+    let UsedRoot { scratch, rpull, docker } = UsedRoot::new("used");
+    let root = rpull.root().to_owned();
     assert_whole(&rpull);
     docker.stop();
     assert_whole(&rpull);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use crate::check::{assert_whole, build, used_root};
+use crate::check::{UsedRoot, assert_whole, build};
 use crate::damage::{Place, flip};
 use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
@@ -149,13 +149,8 @@ fn gc_keeps_all_layers_while_the_config_of_an_image_is_damaged() {
 
 #[test]
 fn gc_keeps_what_containers_mounts_and_the_build_cache_of_dockerd_use() {
-    let scratch = scratch::dir();
-    let root = scratch.path().join("root");
-    let rpull = Rpull::on(&root);
-    let hello = fixture::push_hello(&format!("{}:v1", Hub::shared().repository("gc-hello")));
-    rpull.ok(["pull", "-q", &hello.name()]);
-    let docker = Dockerd::start(&root);
-    used_root(&docker, scratch.path(), &hello);
+    let UsedRoot { scratch, rpull, docker } = UsedRoot::new("gc");
+    let root = rpull.root().to_owned();
     // Their layers belong to the build cache alone from now on.
     docker.ok(&["rmi", "-f", "built:0", "other:0", "again:1", "other:1"]);
     let done = rpull.fails(8, ["gc"]);
@@ -357,13 +352,8 @@ fn assert_whole_but_orphans(rpull: &Rpull) {
 
 #[test]
 fn prune_of_dangling_images_of_dockerd_removes_them_with_what_they_were_built_on() {
-    let scratch = scratch::dir();
-    let root = scratch.path().join("root");
-    let rpull = Rpull::on(&root);
-    let hello = fixture::push_hello(&format!("{}:v1", Hub::shared().repository("prune-hello")));
-    rpull.ok(["pull", "-q", &hello.name()]);
-    let docker = Dockerd::start(&root);
-    used_root(&docker, scratch.path(), &hello);
+    let UsedRoot { scratch, rpull, docker } = UsedRoot::new("prune");
+    let root = rpull.root().to_owned();
     let context = scratch.path().join("context");
     fs::write(context.join("one"), "another").unwrap();
     build(&docker, &context, "0", &["-t", "built:0"]);

@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
@@ -19,6 +18,7 @@ use crate::support::snapshot::{
     assert_agreement, assert_consistent, chains, describe, layer_dir, names,
 };
 use crate::support::tar::Tar;
+use crate::support::wait::until;
 
 fn layer(mark: &str) -> Vec<u8> {
     Tar::new().file(mark, mark.repeat(900)).dir("d/").file(&format!("d/{mark}"), mark).end()
@@ -336,12 +336,9 @@ fn killed_below_the_top(rpull: &Rpull, image: &Image, pushed: &Pushed) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let below = chains(&image.diff_ids()).len() - 1;
     let layerdb = rpull.root().join("image/overlay2/layerdb/sha256");
-    let since = Instant::now();
     let committed = |chain: &String| layerdb.join(chain).exists();
-    while !chains(&image.diff_ids())[..below].iter().all(committed) {
-        assert!(since.elapsed() < Duration::from_secs(60), "the lower layers never came");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let all = || chains(&image.diff_ids())[..below].iter().all(committed);
+    until("the lower layers are committed", all);
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -144,7 +144,7 @@ fn pull_cut_by_a_power_failure_leaves_whole_images() {
     for moment in 0..5 {
         let mut args = vec!["pull".to_owned(), "-q".to_owned()];
         args.extend(images.iter().map(Pushed::name));
-        let mut child = rpull.command(&args).spawn().unwrap();
+        let mut child = rpull.command(&args).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(10 + 15 * moment));
         // It does not write while the disk is copied; the kernel may have written any of it.
         let _ = kill_process(Pid::from_child(&child), Signal::STOP);

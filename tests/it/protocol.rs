@@ -19,6 +19,7 @@ use crate::support::rpull::{Done, Rpull};
 use crate::support::scratch::{self, Mounted};
 use crate::support::snapshot::{assert_agreement, assert_consistent, assert_empty};
 use crate::support::tar::{Tar, noise};
+use crate::support::wait::until;
 
 fn layer(mark: &str) -> Vec<u8> {
     Tar::new().file(mark, mark).file("noise", noise(20_000 + mark.len())).end()
@@ -53,16 +54,6 @@ fn start(rpull: &Rpull, args: &[&str]) -> Child {
 
 fn done(child: Child) -> Done {
     child.wait_with_output().expect("wait for rpull").into()
-}
-
-/// Waits for a condition that must come. The limit only keeps a failing test from hanging.
-#[track_caller]
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !condition() {
-        assert!(since.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Stops requests at a point until it is opened.
@@ -100,18 +91,35 @@ fn gated(text: String) -> (Proxy, Gate) {
     (proxy, gate)
 }
 
+/// A root with image `a`, and a pull of image `b` that stands at a request.
+struct Stopped {
+    _scratch: tempfile::TempDir,
+    rpull: Rpull,
+    gate: Gate,
+    /// The name of `b` by the registry that stops.
+    b: String,
+    pull: Child,
+}
+
+impl Siblings {
+    fn stop_pull_of_b(&self, step: &str) -> Stopped {
+        let scratch = scratch::dir();
+        let rpull = Rpull::on(scratch.path().join("root"));
+        rpull.ok(["pull", "-q", &self.a.name()]);
+        let (proxy, gate) = gated(step.to_owned());
+        let b = proxy.name(&self.b.name());
+        let pull = start(&rpull, &["pull", "-q", &b]);
+        until("the pull stops at the request", || gate.is_reached());
+        Stopped { _scratch: scratch, rpull, gate, b, pull }
+    }
+}
+
 #[test]
 fn removal_during_each_request_of_a_pull_leaves_the_pulled_image_whole() {
     let images = Siblings::new("removed-meanwhile");
     let top = images.b_image.layers[1].digest();
     for step in ["/manifests/", &images.b.id, &top] {
-        let scratch = scratch::dir();
-        let rpull = Rpull::on(scratch.path().join("root"));
-        rpull.ok(["pull", "-q", &images.a.name()]);
-        let (proxy, gate) = gated(step.to_owned());
-        let b = proxy.name(&images.b.name());
-        let pull = start(&rpull, &["pull", "-q", &b]);
-        until("the pull stops at the request", || gate.is_reached());
+        let Stopped { _scratch, rpull, gate, b, pull } = images.stop_pull_of_b(step);
         let mut rm = start(&rpull, &["rm", &images.a.name()]);
         // Either the removal is through, or it waits for the pull.
         let lines = first_line(&mut rm);
@@ -132,13 +140,7 @@ fn gc_during_each_request_of_a_pull_keeps_what_the_pull_staged() {
     let images = Siblings::new("gc-meanwhile");
     let top = images.b_image.layers[1].digest();
     for step in ["/manifests/", &images.b.id, &top] {
-        let scratch = scratch::dir();
-        let rpull = Rpull::on(scratch.path().join("root"));
-        rpull.ok(["pull", "-q", &images.a.name()]);
-        let (proxy, gate) = gated(step.to_owned());
-        let b = proxy.name(&images.b.name());
-        let pull = start(&rpull, &["pull", "-q", &b]);
-        until("the pull stops at the request", || gate.is_reached());
+        let Stopped { _scratch, rpull, gate, b, pull } = images.stop_pull_of_b(step);
         // A reader sees what is staged, and does not count it as an orphan.
         let dry = rpull.json(["gc", "--dry-run", "--format", "json"]);
         assert_eq!(dry["removed"], serde_json::json!([]), "at {step}");

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -13,6 +12,7 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::rpull::{Done, Rpull};
 use crate::support::snapshot::{self, assert_consistent};
 use crate::support::tar::{Entry, Tar, noise};
+use crate::support::wait::until;
 use crate::support::{fixture, judge, scratch};
 
 fn layer(mark: &str) -> Vec<u8> {
@@ -315,11 +315,7 @@ fn staged(root: &Path, name: &str) -> u64 {
 }
 
 fn wait_until_staged(root: &Path, name: &str) {
-    let since = Instant::now();
-    while staged(root, name) == 0 {
-        assert!(since.elapsed() < Duration::from_secs(60), "nothing of {name} is staged");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until(&format!("{name} is staged"), || staged(root, name) > 0);
 }
 
 #[test]

@@ -120,15 +120,7 @@ impl Dir {
         let path = self.path.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mode = Mode::from_raw_mode(0o644);
-        let file = match fs::openat(&*self.fd, name, flags | OFlags::CLOEXEC, mode) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::LOOP) => return Err(refused(&path, LINK)),
-            Err(e) => return Err(e).at("open", &path),
-        };
-        match file.metadata().at("look at", &path)?.is_file() {
-            true => Ok(file),
-            false => Err(refused(&path, "it is not a regular file")),
-        }
+        regular(fs::openat(&*self.fd, name, flags | OFlags::CLOEXEC, mode), &path)
     }
 
     /// Opens a lock file, creating it if it does not exist.
@@ -144,15 +136,7 @@ impl Dir {
             Err(Errno::ACCESS) => open(OFlags::RDONLY).map_err(|_| Errno::ACCESS),
             other => other,
         };
-        let file = match opened {
-            Ok(fd) => File::from(fd),
-            Err(Errno::LOOP) => return Err(refused(&path, LINK)),
-            Err(e) => return Err(e).at("open", &path),
-        };
-        match file.metadata().at("look at", &path)?.is_file() {
-            true => Ok(file),
-            false => Err(refused(&path, "it is not a regular file")),
-        }
+        regular(opened, &path)
     }
 
     /// Moves the file `name` of `from` to `to` in this directory, durably. Replaces an existing
@@ -240,6 +224,19 @@ const LINK: &str = "it is a symbolic link, which rpull does not follow inside a 
 /// Returns whether `stat` is of a file of this type.
 pub fn is(stat: &Stat, kind: FileType) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind
+}
+
+/// Returns what openat(2) with `O_NOFOLLOW` opened, if it is a regular file.
+fn regular(opened: Result<OwnedFd, Errno>, path: &Path) -> Result<File, FsError> {
+    let file = match opened {
+        Ok(fd) => File::from(fd),
+        Err(Errno::LOOP) => return Err(refused(path, LINK)),
+        Err(e) => return Err(e).at("open", path),
+    };
+    match file.metadata().at("look at", path)?.is_file() {
+        true => Ok(file),
+        false => Err(refused(path, "it is not a regular file")),
+    }
 }
 
 fn refused(path: &Path, why: &str) -> FsError {

@@ -209,7 +209,7 @@ impl Content {
             None => self.create()?,
         };
         let dirs = match self.open_or_make(root) {
-            Err(StoreError::Fs(e)) if is_read_only(&e.source) => return Ok(None),
+            Err(StoreError::Fs(e)) if fsutil::is_read_only(&e.source) => return Ok(None),
             other => other?,
         };
         if !self.swept.swap(true, Ordering::Relaxed) {
@@ -323,9 +323,4 @@ fn read(file: &File, max_size: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::with_capacity(8 << 10);
     file.take(max_size + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= max_size).then_some(bytes))
-}
-
-fn is_read_only(error: &io::Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }

@@ -250,9 +250,7 @@ mod tests {
     }
 
     fn content() -> (tempfile::TempDir, Content) {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = crate::store::layout::Layout::new(dir.path(), None);
-        layout.create().unwrap();
+        let (dir, layout) = crate::store::layout::Layout::scratch();
         (dir, Content::new(layout))
     }
 

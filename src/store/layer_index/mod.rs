@@ -40,7 +40,7 @@ pub(super) use facts::Key;
 
 use facts::{Fact, Version, is_shard};
 use known::Known;
-use stamp::{Stamp, is_unwritable};
+use stamp::Stamp;
 
 const STAMP: &str = "stamp";
 
@@ -96,7 +96,7 @@ impl LayerIndex {
         }
         match lock::commit_lock(&self.layout) {
             Ok(_commit) => self.open_locked(),
-            Err(StoreError::Fs(e)) if is_unwritable(&e.source) => Ok(IndexView::Memory),
+            Err(StoreError::Fs(e)) if lock::is_inaccessible(&e.source) => Ok(IndexView::Memory),
             Err(e) => Err(e),
         }
     }

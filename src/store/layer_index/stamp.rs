@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::OnceLock;
+
+use crate::store::boot::boot_id;
 
 /// The state of a directory: it differs after another program added, renamed or removed an entry,
 /// after the directory was copied, and after the machine was started again.
@@ -60,19 +60,6 @@ impl fmt::Display for Stamp {
         );
         writeln!(f, "1 {boot} {device} {inode} {modified} {changed} {links}")
     }
-}
-
-/// Returns the ID of this start of the machine.
-fn boot_id() -> Option<&'static str> {
-    static BOOT: OnceLock<Option<String>> = OnceLock::new();
-    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-    BOOT.get_or_init(|| read().map(|id| id.trim().to_owned())).as_deref()
-}
-
-/// Returns whether an error of writing means that this user or this root cannot have an index.
-pub fn is_unwritable(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
 }
 
 #[cfg(test)]

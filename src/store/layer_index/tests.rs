@@ -13,9 +13,7 @@ struct Root {
 
 impl Root {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path(), None);
-        layout.create().unwrap();
+        let (dir, layout) = Layout::scratch();
         Self { _dir: dir, layout }
     }
 

@@ -55,6 +55,17 @@ fn begin(rpull: &Rpull, content: &Path, name: &str, layer: &str, least: u64) -> 
     child
 }
 
+/// Pulls from a slow registry into a new place, and kills that when `least` bytes are kept.
+fn killed(pushed: &Pushed, layer: &str, least: u64) -> Place {
+    let slow = Proxy::every("/blobs/", Fault::Slow(SLOW));
+    let place = place();
+    let name = slow.name(&pushed.name());
+    let mut child = begin(&place.rpull, &place.content, &name, layer, least);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place
+}
+
 /// Bytes that the `Range` headers ask for.
 fn asked(ranges: &[Option<String>]) -> u64 {
     let bytes = |range: &Option<String>| {
@@ -82,11 +93,7 @@ fn place() -> Place {
 #[test]
 fn killed_download_is_continued_by_the_next_process() {
     let (pushed, layer) = large("test/continued");
-    let slow = Proxy::every("/blobs/", Fault::Slow(SLOW));
-    let Place { rpull, content, _scratch } = place();
-    let mut child = begin(&rpull, &content, &slow.name(&pushed.name()), &layer, 8 << 20);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let Place { content, _scratch, .. } = killed(&pushed, &layer, 8 << 20);
     let there = kept(&content, &layer);
     // The next process is another root that shares the content.
     let Place { rpull: other, _scratch: _other, .. } = place();
@@ -127,11 +134,7 @@ fn interrupted_download_is_continued_with_kept_blobs_and_without() {
 #[test]
 fn damaged_partial_download_is_fetched_again() {
     let (pushed, layer) = large("test/continued-damaged");
-    let slow = Proxy::every("/blobs/", Fault::Slow(SLOW));
-    let Place { rpull, content, _scratch } = place();
-    let mut child = begin(&rpull, &content, &slow.name(&pushed.name()), &layer, 4 << 20);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let Place { rpull, content, _scratch } = killed(&pushed, &layer, 4 << 20);
     let data = partial(&content, &layer);
     let size = data.metadata().unwrap().len();
     fs::write(&data, vec![7; size as usize]).unwrap();
@@ -171,11 +174,7 @@ fn hostile_list_of_ranges_does_no_harm() {
 #[test]
 fn registry_without_ranges_completes_a_partial_download() {
     let (pushed, layer) = large("test/continued-whole");
-    let slow = Proxy::every("/blobs/", Fault::Slow(SLOW));
-    let Place { rpull, content, _scratch } = place();
-    let mut child = begin(&rpull, &content, &slow.name(&pushed.name()), &layer, 4 << 20);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let Place { rpull, content, _scratch } = killed(&pushed, &layer, 4 << 20);
     let whole = Proxy::every("/blobs/", Fault::SlowWhole(200 << 20));
     rpull.ok(["pull", "-q", "--content", content.to_str().unwrap(), &whole.name(&pushed.name())]);
     assert!(!partial(&content, &layer).exists());

@@ -15,3 +15,4 @@ pub mod snapshot;
 #[allow(dead_code)]
 pub mod tar;
 pub mod tar_split;
+pub mod wait;
