@@ -1,4 +1,7 @@
-//! All flags. Those of `Global` are accepted by every command, before or after its name.
+//! The commands, and the flags that several of them share.
+//!
+//! The flags of `Global` are flags of every command. Any flag may stand before the name of its
+//! command: `words` moves it behind.
 //!
 //! The doc comments are the help texts: they speak to the user in the imperative.
 
@@ -88,57 +91,6 @@ pub struct Global {
     /// Store manifests, configs and blobs of --keep-blobs in DIR, which several roots can share
     #[arg(long, global = true, env = "RPULL_CONTENT", value_name = "DIR", help_heading = "Store")]
     pub content: Option<PathBuf>,
-    /// Use plain HTTP (always used for loopback registries)
-    #[arg(long, global = true, help_heading = "Registry")]
-    pub plain_http: bool,
-    /// Select the platform of a multi-platform image, such as linux/arm64 [default: this machine's]
-    #[arg(
-        long,
-        global = true,
-        env = "RPULL_PLATFORM",
-        value_name = "OS/ARCH[/VARIANT]",
-        help_heading = "Registry"
-    )]
-    pub platform: Option<String>,
-    /// Log in as NAME; needs --password-stdin or RPULL_PASSWORD
-    #[arg(
-        long,
-        global = true,
-        env = "RPULL_USERNAME",
-        value_name = "NAME",
-        help_heading = "Registry"
-    )]
-    pub username: Option<String>,
-    /// Read the password from standard input
-    #[arg(long, global = true, requires = "username", help_heading = "Registry")]
-    pub password_stdin: bool,
-    /// Read credentials from FILE, in the format of auth.json [env: REGISTRY_AUTH_FILE]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Registry")]
-    pub auth_file: Option<PathBuf>,
-    /// Search DIR first for HOST[:PORT]/*.crt, *.cert and *.key (can be repeated)
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Registry")]
-    pub certs_dir: Vec<PathBuf>,
-    /// Retry a failed request up to N times in a row
-    #[arg(
-        long,
-        global = true,
-        env = "RPULL_RETRIES",
-        default_value_t = 5,
-        value_name = "N",
-        help_heading = "Registry"
-    )]
-    pub retries: u32,
-    /// Abandon a request that receives nothing for this long
-    #[arg(
-        long,
-        global = true,
-        env = "RPULL_STALL_TIMEOUT",
-        default_value_t = 30,
-        value_parser = clap::value_parser!(u64).range(1..=3600),
-        value_name = "SECONDS",
-        help_heading = "Registry"
-    )]
-    pub stall_timeout: u64,
     /// Print only what a script needs: names, IDs or paths
     #[arg(long, short, global = true, help_heading = "Output")]
     pub quiet: bool,
@@ -166,6 +118,58 @@ pub struct Global {
         help_heading = "Output"
     )]
     pub format: Format,
+}
+
+/// Flags of the commands that send requests to registries.
+#[derive(Debug, Clone, Args)]
+pub struct RegistryFlags {
+    /// Use plain HTTP (always used for loopback registries)
+    #[arg(long, help_heading = "Registry")]
+    pub plain_http: bool,
+    /// Log in as NAME; needs --password-stdin or RPULL_PASSWORD
+    #[arg(long, env = "RPULL_USERNAME", value_name = "NAME", help_heading = "Registry")]
+    pub username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username", help_heading = "Registry")]
+    pub password_stdin: bool,
+    /// Read credentials from FILE, in the format of auth.json [env: REGISTRY_AUTH_FILE]
+    #[arg(long, value_name = "FILE", help_heading = "Registry")]
+    pub auth_file: Option<PathBuf>,
+    /// Search DIR first for HOST[:PORT]/*.crt, *.cert and *.key (can be repeated)
+    #[arg(long, value_name = "DIR", help_heading = "Registry")]
+    pub certs_dir: Vec<PathBuf>,
+    /// Retry a failed request up to N times in a row
+    #[arg(
+        long,
+        env = "RPULL_RETRIES",
+        default_value_t = 5,
+        value_name = "N",
+        help_heading = "Registry"
+    )]
+    pub retries: u32,
+    /// Abandon a request that receives nothing for this long
+    #[arg(
+        long,
+        env = "RPULL_STALL_TIMEOUT",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        value_name = "SECONDS",
+        help_heading = "Registry"
+    )]
+    pub stall_timeout: u64,
+}
+
+/// The flag of the commands that choose an image of an index.
+#[derive(Debug, Clone, Args)]
+pub struct PlatformFlag {
+    /// Select the platform of a multi-platform image, such as linux/arm64 [default: this machine's]
+    #[arg(
+        long,
+        env = "RPULL_PLATFORM",
+        value_name = "OS/ARCH[/VARIANT]",
+        help_heading = "Registry"
+    )]
+    pub platform: Option<String>,
 }
 
 /// The display of a pull's progress.

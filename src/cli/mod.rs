@@ -6,12 +6,12 @@ pub mod log;
 pub mod output;
 pub mod quantity;
 pub mod render;
+mod words;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::builder::{Resettable, StyledStr};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches};
 
 use flags::Cli;
@@ -20,15 +20,16 @@ use rpull::printable;
 /// The most bytes of a word of the command line that a usage error repeats.
 const LONGEST_WORD: usize = 400;
 
-/// Reads the command line. `rpull IMAGE...` is `rpull pull IMAGE...`: a first word that is
-/// no command's name is an image. A command's name wins over an image of that name.
+/// Reads the command line. `rpull IMAGE...` is `rpull pull IMAGE...`.
 ///
 /// # Errors
 /// What is wrong with it, or `--help` and `--version`.
 pub fn parse() -> Result<Cli, clap::Error> {
     let mut command = command();
-    let args = with_verb(std::env::args_os().collect());
-    let mut matches = command.try_get_matches_from_mut(args)?;
+    let args = words::arranged(std::env::args_os().collect(), &command);
+    let mut matches = command
+        .try_get_matches_from_mut(args)
+        .map_err(|error| with_owner_of_flag(error, &command))?;
     Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
 }
 
@@ -82,58 +83,29 @@ fn in_lines(mut error: clap::Error) -> clap::Error {
     error
 }
 
-fn with_verb(args: Vec<OsString>) -> Vec<OsString> {
-    let command = Cli::command();
-    let takes_value = |flag: &str| {
-        command.get_arguments().any(|arg| {
-            let long = flag.strip_prefix("--").is_some_and(|name| arg.get_long() == Some(name));
-            let short = flag.len() == 2 && arg.get_short().is_some_and(|s| flag.ends_with(s));
-            (long || short) && arg.get_action().takes_values()
-        })
+/// Names the commands that have a flag which the chosen command lacks. The parser would suggest to
+/// pass the flag as an image.
+fn with_owner_of_flag(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.clone(),
+        _ => return error,
     };
-    let is_verb = |word: &str| word == "help" || command.find_subcommand(word).is_some();
-    let mut position = 1;
-    while let Some(word) = args.get(position).and_then(|word| word.to_str()) {
-        if !word.starts_with('-') || word == "-" {
-            if is_verb(word) {
-                return args;
-            }
-            break;
-        }
-        if matches!(word, "--help" | "-h" | "--version" | "-V") {
-            return args;
-        }
-        position += if takes_value(word) { 2 } else { 1 };
+    let owners = words::commands_with(&flag, command);
+    if !owners.is_empty() {
+        let tip = format!("'{flag}' is a flag of: {}", owners.join(", "));
+        let tips = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
+        error.remove(ContextKind::SuggestedArg);
+        error.insert(ContextKind::Suggested, tips);
     }
-    if position >= args.len() {
-        return args;
-    }
-    let mut args = args;
-    args.insert(1, "pull".into());
-    args
+    error
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn verb(line: &str) -> String {
-        let args = with_verb(line.split(' ').map(OsString::from).collect());
-        args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn an_image_is_pulled_and_a_verb_is_a_verb() {
-        assert_eq!(verb("rpull nginx"), "rpull pull nginx");
-        assert_eq!(verb("rpull --root images nginx"), "rpull pull --root images nginx");
-        assert_eq!(verb("rpull -q nginx a"), "rpull pull -q nginx a");
-        assert_eq!(verb("rpull --jobs=2 nginx"), "rpull pull --jobs=2 nginx");
-        assert_eq!(verb("rpull images"), "rpull images");
-        assert_eq!(verb("rpull --root x images"), "rpull --root x images");
-        assert_eq!(verb("rpull --version"), "rpull --version");
-        assert_eq!(verb("rpull"), "rpull");
-        assert_eq!(verb("rpull -q"), "rpull -q");
-    }
 
     #[test]
     fn the_flags_are_consistent() {

@@ -9,6 +9,7 @@ use serde_json::json;
 use rpull::{CheckProgress, CheckReport, Damage, Error, Event, RepairReport, Store};
 
 use super::{Context, interruptible, runtime};
+use crate::cli::flags::RegistryFlags;
 use crate::cli::output;
 
 /// The interval between two lines of progress.
@@ -34,6 +35,8 @@ pub struct Check {
     /// Fetch what is damaged again, and put it in place
     #[arg(long)]
     repair: bool,
+    #[command(flatten)]
+    registry: RegistryFlags,
 }
 
 impl Check {
@@ -51,7 +54,7 @@ impl Check {
             show(context, &store, &report)?;
             return verdict(&store, report.damage.len());
         }
-        let client = context.client()?;
+        let client = self.registry.client()?;
         let runtime = runtime()?;
         let repair = client.repair(&check, &report, warn);
         let repaired = runtime.block_on(interruptible(repair))??;

@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use rpull::credentials::{Credential, Found, Secret};
 use rpull::{Client, ClientBuilder, Error, Platform, Store};
 
-use crate::cli::flags::{Cli, Command, Format, Global};
+use crate::cli::flags::{Cli, Command, Format, Global, PlatformFlag, RegistryFlags};
 use crate::cli::output;
 
 /// Threads that carry bytes, at most: they keep up with any line.
@@ -103,28 +103,35 @@ impl Context {
     pub fn json(&self) -> bool {
         self.global.format == Format::Json
     }
+}
 
+impl PlatformFlag {
     /// The platform that was asked for.
-    pub fn platform(&self) -> Result<Option<Platform>, Error> {
-        Ok(self.global.platform.as_deref().map(str::parse).transpose()?)
+    ///
+    /// # Errors
+    /// It is not a platform.
+    pub fn parsed(&self) -> Result<Option<Platform>, Error> {
+        Ok(self.platform.as_deref().map(str::parse).transpose()?)
     }
+}
 
+impl RegistryFlags {
     /// The client that the flags and the environment describe.
     ///
     /// # Errors
     /// A password is missing.
     pub fn client(&self) -> Result<Client, Error> {
         let mut builder = ClientBuilder::from_env()
-            .plain_http(self.global.plain_http)
-            .retries(self.global.retries)
-            .stall_timeout(Duration::from_secs(self.global.stall_timeout));
+            .plain_http(self.plain_http)
+            .retries(self.retries)
+            .stall_timeout(Duration::from_secs(self.stall_timeout));
         if let Some(found) = self.credential()? {
             builder = builder.credential(found);
         }
-        if let Some(path) = &self.global.auth_file {
+        if let Some(path) = &self.auth_file {
             builder = builder.auth_file(path);
         }
-        for dir in &self.global.certs_dir {
+        for dir in &self.certs_dir {
             builder = builder.certs_dir(dir);
         }
         Ok(builder.build())
@@ -135,12 +142,9 @@ impl Context {
         if let Some(token) = env("RPULL_TOKEN") {
             return Ok(Some(explicit(Credential::Bearer(Secret::new(token)))));
         }
-        let Some(username) = self.global.username.clone() else { return Ok(None) };
-        let password = if self.global.password_stdin {
-            Some(password_from_stdin()?)
-        } else {
-            env("RPULL_PASSWORD")
-        };
+        let Some(username) = self.username.clone() else { return Ok(None) };
+        let password =
+            if self.password_stdin { Some(password_from_stdin()?) } else { env("RPULL_PASSWORD") };
         let none = || {
             Error::Other(
                 "--username needs a password: add --password-stdin or set RPULL_PASSWORD"

@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use rpull::{Client, Error, Limits, Platform, Policy, Reference};
 
 use super::{Context, interruptible, runtime};
+use crate::cli::flags::{PlatformFlag, RegistryFlags};
 use crate::cli::{output, render};
 
 const EXAMPLES: &str = "\
@@ -61,6 +62,10 @@ pub struct Pull {
     /// Refuse images whose new layers have more than N entries together
     #[arg(long, default_value_t = Limits::default().image_entries, value_name = "N", help_heading = "Limits")]
     max_image_entries: u64,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    #[command(flatten)]
+    platform: PlatformFlag,
 }
 
 /// When the registry is contacted.
@@ -84,8 +89,8 @@ impl Pull {
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let names = self.images.iter().map(|name| name.parse());
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
-        let platform = context.platform()?;
-        let (store, client) = (context.store()?, context.client()?);
+        let platform = self.platform.parsed()?;
+        let (store, client) = (context.store()?, self.registry.client()?);
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));

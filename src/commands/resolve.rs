@@ -6,6 +6,7 @@ use serde_json::json;
 use rpull::{Error, Reference, Resolution};
 
 use super::{Context, interruptible, runtime};
+use crate::cli::flags::{PlatformFlag, RegistryFlags};
 use crate::cli::output;
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,10 @@ pub struct Resolve {
     /// Print the normalized reference only; make no request
     #[arg(long)]
     name_only: bool,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    #[command(flatten)]
+    platform: PlatformFlag,
 }
 
 impl Resolve {
@@ -37,7 +42,7 @@ impl Resolve {
         if self.name_only {
             return names.iter().try_for_each(|name| print(context, name, None));
         }
-        let (client, runtime) = (context.client()?, runtime()?);
+        let (client, runtime) = (self.registry.client()?, runtime()?);
         runtime.block_on(async {
             for name in &names {
                 let resolved = interruptible(client.resolve(name)).await??;

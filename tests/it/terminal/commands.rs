@@ -237,7 +237,7 @@ fn arguments_in_errors_are_escaped_and_cut() {
 fn environment_in_help_and_errors_is_escaped() {
     let scratch = scratch::dir();
     let rpull = Rpull::on(scratch.path().join("root"));
-    let help = rpull.command(["--help"]).env("RPULL_PLATFORM", PAYLOAD).output().unwrap();
+    let help = rpull.command(["pull", "--help"]).env("RPULL_PLATFORM", PAYLOAD).output().unwrap();
     assert_clean(&help, "--help");
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains(SHOWN), "{help:?}");
