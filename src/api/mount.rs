@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use super::store::Store;
 use crate::error::Error;
 use crate::overlay::{Stack, Upper};
@@ -63,6 +65,18 @@ impl MountPlan {
     /// than 4096 bytes; [`mount`](Self::mount) can mount longer ones too.
     pub fn options(&self) -> String {
         self.stack.options()
+    }
+
+    /// Returns the mount at `target` as an entry of `mounts` in the config of an OCI runtime
+    /// (runtime-spec, config.md). Paths that are not UTF-8 are changed.
+    pub fn to_oci(&self, target: impl AsRef<Path>) -> Value {
+        let (kind, source, options) = self.stack.entry();
+        json!({
+            "destination": target.as_ref().to_string_lossy(),
+            "type": kind,
+            "source": source.to_string_lossy(),
+            "options": options,
+        })
     }
 
     /// Returns the command, for a shell, that does the same as [`mount`](Self::mount) with

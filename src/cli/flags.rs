@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::builder::Styles;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::format::Format;
 use crate::commands;
 
 const EXAMPLES: &str = "\
@@ -108,12 +109,13 @@ pub struct Global {
         help_heading = "Output"
     )]
     pub progress: Progress,
-    /// Choose the format of results
+    /// Choose the format of results: text, json, or a Go template such as '{{.ID}}' (images, history,
+    /// inspect)
     #[arg(
         long,
         global = true,
-        value_enum,
-        default_value_t,
+        value_parser = Format::parse,
+        default_value = "text",
         value_name = "FORMAT",
         help_heading = "Output"
     )]
@@ -186,14 +188,4 @@ pub enum Progress {
     Json,
     /// No progress
     None,
-}
-
-/// The format of results.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Tables and lines for people
-    #[default]
-    Text,
-    /// JSON for programs
-    Json,
 }

@@ -1,11 +1,13 @@
 //! What the command line says. Parsed low here, resolved by `commands`.
 
 pub mod flags;
+pub mod format;
 pub mod hints;
 pub mod log;
 pub mod output;
 pub mod quantity;
 pub mod render;
+mod template;
 mod words;
 
 use std::process::ExitCode;

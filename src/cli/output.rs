@@ -99,6 +99,15 @@ pub fn line(text: impl Display) -> Result<(), Error> {
     printed(stdout().text(text))
 }
 
+/// Prints what a template gave. Its newlines and tabs stay.
+///
+/// # Errors
+/// As [`line`].
+pub fn rendered(text: &str) -> Result<(), Error> {
+    let line = |line: &str| line.split('\t').map(printable::escape).collect::<Vec<_>>().join("\t");
+    printed(stdout().write(&text.split('\n').map(line).collect::<Vec<_>>().join("\n")))
+}
+
 /// Prints a line that another program takes literally, like a path or a command.
 ///
 /// # Errors

@@ -39,10 +39,10 @@ impl Gc {
         let bytes: u64 = orphans.all.iter().map(|orphan| orphan.bytes).sum();
         if context.json() {
             return output::json(&json!({
-                "dry_run": self.dry_run,
+                "dryRun": self.dry_run,
                 "removed": orphans.all,
                 "bytes": bytes,
-                "layers_kept": orphans.layers_kept,
+                "layersKept": orphans.layers_kept,
             }));
         }
         self.show(context, &orphans, bytes)

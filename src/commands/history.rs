@@ -1,11 +1,13 @@
 //! `rpull history`: the build history of an image.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
+use serde_json::{Value, json};
 
 use rpull::{Error, HistoryEntry, printable};
 
 use super::Context;
+use crate::cli::format::Rows;
 use crate::cli::output;
 
 /// The characters of an instruction that docker shows.
@@ -17,7 +19,8 @@ const COMMENT: usize = 400;
 const EXAMPLES: &str = "\
 Examples:
   rpull history nginx
-  rpull history --no-trunc nginx";
+  rpull history --no-trunc nginx
+  rpull history --format '{{.Size}}\\t{{.CreatedBy}}' nginx";
 
 /// Show the build history of an image
 #[derive(Debug, Args)]
@@ -38,31 +41,42 @@ impl History {
     /// The image is not there.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let lines = context.store()?.image(&self.image)?.history()?;
-        if context.json() {
-            return output::json(&lines);
-        }
         let now = Utc::now();
-        let rows: Vec<Vec<String>> = lines.iter().map(|line| self.row(line, now)).collect();
-        if context.global.quiet {
-            return rows.iter().try_for_each(|row| output::line(&row[0]));
-        }
-        output::table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
+        let headers = [
+            ("ID", "IMAGE"),
+            ("CreatedSince", "CREATED"),
+            ("CreatedAt", "CREATED AT"),
+            ("CreatedBy", "CREATED BY"),
+            ("Size", "SIZE"),
+            ("Comment", "COMMENT"),
+            ("SizeBytes", "SIZE"),
+        ];
+        let rows = lines.iter().map(|line| self.row(line, now)).collect();
+        let table = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+        Rows { headers: &headers, table, quiet: "ID", rows }
+            .print(&context.global.format, context.global.quiet)
     }
 
-    fn row(&self, line: &HistoryEntry, now: DateTime<Utc>) -> Vec<String> {
+    /// Returns a line in the form of `docker history --format json`, with one key more.
+    fn row(&self, line: &HistoryEntry, now: DateTime<Utc>) -> Value {
         let id = line.id.map(|id| if self.no_trunc { id.to_string() } else { id.short() });
         let mut by = line.created_by.replace('\t', " ");
         if !self.no_trunc && by.chars().count() > INSTRUCTION {
             by = by.chars().take(INSTRUCTION - 1).chain(['…']).collect();
         }
         let most = if self.no_trunc { usize::MAX } else { COMMENT };
-        let comment = printable::shorten(&line.comment, most);
-        vec![
-            id.unwrap_or_else(|| "<missing>".to_owned()),
-            output::human_age(&line.created, now),
-            by,
-            output::human_size(line.size),
-            comment.into_owned(),
-        ]
+        let created = line.created.parse::<DateTime<Utc>>();
+        json!({
+            "ID": id.unwrap_or_else(|| "<missing>".to_owned()),
+            "CreatedSince": output::human_age(&line.created, now),
+            "CreatedAt": created.map_or_else(
+                |_| "N/A".to_owned(),
+                |created| created.to_rfc3339_opts(SecondsFormat::Secs, true),
+            ),
+            "CreatedBy": by,
+            "Size": output::human_size(line.size),
+            "Comment": printable::shorten(&line.comment, most),
+            "SizeBytes": line.size,
+        })
     }
 }

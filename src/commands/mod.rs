@@ -28,7 +28,8 @@ use tokio::runtime::Runtime;
 use rpull::credentials::{Credential, Found, Secret};
 use rpull::{Client, ClientBuilder, Error, Platform, Store};
 
-use crate::cli::flags::{Cli, Command, Format, Global, PlatformFlag, RegistryFlags};
+use crate::cli::flags::{Cli, Command, Global, PlatformFlag, RegistryFlags};
+use crate::cli::format::Format;
 use crate::cli::output;
 
 /// Threads that carry bytes, at most: they keep up with any line.
@@ -50,6 +51,13 @@ pub struct Context {
 /// Why it failed.
 pub fn run(cli: Cli) -> Result<(), Error> {
     let context = Context { root: root(&cli.global)?, global: cli.global };
+    let has_fields =
+        matches!(cli.command, Command::Images(_) | Command::History(_) | Command::Inspect(_));
+    if !has_fields && matches!(context.global.format, Format::Lines(_) | Format::Table(_)) {
+        return Err(Error::Usage(
+            "templates work with images, history and inspect; use --format json here".to_owned(),
+        ));
+    }
     match cli.command {
         Command::Pull(verb) => verb.run(&context),
         Command::Resolve(verb) => verb.run(&context),
@@ -101,7 +109,7 @@ impl Context {
 
     /// Whether results are printed as JSON.
     pub fn json(&self) -> bool {
-        self.global.format == Format::Json
+        matches!(self.global.format, Format::Json)
     }
 }
 

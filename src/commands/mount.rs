@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use rpull::{Error, MountPlan};
 
@@ -78,15 +78,16 @@ impl Mount {
     }
 }
 
-/// Prints the line of mount(8). A shell takes it literally, so nothing in it is escaped.
+/// Prints the line of mount(8), which a shell takes literally, so that nothing in it is escaped; or an
+/// entry of `mounts` of an OCI runtime's config.
 fn print(context: &Context, plan: &MountPlan, target: &Path) -> Result<(), Error> {
-    let line = plan.command(target)?;
     if context.json() {
-        return output::json_line(
-            &json!({"command": line, "type": "overlay", "options": plan.options()}),
-        );
+        let mut mount = plan.to_oci(target);
+        // mount(8) cannot do all mounts; programs can.
+        mount["command"] = plan.command(target).map_or(Value::Null, Value::from);
+        return output::json_line(&mount);
     }
-    output::exact("the mount command", &line)
+    output::exact("the mount command", &plan.command(target)?)
 }
 
 /// Fails if a path could be printed only as another path.

@@ -60,13 +60,13 @@ impl Prune {
                 json!({
                     "id": image.id,
                     "names": image.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    "last_used": used.to_rfc3339_opts(SecondsFormat::Secs, true),
+                    "lastUsed": used.to_rfc3339_opts(SecondsFormat::Secs, true),
                     "bytes": image.bytes,
                 })
             };
             let kept = pruned.kept.iter().map(|(id, why)| json!({"id": id, "why": why}));
             return output::json(&json!({
-                "dry_run": self.dry_run,
+                "dryRun": self.dry_run,
                 "removed": pruned.removed.iter().map(image).collect::<Vec<_>>(),
                 "kept": kept.collect::<Vec<_>>(),
                 "bytes": bytes,

@@ -1,10 +1,12 @@
 //! `rpull tag`: adds a tag to an image.
 
 use clap::Args;
+use serde_json::json;
 
 use rpull::{Error, Reference};
 
 use super::Context;
+use crate::cli::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +30,14 @@ impl Tag {
     /// # Errors
     /// The image is not in the store, or the new reference has a digest.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let target: Reference = self.target.parse()?;
-        context.store()?.tag(&self.source, &target)
+        let target = self.target.parse::<Reference>()?;
+        let store = context.store()?;
+        store.tag(&self.source, &target)?;
+        if !context.json() {
+            return Ok(());
+        }
+        let (target, _) = target.with_default_tag();
+        let id = store.image(&target.to_string())?.id();
+        output::json_line(&json!({ "reference": target.to_string(), "id": id }))
     }
 }

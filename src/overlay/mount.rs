@@ -68,15 +68,34 @@ impl Stack {
     }
 
     fn options_with(&self, lower: &[PathBuf], upper: Option<&Upper>) -> String {
+        self.all_options(lower, upper).join(",")
+    }
+
+    fn all_options(&self, lower: &[PathBuf], upper: Option<&Upper>) -> Vec<String> {
         let lower: Vec<String> = lower.iter().map(|path| escape(path)).collect();
-        let mut options = format!("lowerdir={}", lower.join(":"));
+        let mut options = vec![format!("lowerdir={}", lower.join(":"))];
         if let Some(Upper { upper, work }) = upper {
-            options += &format!(",upperdir={},workdir={}", escape(upper), escape(work));
+            options.push(format!("upperdir={}", escape(upper)));
+            options.push(format!("workdir={}", escape(work)));
         }
         if self.userxattr {
-            options += ",userxattr";
+            options.push("userxattr".to_owned());
         }
         options
+    }
+
+    /// Returns the mount as an entry of `mounts` has it in the OCI runtime-spec (config.md): its type,
+    /// its source and its options.
+    pub fn entry(&self) -> (&'static str, &Path, Vec<String>) {
+        let read_only = || "ro".to_owned();
+        if self.is_bind() {
+            return ("bind", &self.lower[0], vec!["bind".to_owned(), read_only()]);
+        }
+        let mut options = self.all_options(&self.lower, self.upper.as_ref());
+        if self.upper.is_none() {
+            options.insert(0, read_only());
+        }
+        ("overlay", Path::new("overlay"), options)
     }
 
     /// Returns the mount(8) command for what [`mount`](Self::mount) does at `target`; `None` if
@@ -275,6 +294,19 @@ mod tests {
         );
         stack.upper = None;
         assert_eq!(stack.command(Path::new("/m")).unwrap(), "mount --bind -o ro /a /m");
+    }
+
+    #[test]
+    fn entry_of_a_mount_describes_the_same_mount() {
+        let options = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let one = stack(&["/a"]);
+        assert_eq!(one.entry(), ("bind", Path::new("/a"), options(&["bind", "ro"])));
+        let two = Stack { userxattr: true, ..stack(&["/a", "/b,c"]) };
+        let expected = options(&["ro", r"lowerdir=/a:/b\,c", "userxattr"]);
+        assert_eq!(two.entry(), ("overlay", Path::new("overlay"), expected));
+        let upper = Some(Upper { upper: "/u".into(), work: "/w".into() });
+        let written = Stack { upper, ..one };
+        assert_eq!(written.entry().2, options(&["lowerdir=/a", "upperdir=/u", "workdir=/w"]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The image db: configs, byte for byte (moby image/fs.go).
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 
@@ -73,6 +74,16 @@ impl Images {
     pub fn parent(&self, id: &ImageId) -> Result<Option<ImageId>, StoreError> {
         let text = fsutil::read_optional(&self.layout.image_metadata(id).join("parent"))?;
         Ok(text.and_then(|text| text.parse().ok()))
+    }
+
+    /// Returns the images on which dockerd built others.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the metadata cannot be read.
+    pub fn parents(&self) -> Result<HashSet<ImageId>, StoreError> {
+        let names = fsutil::names_in(&self.layout.images_metadata())?;
+        let ids = names.iter().filter_map(|name| Digest::from_hex(name).ok()).map(ImageId);
+        ids.filter_map(|id| self.parent(&id).transpose()).collect()
     }
 
     /// Returns the time of the last tag command, RFC 3339.

@@ -148,9 +148,14 @@ impl Layout {
         self.images().join(id.hex())
     }
 
+    /// Returns the directory of the images' metadata.
+    pub fn images_metadata(&self) -> PathBuf {
+        self.docker("imagedb/metadata/sha256")
+    }
+
     /// Returns the directory of an image's metadata.
     pub fn image_metadata(&self, id: &ImageId) -> PathBuf {
-        self.docker("imagedb/metadata/sha256").join(id.hex())
+        self.images_metadata().join(id.hex())
     }
 
     /// Returns the file with the diff ID of a blob.

@@ -30,10 +30,13 @@ pub struct ImageLine {
     pub created: String,
     /// The sum of its layers' sizes, bytes.
     pub size: u64,
+    /// Whether it has no name, and another image was built on it: a step of a build.
+    pub intermediate: bool,
 }
 
 /// One line of `layers`.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LayerLine {
     /// The position from the base, which is 1.
@@ -54,6 +57,7 @@ pub struct LayerLine {
 
 /// One line of `history`, newest first.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct HistoryLine {
     /// The image ID, in the newest line only.
@@ -109,6 +113,7 @@ impl Store {
     pub fn image_lines(&self) -> Result<Vec<ImageLine>, StoreError> {
         self.must_exist()?;
         let names = self.names().load()?.by_image();
+        let parents = self.images().parents()?;
         let mut lines = Vec::new();
         // Images share layers, so each layer is read once.
         let mut layers = HashMap::new();
@@ -126,6 +131,7 @@ impl Store {
                     id,
                     created: created.clone(),
                     size,
+                    intermediate: of_image.is_empty() && parents.contains(&id),
                 });
             }
         }

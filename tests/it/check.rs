@@ -261,7 +261,7 @@ fn repair_of_an_image_without_a_digest_or_registry_is_refused_with_the_reason() 
     rpull.ok(["rm", &name]);
     let done = rpull.fails(6, ["check", "--deep", "--repair"]);
     assert!(done.stdout.contains("no registry is known"), "{done}");
-    assert_eq!(rpull.json(["images", "--format", "json"])[0]["repository"], "local");
+    assert_eq!(rpull.json(["images", "--format", "json"])["Repository"], "local");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn rpull_reads_a_root_that_docker_filled() {
     assert!(again.contains("Status: Image is up to date for "), "{again}");
     assert_same_trees(&describe(&root), &before);
 
-    let images = rpull.ok(["images", "--format", "json"]);
+    let images = rpull.ok(["images", "--no-trunc", "--format", "json"]);
     assert!(images.contains(&pushed.repository) && images.contains(&pushed.id), "{images}");
     let inspected = rpull.json(["inspect", &pushed.name(), "--format", "json"]);
     for field in ["Id", "RepoTags", "RepoDigests", "RootFS", "GraphDriver", "Size"] {

@@ -11,6 +11,7 @@ mod dockerd;
 mod errors;
 mod exit_codes;
 mod file_systems;
+mod json;
 mod language;
 mod layering;
 mod layout;

@@ -41,15 +41,15 @@ fn layers_command_prints_every_id_and_an_existing_path() {
     let path = second["path"].as_str().unwrap();
     assert_eq!(fs::read_to_string(format!("{path}/mark")).unwrap(), "layers");
     assert!(fs::symlink_metadata(format!("{path}/gone")).unwrap().file_type().is_char_device());
-    let chain = second["chain_id"].as_str().unwrap().trim_start_matches("sha256:");
+    let chain = second["chainId"].as_str().unwrap().trim_start_matches("sha256:");
     let record = rpull.root().join("image/overlay2/layerdb/sha256").join(chain);
     assert_eq!(
         fs::read_to_string(record.join("cache-id")).unwrap(),
-        second["cache_id"].as_str().unwrap()
+        second["cacheId"].as_str().unwrap()
     );
     assert_eq!(
         fs::read_to_string(record.join("diff")).unwrap(),
-        second["diff_id"].as_str().unwrap()
+        second["diffId"].as_str().unwrap()
     );
 }
 

@@ -101,11 +101,13 @@ fn json_of_a_config_keeps_every_value() {
     ] {
         assert_eq!(shown[key], config[from], "{key}");
     }
-    let history = ran(&rpull, &["history", "--format", "json", &name], 0).stdout;
-    let history: Value = serde_json::from_slice(&history).unwrap();
+    let history = ran(&rpull, &["history", "--no-trunc", "--format", "json", &name], 0).stdout;
+    let history = String::from_utf8(history).unwrap();
+    let history: Vec<Value> =
+        history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (line, entry) in [(1, 0), (0, 1)] {
-        for key in ["created_by", "comment"] {
-            assert_eq!(history[line][key], config["history"][entry][key], "{key}");
+        for (key, from) in [("CreatedBy", "created_by"), ("Comment", "comment")] {
+            assert_eq!(history[line][key], config["history"][entry][from], "{key}");
         }
     }
 }
@@ -167,7 +169,7 @@ fn files_of_the_root_are_escaped() {
     let (rpull, name) = pulled(&root);
     let file = root.join("image/overlay2/repositories.json");
     let whole: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let id = rpull.json(["images", "--format", "json"])[0]["id"].clone();
+    let id = rpull.json(["images", "--no-trunc", "--format", "json"])["ID"].clone();
     let mut odd = whole.clone();
     odd["Repositories"][format!("x{PAYLOAD}")] = json!({ format!("x{PAYLOAD}:t{PAYLOAD}"): id });
     fs::write(&file, odd.to_string()).unwrap();
