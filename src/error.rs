@@ -153,9 +153,10 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Reference(_) | Self::Platform(_) | Self::Usage(_) => ErrorKind::Usage,
-            Self::Manifest(ManifestError::NoPlatform { .. }) | Self::NotPresent(_) => {
-                ErrorKind::NotFound
-            }
+            Self::Manifest(
+                ManifestError::NoPlatform { .. } | ManifestError::OtherPlatform { .. },
+            )
+            | Self::NotPresent(_) => ErrorKind::NotFound,
             Self::Manifest(_) => ErrorKind::Integrity,
             Self::Registry(error) => of_registry(error),
             Self::Store(error) => of_store(error),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::pull::Pull;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::oci::Platform;
+use crate::pull;
 use crate::reference::Reference;
 use crate::registry::{CredentialSource, Explicit, Found, Registry, RegistryOptions};
 
@@ -72,6 +74,25 @@ impl Client {
         let by = digest.as_deref().or(name.tag()).unwrap_or_default();
         self.registry.log_endpoint(name.repository());
         let resolved = self.registry.head_manifest(name.repository(), by).await?;
+        Ok(Resolution { digest: resolved.digest, media_type: resolved.media_type })
+    }
+}
+
+impl Client {
+    /// Requests the digest of the manifest that `reference` has for `platform`. An index, which lists
+    /// images by platform, is followed. Without an index, the config of the image must be for the
+    /// platform.
+    ///
+    /// # Errors
+    /// [`Error::Registry`], or [`Error::Manifest`] if there is no image for the platform.
+    pub async fn resolve_for(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Resolution, Error> {
+        let (name, _) = reference.clone().with_default_tag();
+        self.registry.log_endpoint(name.repository());
+        let resolved = pull::manifest_for(&self.registry, &name, platform).await?;
         Ok(Resolution { digest: resolved.digest, media_type: resolved.media_type })
     }
 }

@@ -138,7 +138,8 @@ impl Pull {
         Ok(results.into_iter().map(|result| result.map(image)).collect())
     }
 
-    /// Resolves the references and reports by events what a pull would do. Changes nothing.
+    /// Resolves the references and reports what a pull would fetch by [`Event::Planned`], or by
+    /// [`Event::Done`] for an image that is up to date. Changes nothing.
     ///
     /// # Errors
     /// A reference is invalid.

@@ -134,6 +134,9 @@ fn hint_store(error: &StoreError) -> Option<String> {
 fn hint_manifest(error: &ManifestError) -> &'static str {
     match error {
         ManifestError::NoPlatform { .. } => "choose one of the offered platforms with --platform",
+        ManifestError::OtherPlatform { .. } => {
+            "the image exists for this platform only; leave out --platform to pull it"
+        }
         ManifestError::Schema1 => "ask its publisher to push the image again with a current tool",
         ManifestError::NotAnImage { .. } | ManifestError::MediaType(_) => {
             "check the name and tag: rpull pulls container images only"

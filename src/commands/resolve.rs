@@ -12,6 +12,7 @@ use crate::cli::output;
 const EXAMPLES: &str = "\
 Examples:
   rpull resolve nginx
+  rpull resolve --platform linux/arm64 nginx    # the manifest for this platform
   rpull resolve --name-only nginx     # index.docker.io/library/nginx:latest";
 
 /// Print the digest that a reference currently resolves to
@@ -42,10 +43,14 @@ impl Resolve {
         if self.name_only {
             return names.iter().try_for_each(|name| print(context, name, None));
         }
+        let platform = self.platform.parsed()?;
         let (client, runtime) = (self.registry.client()?, runtime()?);
         runtime.block_on(async {
             for name in &names {
-                let resolved = interruptible(client.resolve(name)).await??;
+                let resolved = match &platform {
+                    Some(platform) => interruptible(client.resolve_for(name, platform)).await??,
+                    None => interruptible(client.resolve(name)).await??,
+                };
                 print(context, name, Some(&resolved))?;
             }
             Ok(())

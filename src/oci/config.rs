@@ -88,8 +88,9 @@ impl ImageConfig {
             return true;
         }
         let own = self.platform();
-        let base = Platform { variant: String::new(), ..wanted.clone() };
-        wanted.rank(&own).is_some() || own == base
+        let is_base = self.variant.is_empty()
+            && (&own.os, &own.architecture) == (&wanted.os, &wanted.architecture);
+        is_base || wanted.rank(&own).is_some()
     }
 }
 
@@ -105,6 +106,10 @@ mod tests {
         assert!(config.check_layers(1).is_err());
         assert!(config.runs_on(&"linux/amd64/v3".parse().unwrap()));
         assert!(!config.runs_on(&"linux/arm64".parse().unwrap()));
+        let arm = br#"{"os":"linux","architecture":"arm","rootfs":{"diff_ids":[]}}"#;
+        let arm = ImageConfig::parse(arm).unwrap();
+        assert!(arm.runs_on(&"linux/arm/v6".parse().unwrap()), "it has no variant");
+        assert!(!arm.runs_on(&"linux/amd64".parse().unwrap()));
         assert!(ImageConfig::parse(b"{}").is_err());
         let history = br#"{"rootfs":{"diff_ids":[]},"history":[{"created_by":"x"}]}"#;
         assert!(ImageConfig::parse(history).is_err());

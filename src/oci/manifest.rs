@@ -80,6 +80,14 @@ pub enum ManifestError {
         /// The available platforms.
         offered: Vec<String>,
     },
+    /// The image has no index, and its config is for another platform.
+    #[error("the image is for {actual}, and {wanted} was requested")]
+    OtherPlatform {
+        /// The requested platform.
+        wanted: Platform,
+        /// The platform of the image.
+        actual: String,
+    },
     /// Indexes are nested too deeply.
     #[error("the index is nested too deeply")]
     Nested,

@@ -25,7 +25,7 @@ pub enum Event {
         /// The image, with the tag.
         image: Image,
     },
-    /// The reference is being resolved at a registry.
+    /// The reference is being resolved at a registry, or in the content store.
     Resolving {
         /// The image.
         image: Image,
@@ -94,6 +94,21 @@ pub enum Event {
         id: ImageId,
         /// Whether this pull changed anything.
         status: Status,
+    },
+    /// The end of a dry run for an image that is not up to date: what a pull would fetch.
+    Planned {
+        /// The image.
+        image: Image,
+        /// The digest at the registry: the index's for a multi-platform image.
+        digest: Digest,
+        /// Its ID.
+        id: ImageId,
+        /// The layers that would be fetched, base first: digest and compressed size in bytes. A
+        /// layer that several images of the command share is listed once.
+        layers: Vec<(Digest, u64)>,
+        /// The requests of the pull for manifests, the config and layers, without those for tokens,
+        /// retries and segments.
+        requests: usize,
     },
     /// The image could not be pulled; other images of the command continue.
     Failed {

@@ -149,8 +149,8 @@ async fn lock(
     Ok(lock)
 }
 
-/// Returns the bytes of a config from the content store, or fetches them. They are kept as soon
-/// as they arrive, so that of several processes one fetches them.
+/// Returns the bytes of a config from the content store, or fetches them, and whether it did. They
+/// are kept as soon as they arrive, so that of several processes one fetches them.
 ///
 /// # Errors
 /// [`Error::Registry`] if it cannot be fetched or has more than `largest` bytes;
@@ -161,19 +161,19 @@ pub async fn config(
     registry: &Registry,
     descriptor: &Descriptor,
     largest: u64,
-) -> Result<Bytes, Error> {
+) -> Result<(Bytes, bool), Error> {
     if let Some(bytes) = kept_config(session, descriptor, largest).await? {
         tracing::info!("config {} is in the content store", descriptor.digest.short());
-        return Ok(bytes);
+        return Ok((bytes, false));
     }
     let fetch = registry.blob_bytes(image.repository(), descriptor, largest);
     if session.options.dry_run {
-        return Ok(fetch.await?);
+        return Ok((fetch.await?, true));
     }
     let digest = descriptor.digest;
     let lock = lock(session, image, digest).await?;
     if let Some(bytes) = kept_config(session, descriptor, largest).await? {
-        return Ok(bytes);
+        return Ok((bytes, false));
     }
     let bytes = fetch.await?;
     let kept = bytes.clone();
@@ -183,7 +183,7 @@ pub async fn config(
         store.content().put(&digest, &kept)
     });
     keep.await?;
-    Ok(bytes)
+    Ok((bytes, true))
 }
 
 async fn kept_config(

@@ -6,6 +6,8 @@
 mod bridge;
 mod commit;
 mod copy;
+mod documents;
+mod dry_run;
 mod fetch;
 mod files;
 mod gate;
@@ -13,6 +15,7 @@ mod kept_blobs;
 mod options;
 mod plan;
 mod recover;
+mod remote;
 mod resolve;
 mod resume;
 mod session;
@@ -37,6 +40,7 @@ use crate::store::Store;
 
 pub use options::{Options, Policy, RepairedLayers};
 pub use recover::recover;
+pub use remote::manifest_for;
 pub use threads::{reserve_threads, try_threads};
 
 use resolve::Resolution;
@@ -86,6 +90,8 @@ pub async fn pull(
             let _ = session.store(record).await;
         }
         events.send(match &result {
+            // A dry run has sent what would be fetched.
+            Ok(Pulled { status: Status::Downloaded, .. }) if options.dry_run => return result,
             Ok(pulled) => {
                 Event::Done { image, digest: pulled.digest, id: pulled.id, status: pulled.status }
             }
@@ -116,13 +122,14 @@ async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Res
     }
     let plan = async {
         let early = plan::before_config(session, stager, image, &resolved).await?;
-        let config = resolve::config(session, image, &resolved).await?;
-        let plan = plan::with_config(session, stager, image, &resolved, &config, early).await?;
+        let (config, is_fetched) = resolve::config(session, image, &resolved).await?;
+        let with = (&config, is_fetched);
+        let plan = plan::with_config(session, stager, image, &resolved, with, early).await?;
         Ok::<_, Error>((plan, config))
     };
     let (plan, config) = plan.instrument(tracing::debug_span!("plan", %image)).await?;
     if session.options.dry_run {
-        return Ok(plan.dry_run(image, &resolved));
+        return dry_run::report(session, image, &resolved, plan).await;
     }
     commit::layers(session, stager, plan).await?;
     let commit = commit::image(session, image, &resolved, &config);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::Pulled;
 use super::gate::join_error;
 use super::resolve::ResolvedImage;
 use super::session::Session;
@@ -12,7 +11,7 @@ use super::stage::Stager;
 use super::task::{LayerTask, ReadyLayer};
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, DiffId, Document, ImageConfig, ImageId};
-use crate::progress::{Image, LayerState, Status};
+use crate::progress::{Image, LayerState};
 
 /// A layer that is being staged. Dropped, it is cancelled.
 pub struct Staging(JoinHandle<Result<Arc<ReadyLayer>, Error>>);
@@ -63,20 +62,10 @@ pub struct PlannedLayer {
 pub struct Plan {
     /// The layers.
     pub layers: Vec<PlannedLayer>,
-    id: ImageId,
-}
-
-impl Plan {
-    /// Returns the result of a dry run.
-    pub fn dry_run(&self, image: &Image, resolved: &ResolvedImage) -> Pulled {
-        let complete = self.layers.iter().all(|layer| matches!(layer.step, Step::Present));
-        Pulled {
-            reference: image.as_ref().clone(),
-            digest: resolved.top().digest,
-            id: self.id,
-            status: if complete { Status::UpToDate } else { Status::Downloaded },
-        }
-    }
+    /// The image.
+    pub id: ImageId,
+    /// Whether the config was fetched.
+    pub is_config_fetched: bool,
 }
 
 /// Starts to stage the layers whose blobs are unknown here, while the config is fetched.
@@ -90,7 +79,9 @@ pub async fn before_config(
     resolved: &ResolvedImage,
 ) -> Result<Vec<Option<Staging>>, Error> {
     let blobs = resolved.manifest.parsed.layers.clone();
-    if session.options.dry_run {
+    // Without an index, only the config tells whether the image is for the platform.
+    let may_mismatch = session.options.platform.is_some() && !resolved.is_listed;
+    if session.options.dry_run || may_mismatch {
         return Ok(blobs.iter().map(|_| None).collect());
     }
     let digests: Vec<_> = blobs.iter().map(|blob| blob.digest).collect();
@@ -116,7 +107,7 @@ pub async fn with_config(
     stager: &Stager,
     image: &Image,
     resolved: &ResolvedImage,
-    config: &Document<ImageConfig>,
+    (config, is_config_fetched): (&Document<ImageConfig>, bool),
     early: Vec<Option<Staging>>,
 ) -> Result<Plan, Error> {
     let diff_ids = config.parsed.diff_ids().to_vec();
@@ -138,8 +129,11 @@ pub async fn with_config(
         let mut task = LayerTask::new(image, resolved.source(), blob, Some((diff_id, chain)));
         let present = record.is_some() && !broken(&chain);
         task.broken = record.filter(|_| !present).map(|record| record.cache_id);
-        let state = if present { LayerState::AlreadyExists } else { LayerState::PullingFsLayer };
-        session.report(&task, state);
+        match present {
+            true => session.report(&task, LayerState::AlreadyExists),
+            false if session.options.dry_run => {}
+            false => session.report(&task, LayerState::PullingFsLayer),
+        }
         if present {
             tracing::info!("layer {} is in the store", blob.digest.short());
         }
@@ -151,5 +145,5 @@ pub async fn with_config(
         };
         layers.push(PlannedLayer { task, diff_id, step });
     }
-    Ok(Plan { layers, id: ImageId(config.digest) })
+    Ok(Plan { layers, id: ImageId(config.digest), is_config_fetched })
 }

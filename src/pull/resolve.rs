@@ -3,23 +3,21 @@
 
 use bytes::Bytes;
 
+use super::documents::{Documents, Next, Served};
 use super::kept_blobs;
 use super::options::Policy;
 use super::session::Session;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::ImageUsage;
-use crate::oci::{AnyManifest, Document, ImageConfig, ImageId, Manifest, ManifestError, Platform};
+use crate::oci::{Document, ImageConfig, ImageId, Manifest, ManifestError, Platform};
 use crate::progress::{Event, Image};
 use crate::reference::Reference;
 use crate::registry::{RawManifest, Registry};
 use crate::store::{Condition, Store, StoreError};
 
 /// Bytes of a config at most; buildkit's have a few KiB.
-const LARGEST_CONFIG: u64 = 8 << 20;
-
-/// How deep an index may be nested in indexes.
-const DEEPEST: usize = 3;
+pub const LARGEST_CONFIG: u64 = 8 << 20;
 
 /// The result of resolving a reference.
 pub enum Resolution {
@@ -34,22 +32,6 @@ pub enum Resolution {
     Pull(Box<ResolvedImage>),
 }
 
-/// A document as it was served.
-pub struct Served {
-    /// Its type.
-    pub media_type: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its bytes.
-    pub bytes: Bytes,
-}
-
-impl Served {
-    fn new(raw: RawManifest, media_type: &str) -> Self {
-        Self { media_type: media_type.to_owned(), digest: raw.digest, bytes: raw.bytes }
-    }
-}
-
 /// An image in a registry.
 pub struct ResolvedImage {
     /// All indexes on the way to the manifest, if any, and the manifest.
@@ -60,6 +42,10 @@ pub struct ResolvedImage {
     pub registry: Registry,
     /// What its layers unpacked, for the limits on the image.
     pub usage: ImageUsage,
+    /// Whether an index lists the manifest for the platform.
+    pub is_listed: bool,
+    /// The requests for manifests that were sent to the registry.
+    pub requests: usize,
 }
 
 impl ResolvedImage {
@@ -83,6 +69,9 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     let settled = settled && session.options.repair.is_none();
     if let Some((digest, id)) = known.whole.filter(|_| settled) {
         tracing::info!("{image} is in the store; no request is needed");
+        if let Some(actual) = &known.other_platform {
+            warn_of_platform(session, image, actual);
+        }
         return Ok(Resolution::Present { digest, id });
     }
     if session.options.policy == Policy::Never {
@@ -98,16 +87,20 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     let registry = session.registry.with_events(session.events.clone(), image.clone());
     session.events.send(Event::Resolving { image: image.clone() });
     registry.log_endpoint(image.repository());
-    let mut digest = image.digest();
+    let (mut digest, mut heads) = (image.digest(), 0);
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
-        if means(session, image.with_digest(head), id).await? {
+        heads = 1;
+        // An index can have an image for the host's platform too.
+        let is_other = known.other_platform.is_some();
+        if !is_other && means(session, image.with_digest(head), id).await? {
             tracing::info!("{image} is in the store, and {head} is what its tag points to");
             return Ok(Resolution::Present { digest: head, id });
         }
         digest = Some(head);
     }
-    let resolved = manifest(session, image, registry, digest).await?;
+    let mut resolved = manifest(session, image, registry, digest).await?;
+    resolved.requests += heads;
     Ok(Resolution::Pull(Box::new(resolved)))
 }
 
@@ -128,6 +121,8 @@ struct Local {
     /// A digest of the image that the name means, and its id, if all of it is there and it
     /// runs on the platform that was asked for.
     whole: Option<(Digest, ImageId)>,
+    /// Its platform, if it is not the host's and none was asked for.
+    other_platform: Option<Platform>,
     /// What is wrong with it otherwise, if it is there.
     damaged: Option<String>,
 }
@@ -150,7 +145,7 @@ fn look_up(
 ) -> Result<Local, StoreError> {
     let names = store.names().load()?;
     let Some(id) = names.lookup(image) else { return Ok(Local::default()) };
-    let damaged = |why: String| Ok(Local { whole: None, damaged: Some(why) });
+    let damaged = |why: String| Ok(Local { damaged: Some(why), ..Local::default() });
     let config = match store.condition(&id)? {
         Condition::Absent => return damaged("its config is missing".to_owned()),
         Condition::Damaged(why) => return damaged(why),
@@ -169,7 +164,9 @@ fn look_up(
     if !store.sources_are_recorded(&config, image.repository())? {
         return damaged("the records of its layers' origin are wrong".to_owned());
     }
-    Ok(Local { whole: Some((digest, id)), damaged: None })
+    let is_other = platform.is_none() && !config.runs_on(&Platform::host());
+    let other_platform = is_other.then(|| config.platform());
+    Ok(Local { whole: Some((digest, id)), other_platform, damaged: None })
 }
 
 fn tag(image: &Reference) -> &str {
@@ -182,56 +179,59 @@ async fn manifest(
     registry: Registry,
     digest: Option<Digest>,
 ) -> Result<ResolvedImage, Error> {
-    let wanted = session.options.platform.clone().unwrap_or_else(Platform::host);
-    let mut documents: Vec<Served> = Vec::new();
-    let mut next = digest;
-    while documents.len() <= DEEPEST {
-        let raw = fetch(session, image, &registry, next).await?;
-        let parsed = AnyManifest::parse(raw.bytes.clone(), raw.digest, &raw.media_type)?;
-        match parsed {
-            AnyManifest::Image(manifest) => {
-                documents.push(Served::new(raw, &manifest.media_type));
-                let usage = ImageUsage::default();
-                return Ok(ResolvedImage { documents, manifest, registry, usage });
-            }
-            AnyManifest::Index(index) => {
-                documents.push(Served::new(raw, &index.media_type));
-                next = Some(index.parsed.select(&wanted)?[0].digest);
+    let mut documents = Documents::new(session.options.platform.as_ref());
+    let (mut next, mut requests) = (digest, 0);
+    loop {
+        let (raw, is_fetched) = fetch(session, image, &registry, next).await?;
+        requests += usize::from(is_fetched);
+        match documents.add(raw)? {
+            Next::Document(digest) => next = Some(digest),
+            Next::Manifest(manifest) => {
+                let (is_listed, usage) = (documents.is_listed(), ImageUsage::default());
+                let documents = documents.into_served();
+                return Ok(ResolvedImage {
+                    documents,
+                    manifest: *manifest,
+                    registry,
+                    usage,
+                    is_listed,
+                    requests,
+                });
             }
         }
     }
-    Err(ManifestError::Nested.into())
 }
 
-/// A manifest from our content if it is there, else from the registry.
+/// Returns a manifest from the content store if it is there, else from the registry, and whether
+/// it was fetched.
 async fn fetch(
     session: &Session,
     image: &Image,
     registry: &Registry,
     digest: Option<Digest>,
-) -> Result<RawManifest, Error> {
+) -> Result<(RawManifest, bool), Error> {
     if let Some(digest) = digest {
         let stored = session.store(move |store| store.content().get(&digest));
         if let Some(bytes) = stored.await? {
             tracing::info!("manifest {} is in the content store", digest.short());
-            return Ok(RawManifest { bytes, digest, media_type: String::new() });
+            return Ok((RawManifest { bytes, digest, media_type: String::new() }, false));
         }
     }
     let by = digest.map_or_else(|| tag(image).to_owned(), |digest| digest.to_string());
-    Ok(registry.manifest(image.repository(), &by).await?)
+    Ok((registry.manifest(image.repository(), &by).await?, true))
 }
 
-/// The image's config, byte for byte and parsed.
+/// Returns the image's config, byte for byte and parsed, and whether it was fetched.
 pub async fn config(
     session: &Session,
     image: &Image,
     resolved: &ResolvedImage,
-) -> Result<Document<ImageConfig>, Error> {
+) -> Result<(Document<ImageConfig>, bool), Error> {
     let descriptor = &resolved.manifest.parsed.config;
-    let bytes = match stored_config(session, descriptor.digest).await? {
+    let (bytes, is_fetched) = match stored_config(session, descriptor.digest).await? {
         Some(bytes) => {
             tracing::info!("config {} is in the store", descriptor.digest.short());
-            bytes
+            (bytes, false)
         }
         None => {
             let registry = &resolved.registry;
@@ -240,20 +240,45 @@ pub async fn config(
     };
     let parsed = ImageConfig::parse(&bytes)?;
     parsed.check_layers(resolved.manifest.parsed.layers.len())?;
-    if let Some(wanted) = session.options.platform.as_ref().filter(|wanted| !parsed.runs_on(wanted))
-    {
-        let text = format!(
-            "image with reference {image} was found but its platform ({}) does not match the specified platform ({wanted})",
-            parsed.platform()
-        );
-        session.warn(image, text);
+    check_platform(session, image, resolved, &parsed)?;
+    let (digest, media_type) = (descriptor.digest, descriptor.media_type.clone());
+    Ok((Document { bytes, digest, media_type, parsed }, is_fetched))
+}
+
+/// Checks that the image is for the platform that was requested. An image of which an index says
+/// so is accepted with a warning, because the platforms in configs are often incomplete.
+fn check_platform(
+    session: &Session,
+    image: &Image,
+    resolved: &ResolvedImage,
+    config: &ImageConfig,
+) -> Result<(), Error> {
+    let actual = config.platform();
+    match &session.options.platform {
+        Some(wanted) if config.runs_on(wanted) => {}
+        Some(wanted) if resolved.is_listed => {
+            let text = format!(
+                "image with reference {image} was found but its platform ({actual}) does not match the specified platform ({wanted})"
+            );
+            session.warn(image, text);
+        }
+        Some(wanted) => {
+            let (wanted, actual) = (wanted.clone(), actual.to_string());
+            return Err(ManifestError::OtherPlatform { wanted, actual }.into());
+        }
+        None if config.runs_on(&Platform::host()) => {}
+        None => warn_of_platform(session, image, &actual),
     }
-    Ok(Document {
-        bytes,
-        digest: descriptor.digest,
-        media_type: descriptor.media_type.clone(),
-        parsed,
-    })
+    Ok(())
+}
+
+/// Warns about an image for another platform than the host's, in Docker's words.
+fn warn_of_platform(session: &Session, image: &Image, actual: &Platform) {
+    let host = Platform::host();
+    let text = format!(
+        "The requested image's platform ({actual}) does not match the detected host platform ({host}) and no specific platform was requested"
+    );
+    session.warn(image, text);
 }
 
 /// The config of an image that the store has. A damaged one is replaced when the image is

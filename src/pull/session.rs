@@ -42,6 +42,7 @@ pub struct Session {
     recovered: OnceCell<()>,
     threads: OnceCell<()>,
     warned: Mutex<HashSet<(Option<Image>, String)>>,
+    planned: Mutex<HashSet<Digest>>,
     commits: Mutex<HashMap<ChainId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -59,6 +60,7 @@ impl Session {
             recovered: OnceCell::new(),
             threads: OnceCell::new(),
             warned: Mutex::default(),
+            planned: Mutex::default(),
             commits: Mutex::default(),
             events,
         }
@@ -156,6 +158,11 @@ impl Session {
     /// Reports that a layer is in `state`, unless it is further already.
     pub fn report(&self, task: &LayerTask, state: LayerState) {
         self.states.advance(&task.image, &task.blob.digest, state);
+    }
+
+    /// Whether a dry run reports `blob` for the first time: images that share it fetch it once.
+    pub fn is_first_plan(&self, blob: Digest) -> bool {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).insert(blob)
     }
 
     /// Warns about `image`, once with the same text.

@@ -189,7 +189,9 @@ async fn events_tell_the_course_of_a_pull() {
     };
     let (planned, events) = pull();
     planned.dry_run(&store).await.unwrap()[0].as_ref().unwrap();
-    assert!(events().iter().any(|event| matches!(event, Event::Done { .. })));
+    let events = events();
+    let Some(Event::Planned { layers, requests, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!((layers.len(), *requests), (blobs("library-events").len(), 4));
     assert!(!store.root().exists(), "a dry run writes nothing");
 
     let (started, events) = pull();

@@ -210,14 +210,6 @@ fn index_of_many_platforms_gives_the_right_image() {
 }
 
 #[test]
-fn dry_run_changes_nothing() {
-    let pushed = push(&Image::new().layer(layer("dry")), "dry");
-    let place = Place::new();
-    place.ok(["pull", "--dry-run", &pushed.name()]);
-    snapshot::assert_empty(place.root());
-}
-
-#[test]
 fn failure_of_one_image_leaves_the_others_pulled() {
     let pushed = push(&Image::new().layer(layer("among")), "among");
     let place = Place::new();

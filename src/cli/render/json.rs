@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use rpull::Digest;
 use rpull::event::{Event, LayerState, Phase, Status};
 
 use super::{Lines, Renderer};
@@ -36,11 +37,7 @@ fn object(event: &Event) -> Option<Value> {
         Event::DefaultTag { image } => json!({"event": "default-tag", "image": image.canonical()}),
         Event::Resolving { image } => json!({"event": "resolving", "image": image.canonical()}),
         Event::Pulling { image, layers } => {
-            let layers: Vec<Value> = layers
-                .iter()
-                .map(|(digest, size)| json!({"digest": digest, "size": size}))
-                .collect();
-            json!({"event": "pulling", "image": image.canonical(), "layers": layers})
+            json!({"event": "pulling", "image": image.canonical(), "layers": sizes(layers)})
         }
         Event::Layer { image, layer, state } => {
             json!({"event": "layer", "image": image.canonical(), "layer": layer, "state": state_name(*state)})
@@ -62,11 +59,20 @@ fn object(event: &Event) -> Option<Value> {
             "event": "done", "image": image.canonical(), "digest": digest, "id": id,
             "status": match status { Status::Downloaded => "downloaded", Status::UpToDate => "up-to-date" },
         }),
+        Event::Planned { image, digest, id, layers, requests } => json!({
+            "event": "planned", "image": image.canonical(), "digest": digest, "id": id,
+            "layers": sizes(layers),
+            "bytes": layers.iter().map(|(_, size)| size).sum::<u64>(), "requests": requests,
+        }),
         Event::Failed { image, error } => {
             json!({"event": "failed", "image": image.canonical(), "error": short(error)})
         }
         _ => return None,
     })
+}
+
+fn sizes(layers: &[(Digest, u64)]) -> Vec<Value> {
+    layers.iter().map(|(digest, size)| json!({"digest": digest, "size": size})).collect()
 }
 
 /// Prose can hold anything a registry sent, at any length.

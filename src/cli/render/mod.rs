@@ -10,8 +10,8 @@ use std::io;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
-use rpull::Error;
 use rpull::event::{Event, LayerState};
+use rpull::{Digest, Error, Reference};
 
 use super::flags::{Global, Progress};
 use super::output::{self, Lines};
@@ -71,6 +71,18 @@ fn words(state: LayerState) -> &'static str {
         LayerState::PullComplete => "Pull complete",
         _ => "Unknown state",
     }
+}
+
+/// Returns what a dry run would fetch, in one sentence.
+fn planned(image: &Reference, layers: &[(Digest, u64)], requests: usize) -> String {
+    let bytes = output::human_size(layers.iter().map(|(_, size)| size).sum());
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let n = layers.len();
+    format!(
+        "Would fetch {n} layer{} ({bytes}) in {requests} request{} for {image}",
+        plural(n),
+        plural(requests)
+    )
 }
 
 /// What the user should know in every mode goes to standard error.

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use rpull::Reference;
 use rpull::event::{Event, LayerState, Status};
 
-use super::{Lines, Renderer, words};
+use super::{Lines, Renderer, planned, words};
+use crate::cli::output::human_size;
 
 /// Prints Docker's lines.
 pub struct Plain<W>(Lines<W>);
@@ -46,6 +47,16 @@ impl<W: Write + Send> Renderer for Plain<W> {
                         out.text(format_args!("Status: Image is up to date for {shown}"))?
                     }
                 }
+                out.text(image.canonical())?;
+            }
+            Event::Planned { image, digest, layers, requests, .. } => {
+                for (layer, size) in layers {
+                    let size = human_size(*size);
+                    out.text(format_args!("{}: Would be fetched ({size})", layer.short()))?;
+                }
+                out.text(format_args!("Digest: {digest}"))?;
+                let status = planned(image, layers, *requests);
+                out.text(format_args!("Status: {status}"))?;
                 out.text(image.canonical())?;
             }
             _ => {}

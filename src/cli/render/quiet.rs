@@ -18,7 +18,11 @@ impl<W: Write> Quiet<W> {
 
 impl<W: Write + Send> Renderer for Quiet<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        let Event::Done { image, .. } = event else { return Ok(()) };
-        self.0.text(image.canonical())
+        match event {
+            Event::Done { image, .. } | Event::Planned { image, .. } => {
+                self.0.text(image.canonical())
+            }
+            _ => Ok(()),
+        }
     }
 }

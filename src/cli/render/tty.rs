@@ -10,7 +10,7 @@ use rpull::Digest;
 use rpull::event::{Event, LayerState, Phase, Status};
 use rpull::printable;
 
-use super::{Renderer, output, words};
+use super::{Renderer, output, planned, words};
 use crate::cli::output::Bars;
 
 /// Layers over this many share the rows: only those at work have one.
@@ -161,6 +161,12 @@ impl Renderer for Tty {
                 };
                 self.above(&format!("Digest: {digest}"))?;
                 self.above(&format!("Status: {status} {image}"))?;
+                self.screen
+                    .suspend(|| output::line(image.canonical()).map_err(io::Error::other))?;
+            }
+            Event::Planned { image, digest, layers, requests, .. } => {
+                self.above(&format!("Digest: {digest}"))?;
+                self.above(&format!("Status: {}", planned(image, layers, *requests)))?;
                 self.screen
                     .suspend(|| output::line(image.canonical()).map_err(io::Error::other))?;
             }

@@ -218,7 +218,8 @@ fn platform_and_errors_of_a_config_are_escaped() {
     let image = Image::new().layer(layer.clone()).platform(PAYLOAD, PAYLOAD, PAYLOAD);
     let name = push(&image).name();
     let args: &[&str] = &["--platform", "linux/s390x", &name];
-    Pull { args, code: 0, shown: SHOWN }.in_every_mode();
+    Pull { args, code: 3, shown: SHOWN }.in_every_mode();
+    Pull { args: &[&name], code: 0, shown: SHOWN }.in_every_mode();
     for extra in
         [json!({"os": {PAYLOAD: 7}}), json!({"rootfs": PAYLOAD}), json!({"history": [PAYLOAD]})]
     {
