@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Mutex, OnceLock, mpsc};
 
+use rustix::mount::MountPropagationFlags;
 use tempfile::TempDir;
 
 /// A directory that goes away with the value.
@@ -96,4 +97,19 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
     }
+}
+
+/// Runs `work` on a thread with a mount namespace of its own, which its children share.
+pub fn in_private_mounts(work: fn()) {
+    let thread = std::thread::spawn(move || {
+        #[expect(
+            deprecated,
+            reason = "its replacement guards against FILES only, which is not used"
+        )]
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).expect("unshare");
+        let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", flags).expect("private mounts");
+        work();
+    });
+    thread.join().expect("the thread with private mounts");
 }
