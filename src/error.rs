@@ -12,7 +12,7 @@ pub use crate::layer::{LayerError, LimitKind};
 pub use crate::oci::{ManifestError, PlatformError};
 pub use crate::reference::{Reason as ReferenceReason, ReferenceError};
 pub use crate::registry::{Cause, RegistryError};
-pub use crate::store::StoreError;
+pub use crate::store::{ImageUser, StoreError};
 
 /// The error of a pull or of an operation on a store.
 ///

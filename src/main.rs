@@ -8,13 +8,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args = match cli::parse() {
         Ok(args) => args,
-        Err(error) => return cli::usage(error),
+        Err(why) => return cli::stop(why),
     };
-    if let Err(failure) = cli::log::start(args.global.verbose) {
-        return cli::output::fail(&failure);
+    if let Err(error) = cli::log::start(args.global.verbose) {
+        return cli::failure::fail(&error.into());
     }
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => cli::output::fail(&failure),
+        Err(failure) => cli::failure::fail(&failure),
     }
 }

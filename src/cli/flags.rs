@@ -31,7 +31,7 @@ const VERSION: &str = match option_env!("RPULL_VERSION") {
 
 /// Pull container images into Docker's own on-disk layout, without a daemon.
 #[derive(Debug, Parser)]
-#[command(name = "rpull", version = VERSION, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "rpull", version = VERSION, max_term_width = 100)]
 // Output escapes control characters, and cannot tell the parser's colours from others.
 #[command(styles = Styles::plain())]
 #[command(override_usage = "rpull [OPTIONS] IMAGE...\n       rpull [OPTIONS] COMMAND")]
@@ -43,6 +43,9 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+    /// The first image, if no command was named.
+    #[arg(skip)]
+    pub first_image: Option<String>,
 }
 
 /// The commands, one file each in `commands`.

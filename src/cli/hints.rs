@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rpull::error::{LayerError, LimitKind, ManifestError, RegistryError, StoreError};
+use rpull::error::{ImageUser, LayerError, LimitKind, ManifestError, RegistryError, StoreError};
 use rpull::{Error, ErrorKind};
 
 /// Returns the exit code of a command that ends with `error`.
@@ -18,6 +18,22 @@ pub fn exit_code(error: &Error) -> u8 {
         ErrorKind::RateLimited => 9,
         ErrorKind::Interrupted => 130,
         _ => 1,
+    }
+}
+
+/// Returns the name of `kind` in JSON.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Usage => "usage",
+        ErrorKind::NotFound => "not-found",
+        ErrorKind::Auth => "auth",
+        ErrorKind::Network => "network",
+        ErrorKind::Integrity => "integrity",
+        ErrorKind::Storage => "storage",
+        ErrorKind::Busy => "busy",
+        ErrorKind::RateLimited => "rate-limited",
+        ErrorKind::Interrupted => "interrupted",
+        _ => "other",
     }
 }
 
@@ -108,8 +124,12 @@ fn hint_store(error: &StoreError) -> Option<String> {
             }
             StoreError::NoSuchImage(_) => "run `rpull images` to list the images of the store",
             StoreError::Ambiguous { .. } => "give more digits of the id",
-            StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
-                "remove or unmount what uses it first"
+            StoreError::InUse { by, .. } => return Some(hint_in_use(by)),
+            StoreError::SeveralNames { names, .. } => {
+                let name = names.first().map_or("NAME", String::as_str);
+                return Some(format!(
+                    "remove one name with `rpull rm {name}`, or all of them with --force"
+                ));
             }
             StoreError::FileSystem { .. } => {
                 "choose a --root on ext4, xfs with ftype=1, btrfs or tmpfs; in a container, mount a volume there"
@@ -131,6 +151,15 @@ fn hint_store(error: &StoreError) -> Option<String> {
     )
 }
 
+fn hint_in_use(by: &ImageUser) -> String {
+    match by {
+        ImageUser::Mount(at) => format!("unmount it with `rpull umount {at}`"),
+        ImageUser::Container(id) => format!("remove the container with `docker rm {id}`"),
+        ImageUser::Image(id) => format!("remove that image first: `rpull rm {id}`"),
+        _ => "remove what uses it first".to_owned(),
+    }
+}
+
 fn hint_manifest(error: &ManifestError) -> &'static str {
     match error {
         ManifestError::NoPlatform { .. } => "choose one of the offered platforms with --platform",
@@ -138,6 +167,12 @@ fn hint_manifest(error: &ManifestError) -> &'static str {
             "the image exists for this platform only; leave out --platform to pull it"
         }
         ManifestError::Schema1 => "ask its publisher to push the image again with a current tool",
+        ManifestError::NotAnImage { what: "a Helm chart", .. } => {
+            "use `helm pull oci://REFERENCE`: rpull pulls container images only"
+        }
+        ManifestError::NotAnImage { what: "a Docker plugin", .. } => {
+            "use `docker plugin install`: rpull pulls container images only"
+        }
         ManifestError::NotAnImage { .. } | ManifestError::MediaType(_) => {
             "check the name and tag: rpull pulls container images only"
         }

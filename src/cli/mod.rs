@@ -1,13 +1,16 @@
 //! What the command line says. Parsed low here, resolved by `commands`.
 
+pub mod failure;
 pub mod flags;
 pub mod format;
 pub mod hints;
 pub mod log;
+pub mod names;
 pub mod output;
 pub mod quantity;
 pub mod render;
 mod template;
+pub mod unknown;
 mod words;
 
 use std::process::ExitCode;
@@ -16,23 +19,48 @@ use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches};
 
+use failure::{Failure, Forms};
 use flags::Cli;
 use rpull::printable;
 
 /// The most bytes of a word of the command line that a usage error repeats.
 const LONGEST_WORD: usize = 400;
 
+/// Why there is nothing to run.
+pub enum Stop {
+    /// An invalid command line, or `--help` and `--version`.
+    Parser(clap::Error),
+    /// No arguments.
+    NoArguments(clap::Error),
+    /// The first word is rather a mistyped command than an image.
+    Unknown(Failure),
+}
+
 /// Reads the command line. `rpull IMAGE...` is `rpull pull IMAGE...`.
 ///
 /// # Errors
-/// What is wrong with it, or `--help` and `--version`.
-pub fn parse() -> Result<Cli, clap::Error> {
+/// Why there is nothing to run.
+pub fn parse() -> Result<Cli, Stop> {
     let mut command = command();
-    let args = words::arranged(std::env::args_os().collect(), &command);
-    let mut matches = command
-        .try_get_matches_from_mut(args)
-        .map_err(|error| with_owner_of_flag(error, &command))?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))
+    let args: Vec<_> = std::env::args_os().collect();
+    let none = args.len() <= 1;
+    let words::Words { all, first_image } = words::arranged(args, &command);
+    failure::print_as(Forms {
+        json: words::has(&all, "--format", "json"),
+        events: words::has(&all, "--progress", "json")
+            && all.get(1).is_some_and(|verb| verb == "pull"),
+    });
+    let mut matches = command.try_get_matches_from_mut(all).map_err(|error| {
+        match first_image.as_deref().and_then(unknown::command) {
+            // The flags of the command that was meant would be wrong ones of `pull`.
+            Some(failure) => Stop::Unknown(failure),
+            None if none => Stop::NoArguments(error),
+            None => Stop::Parser(with_owner_of_flag(error, &command)),
+        }
+    })?;
+    let cli = Cli::from_arg_matches_mut(&mut matches);
+    let cli = cli.map_err(|error| Stop::Parser(error.format(&mut command)))?;
+    Ok(Cli { first_image, ..cli })
 }
 
 /// The parser, for which an empty variable counts as unset.
@@ -48,16 +76,27 @@ fn command() -> clap::Command {
     without_empty(Cli::command())
 }
 
-/// Says what is wrong with the command line.
-pub fn usage(error: clap::Error) -> ExitCode {
+/// Prints why there is nothing to run; returns the exit code.
+pub fn stop(why: Stop) -> ExitCode {
+    let (error, none) = match why {
+        Stop::Unknown(failure) => return failure::fail(&failure),
+        Stop::NoArguments(error) => (error, true),
+        Stop::Parser(error) => (error, false),
+    };
     // `--help` and `--version` are errors to clap, and print to stdout.
     let wrong = error.use_stderr();
     let text = in_lines(error).render().ansi().to_string();
-    match output::usage(&text, wrong) {
-        Err(failure) => output::fail(&failure),
-        Ok(()) if wrong => ExitCode::from(2),
-        Ok(()) => ExitCode::SUCCESS,
+    if none {
+        output::usage_error(&text);
+    } else if wrong {
+        failure::print_usage(&text);
+    } else {
+        return match output::help(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure::fail(&error.into()),
+        };
     }
+    ExitCode::from(2)
 }
 
 /// Makes each word of the user's in `error` one short line: in the rendered text, its

@@ -10,7 +10,6 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -18,8 +17,6 @@ use serde::Serialize;
 
 use rpull::Error;
 use rpull::printable;
-
-use super::hints;
 
 /// The most bytes of an error's line.
 pub const LONGEST_ERROR: usize = 1536;
@@ -177,20 +174,22 @@ fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
     all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Prints the text of the command line's parser, which has several lines: help and version
-/// on standard output, a usage error on standard error.
+/// Prints the help of the command line's parser, which has several lines.
 ///
 /// # Errors
 /// As [`line`].
-pub fn usage(text: &str, wrong: bool) -> Result<(), Error> {
-    let lines: Vec<_> = text.trim_end().split('\n').map(printable::escape).collect();
-    let safe = lines.join("\n");
-    if wrong {
-        // Standard error may be closed, and there is no other place to report it.
-        let _ = stderr().write(&safe);
-        return Ok(());
-    }
-    printed(stdout().write(&safe))
+pub fn help(text: &str) -> Result<(), Error> {
+    printed(stdout().write(&escaped_lines(text)))
+}
+
+/// Prints a usage error of the command line's parser, which has several lines, on standard error.
+pub fn usage_error(text: &str) {
+    // Standard error may be closed, and there is no other place to report it.
+    let _ = stderr().write(&escaped_lines(text));
+}
+
+fn escaped_lines(text: &str) -> String {
+    text.trim_end().split('\n').map(printable::escape).collect::<Vec<_>>().join("\n")
 }
 
 /// A size in bytes as docker prints it: decimal units, three digits.
@@ -236,18 +235,20 @@ pub fn human_age(created: &str, now: DateTime<Utc>) -> String {
     }
 }
 
-/// Prints why the command failed and what to do; returns its exit code.
-pub fn fail(error: &Error) -> ExitCode {
-    say(error);
-    ExitCode::from(hints::exit_code(error))
+/// Prints on standard error why something failed.
+pub fn error(text: &str) {
+    error_line("rpull: ", text, LONGEST_ERROR);
 }
 
-/// Prints why something failed, on standard error.
-pub fn say(error: &Error) {
-    error_line("rpull: ", &hints::text(error), LONGEST_ERROR);
-    if let Some(hint) = hints::hint(error) {
-        error_line("hint: ", &hint, LONGEST_NOTICE);
-    }
+/// Prints on standard error what the user can do about an error.
+pub fn hint(text: &str) {
+    error_line("hint: ", text, LONGEST_NOTICE);
+}
+
+/// Prints on standard error why something failed, as one line of JSON.
+pub fn error_json(value: &impl Serialize) {
+    // Standard error may be closed, and there is no other place to report it.
+    suspended(|| drop(stderr().json(value)));
 }
 
 /// Prints on standard error what the user should know and what does not end the command.
@@ -285,7 +286,11 @@ impl Drop for Bars {
 fn error_line(prefix: &str, text: &str, limit: usize) {
     let line = format!("{prefix}{}", printable::one_line(text, limit));
     // Standard error may be closed, and there is no other place to report it.
-    let mut write = || drop(stderr().write(&line));
+    suspended(|| drop(stderr().write(&line)));
+}
+
+/// Calls `write` once while standard error shows no bars.
+fn suspended(mut write: impl FnMut()) {
     match &*SUSPEND.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(suspend) => suspend(&mut write),
         None => write(),

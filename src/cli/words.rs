@@ -5,26 +5,46 @@ use std::ffi::OsString;
 
 use clap::{Arg, Command};
 
-/// Returns the words in the order that the parser takes: the command's name, then all flags. A first
-/// word that is not the name of a command is an image. A command's name wins over an image of that
-/// name.
-pub fn arranged(args: Vec<OsString>, command: &Command) -> Vec<OsString> {
+/// The words in the order that the parser takes: the command's name, then all flags.
+pub struct Words {
+    /// The program's name and the words.
+    pub all: Vec<OsString>,
+    /// The first word that is not a flag, if it is not the name of a command but an image.
+    pub first_image: Option<String>,
+}
+
+/// Arranges the words of a command line. A command's name wins over an image of that name; a word
+/// after `--` is an image.
+pub fn arranged(args: Vec<OsString>, command: &Command) -> Words {
     let mut words = args.into_iter();
-    let mut arranged: Vec<OsString> = words.by_ref().take(1).collect();
+    let mut all: Vec<OsString> = words.by_ref().take(1).collect();
     let words: Vec<OsString> = words.collect();
     if words.is_empty() {
-        return arranged;
+        all.push("-h".into());
+        return Words { all, first_image: None };
     }
+    let mut first_image = None;
     let (verb, flags, rest) = match first_word(&words, command) {
         First::Help(at) => (words[at].clone(), &[][..], &[][..]),
         First::Verb(at) if words[at] == "help" => (words[at].clone(), &[][..], &words[at + 1..]),
         First::Verb(at) => (words[at].clone(), &words[..at], &words[at + 1..]),
-        First::Image(at) => ("pull".into(), &words[..at], &words[at..]),
+        First::Image(at) => {
+            let word = words.get(at).and_then(|word| word.to_str());
+            first_image = word.filter(|word| *word != "--").map(str::to_owned);
+            ("pull".into(), &words[..at], &words[at..])
+        }
     };
-    arranged.push(verb);
-    arranged.extend_from_slice(flags);
-    arranged.extend_from_slice(rest);
-    arranged
+    all.push(verb);
+    all.extend_from_slice(flags);
+    all.extend_from_slice(rest);
+    Words { all, first_image }
+}
+
+/// Whether `--FLAG VALUE` is among the words, also of a command line that cannot be parsed.
+pub fn has(words: &[OsString], flag: &str, value: &str) -> bool {
+    let is = |word: &OsString| word.to_str() == Some(&format!("{flag}={value}"));
+    let pair = |pair: &[OsString]| pair[0] == flag && pair[1] == value;
+    words.iter().any(is) || words.windows(2).any(pair)
 }
 
 /// What follows the flags at the beginning, and where.
@@ -100,8 +120,8 @@ mod tests {
 
     fn line(line: &str) -> String {
         let args = line.split(' ').map(OsString::from).collect();
-        let args = arranged(args, &Cli::command());
-        args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        let words = arranged(args, &Cli::command());
+        words.all.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -129,11 +149,31 @@ mod tests {
 
     #[test]
     fn help_and_version_stand_alone() {
-        assert_eq!(line("rpull"), "rpull");
+        assert_eq!(line("rpull"), "rpull -h");
         assert_eq!(line("rpull --version"), "rpull --version");
         assert_eq!(line("rpull -q -h images"), "rpull -h");
         assert_eq!(line("rpull -q help images"), "rpull help images");
         assert_eq!(line("rpull -q"), "rpull pull -q");
+    }
+
+    #[test]
+    fn first_image_is_a_word_that_could_be_a_command() {
+        let first = |line: &str| {
+            let args = line.split(' ').map(OsString::from).collect();
+            arranged(args, &Cli::command()).first_image
+        };
+        assert_eq!(first("rpull --policy never pul x").as_deref(), Some("pul"));
+        for line in ["rpull", "rpull -q", "rpull -- pul", "rpull pull pul", "rpull help pul"] {
+            assert_eq!(first(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn flag_with_a_value_is_found_in_both_forms() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let has = |line| has(&words(line), "--format", "json");
+        assert!(has("rpull --format json x") && has("rpull x --format=json"));
+        assert!(!has("rpull --format text json") && !has("rpull --format"));
     }
 
     /// Before the command is known, a flag must mean the same in all. Only `-f` does not, because docker

@@ -28,9 +28,10 @@ use tokio::runtime::Runtime;
 use rpull::credentials::{Credential, Found, Secret};
 use rpull::{Client, ClientBuilder, Error, Platform, Store};
 
+use crate::cli::failure::Failure;
 use crate::cli::flags::{Cli, Command, Global, PlatformFlag, RegistryFlags};
 use crate::cli::format::Format;
-use crate::cli::output;
+use crate::cli::{output, unknown};
 
 /// Threads that carry bytes, at most: they keep up with any line.
 const MOST_CARRIERS: usize = 4;
@@ -49,32 +50,39 @@ pub struct Context {
 ///
 /// # Errors
 /// Why it failed.
-pub fn run(cli: Cli) -> Result<(), Error> {
-    let context = Context { root: root(&cli.global)?, global: cli.global };
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let context = root(&cli.global).map(|root| Context { root, global: cli.global });
+    let unknown = cli.first_image.and_then(|word| Some((unknown::command(&word)?, word)));
+    if let Some((failure, word)) = unknown
+        && !context.as_ref().is_ok_and(|context| context.has_image(&word))
+    {
+        return Err(failure);
+    }
+    let context = &context?;
     let has_fields =
         matches!(cli.command, Command::Images(_) | Command::History(_) | Command::Inspect(_));
     if !has_fields && matches!(context.global.format, Format::Lines(_) | Format::Table(_)) {
-        return Err(Error::Usage(
-            "templates work with images, history and inspect; use --format json here".to_owned(),
-        ));
+        let text = "templates work with images, history and inspect; use --format json here";
+        return Err(Error::Usage(text.to_owned()).into());
     }
     match cli.command {
-        Command::Pull(verb) => verb.run(&context),
-        Command::Resolve(verb) => verb.run(&context),
-        Command::Images(verb) => verb.run(&context),
-        Command::Inspect(verb) => verb.run(&context),
-        Command::Layers(verb) => verb.run(&context),
-        Command::History(verb) => verb.run(&context),
-        Command::Mount(verb) => verb.run(&context),
-        Command::Mounts(verb) => verb.run(&context),
-        Command::Umount(verb) => verb.run(&context),
-        Command::Rm(verb) => verb.run(&context),
-        Command::Tag(verb) => verb.run(&context),
-        Command::Check(verb) => verb.run(&context),
-        Command::Df(verb) => verb.run(&context),
-        Command::Gc(verb) => verb.run(&context),
-        Command::Prune(verb) => verb.run(&context),
+        Command::Pull(verb) => verb.run(context)?,
+        Command::Resolve(verb) => verb.run(context)?,
+        Command::Images(verb) => verb.run(context)?,
+        Command::Inspect(verb) => verb.run(context)?,
+        Command::Layers(verb) => verb.run(context)?,
+        Command::History(verb) => verb.run(context)?,
+        Command::Mount(verb) => verb.run(context)?,
+        Command::Mounts(verb) => verb.run(context)?,
+        Command::Umount(verb) => verb.run(context)?,
+        Command::Rm(verb) => verb.run(context)?,
+        Command::Tag(verb) => verb.run(context)?,
+        Command::Check(verb) => verb.run(context)?,
+        Command::Df(verb) => verb.run(context)?,
+        Command::Gc(verb) => verb.run(context)?,
+        Command::Prune(verb) => verb.run(context)?,
     }
+    Ok(())
 }
 
 /// `--root`, `RPULL_ROOT`, or the data directory of this user; absolute, because the mount
@@ -105,6 +113,12 @@ impl Context {
             Some(content) => store.with_content(content),
             None => store,
         })
+    }
+
+    /// Whether the store has an image of this repository.
+    fn has_image(&self, repository: &str) -> bool {
+        let images = self.store().and_then(|store| store.images()).unwrap_or_default();
+        images.iter().any(|image| image.repository.as_deref() == Some(repository))
     }
 
     /// Whether results are printed as JSON.

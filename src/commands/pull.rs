@@ -8,8 +8,9 @@ use clap::builder::RangedU64ValueParser;
 use rpull::{Client, Error, Limits, Platform, Policy, Reference};
 
 use super::{Context, interruptible, runtime};
+use crate::cli::failure::Failure;
 use crate::cli::flags::{PlatformFlag, RegistryFlags};
-use crate::cli::{output, render};
+use crate::cli::{names, output, render};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,15 +87,15 @@ impl Pull {
     /// # Errors
     /// Why the first image failed; the others are pulled all the same. Or the progress could not be
     /// written.
-    pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let names = self.images.iter().map(|name| name.parse());
+    pub fn run(&self, context: &Context) -> Result<(), Failure> {
+        let names = self.images.iter().map(|name| names::reference(name));
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
         let platform = self.platform.parsed()?;
         let (store, client) = (context.store()?, self.registry.client()?);
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));
-        let pull = self.prepared(client, images, platform).events(receive);
+        let pull = self.prepared(client, images.clone(), platform).events(receive);
         let screen = render::start(render::choose(&context.global), events)?;
         let runtime = runtime()?;
         let results = runtime.block_on(interruptible(async {
@@ -110,8 +111,8 @@ impl Pull {
         drop(runtime);
         // The screen shows what is left to show.
         let shown = screen.join().unwrap_or(Ok(()));
-        verdict(results??)?;
-        output::printed(shown)
+        verdict(&images, results??)?;
+        Ok(output::printed(shown)?)
     }
 
     fn prepared(
@@ -147,12 +148,10 @@ impl Pull {
     }
 }
 
-/// Prints each failure but the first, which ends the command.
-fn verdict(results: Vec<Result<(), Error>>) -> Result<(), Error> {
-    let mut errors = results.into_iter().filter_map(Result::err);
-    let first = errors.next();
-    for error in errors {
-        output::say(&error);
-    }
-    first.map_or(Ok(()), Err)
+fn verdict(images: &[Reference], results: Vec<Result<(), Error>>) -> Result<(), Failure> {
+    let several = images.len() > 1;
+    let failures = images.iter().zip(results).filter_map(|(image, result)| {
+        result.err().map(|error| Failure::of_image(error, image, several))
+    });
+    Failure::any(failures)
 }

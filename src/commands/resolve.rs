@@ -6,8 +6,9 @@ use serde_json::json;
 use rpull::{Error, Reference, Resolution};
 
 use super::{Context, interruptible, runtime};
+use crate::cli::failure::Failure;
 use crate::cli::flags::{PlatformFlag, RegistryFlags};
-use crate::cli::output;
+use crate::cli::{names, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,21 +37,23 @@ impl Resolve {
     ///
     /// # Errors
     /// The first reference that is invalid or unknown.
-    pub fn run(&self, context: &Context) -> Result<(), Error> {
-        let names = self.names.iter().map(|name| name.parse::<Reference>());
+    pub fn run(&self, context: &Context) -> Result<(), Failure> {
+        let names = self.names.iter().map(|name| names::reference(name));
         let names: Vec<Reference> =
-            names.map(|name| Ok(name?.with_default_tag().0)).collect::<Result<_, Error>>()?;
+            names.map(|name| Ok(name?.with_default_tag().0)).collect::<Result<_, Failure>>()?;
         if self.name_only {
-            return names.iter().try_for_each(|name| print(context, name, None));
+            return Ok(names.iter().try_for_each(|name| print(context, name, None))?);
         }
         let platform = self.platform.parsed()?;
         let (client, runtime) = (self.registry.client()?, runtime()?);
         runtime.block_on(async {
             for name in &names {
                 let resolved = match &platform {
-                    Some(platform) => interruptible(client.resolve_for(name, platform)).await??,
-                    None => interruptible(client.resolve(name)).await??,
+                    Some(platform) => interruptible(client.resolve_for(name, platform)).await?,
+                    None => interruptible(client.resolve(name)).await?,
                 };
+                let of_name = |error| Failure::of_image(error, name, names.len() > 1);
+                let resolved = resolved.map_err(of_name)?;
                 print(context, name, Some(&resolved))?;
             }
             Ok(())

@@ -57,12 +57,12 @@ pub enum StoreError {
         who: String,
     },
     /// The image cannot be removed.
-    #[error("cannot remove {image}: {why}")]
+    #[error("cannot remove {image}: {by}")]
     InUse {
         /// The name or ID that the user typed.
         image: String,
         /// What uses it.
-        why: String,
+        by: ImageUser,
     },
     /// Removing the image by its ID would remove several names.
     #[error("cannot remove {image}: it has several names ({})", names.join(", "))]
@@ -99,4 +99,19 @@ pub enum StoreError {
     /// The kernel's random generator failed.
     #[error("cannot get random bytes: {0}")]
     Random(#[source] std::io::Error),
+}
+
+/// What uses an image, so that it cannot be removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageUser {
+    /// A container of dockerd, by its short ID.
+    #[error("the container {0} uses it")]
+    Container(String),
+    /// An image that was built on it, by its short ID.
+    #[error("the image {0} was built on it")]
+    Image(String),
+    /// A mount, by its directory.
+    #[error("it is mounted at {0}")]
+    Mount(String),
 }

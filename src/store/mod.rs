@@ -51,7 +51,7 @@ pub use condition::Condition;
 pub use content::{Content, ContentLock, Ingest, Partial};
 pub use damage::{Damage, DamageClass};
 pub use distribution::Distribution;
-pub use error::StoreError;
+pub use error::{ImageUser, StoreError};
 pub use images::Images;
 pub use layer_record::LayerRecord;
 pub use layers::Layers;

@@ -97,7 +97,9 @@ impl Store {
         };
         match removed {
             Ok(()) => state.remove(image, names),
-            Err(StoreError::InUse { why, .. }) => state.pruned.kept.push((image.id, why)),
+            Err(StoreError::InUse { by, .. }) => {
+                state.pruned.kept.push((image.id, by.to_string()));
+            }
             Err(e) => return Err(e),
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::fs;
 
 use super::journal::RemovalEntry;
 use super::layer_index::IndexView;
-use super::{Store, StoreError, containers};
+use super::{ImageUser, Store, StoreError, containers};
 use crate::fsutil;
 use crate::oci::{ChainId, ImageConfig, ImageId};
 use crate::reference::{Query, Reference};
@@ -185,24 +185,24 @@ impl Store {
         chains: &[ChainId],
         index: &mut IndexView,
     ) -> Result<Vec<ChainId>, StoreError> {
-        let in_use = |why: String| Err(StoreError::InUse { image: query.to_owned(), why });
+        let in_use = |by| Err(StoreError::InUse { image: query.to_owned(), by });
         let containers = self.layout.containers();
         for name in fsutil::names_in(&containers)? {
             let config = fs::read_to_string(containers.join(&name).join("config.v2.json"))
                 .unwrap_or_default();
             let json: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
             if json.get("Image").and_then(|image| image.as_str()) == Some(&id.to_string()) {
-                return in_use(format!("the container {} uses it", &name[..name.len().min(12)]));
+                return in_use(ImageUser::Container(name[..name.len().min(12)].to_owned()));
             }
         }
         for other in self.images().list()? {
             if self.images().parent(&other)? == Some(*id) {
-                return in_use(format!("the image {} was built on it", other.short()));
+                return in_use(ImageUser::Image(other.short()));
             }
         }
         let going = self.unneeded_layers(id, chains, index)?;
         match self.mounted_layer(&going.iter().copied().collect())? {
-            Some(at) => in_use(format!("it is mounted at {at}")),
+            Some(at) => in_use(ImageUser::Mount(at)),
             None => Ok(going),
         }
     }

@@ -133,7 +133,9 @@ fn documentation_is_plain() {
 #[test]
 fn errors_and_hints_are_plain() {
     let mut files = files_in("src/commands", "rs");
-    files.push(repository().join("src/cli/hints.rs"));
+    for file in ["failure", "hints", "names", "unknown"] {
+        files.push(repository().join(format!("src/cli/{file}.rs")));
+    }
     for module in ["", "layer/", "registry/", "store/"] {
         files.push(repository().join(format!("src/{module}error.rs")));
     }

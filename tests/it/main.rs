@@ -30,3 +30,4 @@ mod support;
 mod terminal;
 mod unpack;
 mod verbs;
+mod words;

@@ -28,7 +28,7 @@ fn of_the_store() -> Vec<StoreError> {
         StoreError::DamagedNames { path: path.clone(), why: why.clone() },
         StoreError::Ambiguous { prefix: "ab".to_owned(), matches: vec!["abc".to_owned()] },
         StoreError::Dockerd { root: path, who: "process 1".to_owned() },
-        StoreError::InUse { image: "x".to_owned(), why },
+        StoreError::InUse { image: "x".to_owned(), by: ImageUser::Mount("/mnt".to_owned()) },
         StoreError::SeveralNames { image: "x".to_owned(), names: Vec::new() },
     ]
 }
@@ -105,5 +105,28 @@ fn errors_of_settings_name_the_flags() {
     ] {
         assert!(!error.to_string().contains("--"), "{error}");
         assert!(text(&error).contains(" --"), "{}", text(&error));
+    }
+}
+
+#[test]
+fn hint_of_an_image_in_use_names_the_command_that_frees_it() {
+    for (by, command) in [
+        (ImageUser::Mount("/mnt".to_owned()), "`rpull umount /mnt`"),
+        (ImageUser::Container("ab12".to_owned()), "`docker rm ab12`"),
+        (ImageUser::Image("cd34".to_owned()), "`rpull rm cd34`"),
+    ] {
+        let error = StoreError::InUse { image: "x".to_owned(), by };
+        assert!(hint(&error.into()).is_some_and(|hint| hint.contains(command)), "{command}");
+    }
+    let names = vec!["a:1".to_owned(), "b:1".to_owned()];
+    let error = StoreError::SeveralNames { image: "x".to_owned(), names };
+    assert!(hint(&error.into()).is_some_and(|hint| hint.contains("`rpull rm a:1`")));
+}
+
+#[test]
+fn hint_of_an_artifact_names_the_tool_that_takes_it() {
+    for (what, tool) in [("a Helm chart", "`helm pull "), ("a Docker plugin", "`docker plugin ")] {
+        let error = ManifestError::NotAnImage { what, media_type: "x".to_owned() };
+        assert!(hint(&error.into()).is_some_and(|hint| hint.contains(tool)), "{what}");
     }
 }

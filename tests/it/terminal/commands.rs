@@ -199,9 +199,12 @@ fn registry_answers_to_resolve_are_escaped() {
     let proxy = Proxy::every("/v2/", Fault::Instead("404 Not Found", "", body));
     let scratch = scratch::dir();
     let name = format!("{}/some/image:tag", proxy.host);
-    for args in [&["resolve", &name][..], &["resolve", "--format", "json", &name]] {
+    let in_json = r"\u001b]0;pwn\u0007";
+    for (args, shown) in
+        [(&["resolve", &name][..], SHOWN), (&["resolve", "--format", "json", &name], in_json)]
+    {
         let output = ran(&Rpull::on(scratch.path()), args, 3);
-        assert!(text(&output.stderr).contains(SHOWN), "{output:?}");
+        assert!(text(&output.stderr).contains(shown), "{output:?}");
     }
 }
 
