@@ -177,6 +177,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
     match error {
         RegistryError::NotFound { .. } => ErrorKind::NotFound,
         RegistryError::Network { .. }
+        | RegistryError::Outage { .. }
         | RegistryError::Tls { .. }
         | RegistryError::Status { .. } => ErrorKind::Network,
         RegistryError::Protocol { .. } => ErrorKind::Network,

@@ -104,6 +104,10 @@ pub mod internal {
         pub use crate::overlay::*;
     }
     #[doc(hidden)]
+    pub mod progress {
+        pub use crate::progress::*;
+    }
+    #[doc(hidden)]
     pub mod reference {
         pub use crate::reference::*;
     }

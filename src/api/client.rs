@@ -164,9 +164,19 @@ impl ClientBuilder {
         self
     }
 
-    /// Retries a failed request up to `retries` times in a row. The default is 5.
+    /// Retries a failed request up to `retries` times in a row. The default is 5; 0 repeats no
+    /// request at all.
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
+        self
+    }
+
+    /// Repeats requests to a host that answered before and then sends nothing, for this long. The
+    /// time is measured for all transfers of a host together, and these failures do not count
+    /// towards [`retries`](Self::retries). The default is 120 seconds; zero treats such a host like
+    /// one that never answered.
+    pub fn outage_timeout(mut self, limit: Duration) -> Self {
+        self.options.outage_timeout = limit;
         self
     }
 

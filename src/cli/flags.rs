@@ -152,6 +152,16 @@ pub struct RegistryFlags {
         help_heading = "Registry"
     )]
     pub retries: u32,
+    /// Wait this long for a host that answered before and then sends nothing
+    #[arg(
+        long,
+        env = "RPULL_OUTAGE_TIMEOUT",
+        default_value_t = 120,
+        value_parser = clap::value_parser!(u64).range(0..=86400),
+        value_name = "SECONDS",
+        help_heading = "Registry"
+    )]
+    pub outage_timeout: u64,
     /// Abandon a request that receives nothing for this long
     #[arg(
         long,

@@ -257,6 +257,9 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
             RegistryError::Network { down: true, .. } => {
                 "check the registry's name and port, and that it is running"
             }
+            RegistryError::Outage { .. } => {
+                "run the command again when the host answers: complete layers are kept; --outage-timeout waits longer"
+            }
             RegistryError::RateLimited { .. } => {
                 "log in for a higher limit, or retry later; complete layers are kept"
             }

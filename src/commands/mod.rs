@@ -146,6 +146,7 @@ impl RegistryFlags {
         let mut builder = ClientBuilder::from_env()
             .plain_http(self.plain_http)
             .retries(self.retries)
+            .outage_timeout(Duration::from_secs(self.outage_timeout))
             .stall_timeout(Duration::from_secs(self.stall_timeout));
         if let Some(found) = self.credential()? {
             builder = builder.credential(found);

@@ -59,13 +59,18 @@ pub enum Event {
         /// The total number of bytes.
         total: u64,
     },
-    /// A transient error occurred; the request is retried.
+    /// Transient errors occurred; the requests are retried. Sent at most once per second and host,
+    /// for all of its transfers together, and less often while the host stays silent.
     Retrying {
-        /// The image.
+        /// The image of one of the transfers.
         image: Image,
-        /// The layer; `None` for a manifest or config.
+        /// The layer of this transfer; `None` for a manifest or config.
         layer: Option<Digest>,
-        /// The number of the next attempt, from 2.
+        /// The host and port.
+        host: String,
+        /// The transfers that wait for their next attempt at this host, of all images.
+        transfers: usize,
+        /// The number of this transfer's next attempt, from 2.
         attempt: u32,
         /// The time until then.
         wait: Duration,
@@ -120,7 +125,7 @@ pub enum Event {
 }
 
 /// The state of a layer. A layer passes the states in this order; it can skip some, and never
-/// goes back.
+/// goes back, except from `Reconnecting` to `Downloading`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LayerState {
@@ -133,6 +138,8 @@ pub enum LayerState {
     Copying,
     /// The blob is being downloaded.
     Downloading,
+    /// A request for the blob failed, and is repeated. `Downloading` follows when bytes arrive.
+    Reconnecting,
     /// The blob is downloaded and its digest verified.
     DownloadComplete,
     /// The layer is already in the store.

@@ -9,7 +9,7 @@ use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 use super::gate::{StoreGate, WorkError};
 use super::options::Options;
 use super::recover::recover;
-use super::states::States;
+use super::states;
 use super::task::LayerTask;
 use super::threads::reserve_threads;
 use crate::digest::Digest;
@@ -38,7 +38,6 @@ pub struct Session {
     /// The large zstd window, which one layer at a time may have.
     pub large_windows: Arc<Semaphore>,
     gate: StoreGate,
-    states: States,
     recovered: OnceCell<()>,
     threads: OnceCell<()>,
     warned: Mutex<HashSet<(Option<Image>, String)>>,
@@ -56,13 +55,12 @@ impl Session {
             buffers: BufferPool::default(),
             large_windows: Arc::new(Semaphore::new(1)),
             gate: StoreGate::new(store),
-            states: States::new(events.clone()),
             recovered: OnceCell::new(),
             threads: OnceCell::new(),
             warned: Mutex::default(),
             planned: Mutex::default(),
             commits: Mutex::default(),
-            events,
+            events: states::in_order(events),
         }
     }
 
@@ -157,7 +155,8 @@ impl Session {
 
     /// Reports that a layer is in `state`, unless it is further already.
     pub fn report(&self, task: &LayerTask, state: LayerState) {
-        self.states.advance(&task.image, &task.blob.digest, state);
+        let (image, layer) = (task.image.clone(), task.blob.digest);
+        self.events.send(Event::Layer { image, layer, state });
     }
 
     /// Whether a dry run reports `blob` for the first time: images that share it fetch it once.

@@ -1,5 +1,5 @@
 //! The states of a command's layers. Several tasks work on one layer, so an event could be sent
-//! after a later one's; here a state never goes back.
+//! after a later one's; here a state never goes back, except to a download that was interrupted.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,29 +7,24 @@ use std::sync::{Mutex, PoisonError};
 use crate::digest::Digest;
 use crate::progress::{Event, Image, LayerState, Sender};
 
-/// The latest state of each layer that was told.
-pub struct States {
-    events: Sender,
-    latest: Mutex<HashMap<(Image, Digest), LayerState>>,
+/// Returns a sender that passes events on to `events`, without states of layers that go back or are
+/// repeated.
+pub fn in_order(events: Sender) -> Sender {
+    let latest: Mutex<HashMap<(Image, Digest), LayerState>> = Mutex::default();
+    Sender::to(move |event| {
+        let Event::Layer { image, layer, state } = &event else { return events.send(event) };
+        let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = latest.get(&(image.clone(), *layer));
+        if before.is_none_or(|before| may_follow(*before, *state)) {
+            latest.insert((image.clone(), *layer), *state);
+            // Sent under the lock: the events come out in the order of the states.
+            events.send(event);
+        }
+    })
 }
 
-impl States {
-    /// No layer has a state yet.
-    pub fn new(events: Sender) -> Self {
-        Self { events, latest: Mutex::default() }
-    }
-
-    /// Tells that `layer` of `image` is in `state`, unless it was in that or a later one.
-    pub fn advance(&self, image: &Image, layer: &Digest, state: LayerState) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = latest.insert((image.clone(), *layer), state);
-        if let Some(before) = before.filter(|before| *before >= state) {
-            latest.insert((image.clone(), *layer), before);
-            return;
-        }
-        // Sent under the lock: the events come out in the order of the states.
-        self.events.send(Event::Layer { image: image.clone(), layer: *layer, state });
-    }
+fn may_follow(before: LayerState, state: LayerState) -> bool {
+    state > before || (before, state) == (LayerState::Reconnecting, LayerState::Downloading)
 }
 
 #[cfg(test)]
@@ -41,7 +36,7 @@ mod tests {
     #[test]
     fn state_that_goes_back_is_not_told() {
         let (sender, events) = Sender::channel();
-        let states = States::new(sender);
+        let states = in_order(sender);
         let image: Image = Arc::new("nginx:latest".parse().unwrap());
         let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
         for (layer, state) in [
@@ -49,13 +44,18 @@ mod tests {
             (&one, LayerState::Downloading),
             (&two, LayerState::PullingFsLayer),
             (&one, LayerState::PullingFsLayer),
+            (&one, LayerState::Reconnecting),
+            (&one, LayerState::Reconnecting),
+            (&one, LayerState::Downloading),
+            (&one, LayerState::Downloading),
             (&one, LayerState::Waiting),
             (&one, LayerState::PullComplete),
             (&one, LayerState::DownloadComplete),
+            (&one, LayerState::Reconnecting),
             (&two, LayerState::Copying),
             (&two, LayerState::Downloading),
         ] {
-            states.advance(&image, layer, state);
+            states.send(Event::Layer { image: image.clone(), layer: *layer, state });
         }
         drop(states);
         let told: Vec<_> = events
@@ -71,6 +71,8 @@ mod tests {
                 (one, LayerState::PullingFsLayer),
                 (one, LayerState::Downloading),
                 (two, LayerState::PullingFsLayer),
+                (one, LayerState::Reconnecting),
+                (one, LayerState::Downloading),
                 (one, LayerState::PullComplete),
                 (two, LayerState::Copying),
                 (two, LayerState::Downloading),

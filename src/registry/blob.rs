@@ -11,10 +11,10 @@ use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response, StatusCode};
 
 use super::Registry;
-use super::body::Body;
+use super::attempts::Attempts;
+use super::body::{Body, Peer};
 use super::error::RegistryError;
 use super::http::Request;
-use super::retry::Budget;
 use crate::oci::Descriptor;
 use crate::reference::Repository;
 
@@ -40,13 +40,10 @@ impl Registry {
         descriptor: &Descriptor,
         range: Range<u64>,
     ) -> Result<BlobStream, RegistryError> {
-        let (start, end) = (range.start, range.end);
-        let mut blob = ResumableBlob::new(self, repository, descriptor, start, end);
-        blob.connect().await?;
-        Ok(blob.stream())
+        Ok(ResumableBlob::open(self, repository, descriptor, range).await?.stream())
     }
 
-    /// Opens the bytes `start..end` of a blob; `None` if the registry does not serve ranges.
+    /// Opens a range of a blob; `None` if the registry does not serve ranges.
     ///
     /// # Errors
     /// [`RegistryError`] if the blob cannot be opened. Later errors are in the stream.
@@ -54,11 +51,9 @@ impl Registry {
         &self,
         repository: &Repository,
         descriptor: &Descriptor,
-        start: u64,
-        end: u64,
+        range: Range<u64>,
     ) -> Result<Option<BlobStream>, RegistryError> {
-        let mut blob = ResumableBlob::new(self, repository, descriptor, start, end);
-        blob.connect().await?;
+        let blob = ResumableBlob::open(self, repository, descriptor, range).await?;
         Ok(blob.partial.then(|| blob.stream()))
     }
 }
@@ -72,9 +67,9 @@ struct ResumableBlob {
     /// Bytes before `offset` to discard, because the server ignored the range.
     skip: u64,
     body: Option<Body>,
-    /// The host that serves the blob, perhaps after a redirect.
-    host: String,
-    budget: Budget,
+    /// The server of the last response, perhaps after a redirect.
+    peer: Option<Peer>,
+    attempts: Attempts,
     /// Whether the response is the requested range and not the whole blob.
     partial: bool,
     /// The offset at which the last response ended without an error. When the retries are
@@ -83,26 +78,28 @@ struct ResumableBlob {
 }
 
 impl ResumableBlob {
-    fn new(
+    /// Opens a range of a blob, with the retries that the budget allows.
+    async fn open(
         registry: &Registry,
         repository: &Repository,
         descriptor: &Descriptor,
-        offset: u64,
-        end: u64,
-    ) -> Self {
-        Self {
+        range: Range<u64>,
+    ) -> Result<Self, RegistryError> {
+        let mut blob = Self {
             registry: registry.clone(),
             repository: repository.clone(),
             descriptor: descriptor.clone(),
-            offset,
-            end,
+            offset: range.start,
+            end: range.end,
             skip: 0,
             partial: false,
             body: None,
-            host: repository.domain().to_owned(),
-            budget: registry.budget(),
+            peer: None,
+            attempts: registry.attempts(Some(descriptor.digest)),
             ended_at: None,
-        }
+        };
+        blob.connect().await?;
+        Ok(blob)
     }
 
     fn stream(self) -> BlobStream {
@@ -160,7 +157,7 @@ impl ResumableBlob {
         if bytes.is_empty() {
             return Ok(None);
         }
-        self.budget.progress(bytes.len());
+        self.attempts.progress(bytes.len());
         self.ended_at = None;
         let next = self.offset + bytes.len() as u64;
         if next > self.end && !self.partial && self.end < self.descriptor.size {
@@ -192,17 +189,18 @@ impl ResumableBlob {
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
-        body.chunk().await.map_err(|failure| failure.into_body_error(&self.host))
+        let (Some(body), Some(peer)) = (&mut self.body, &self.peer) else { return Ok(None) };
+        body.chunk().await.map_err(|failure| failure.into_body_error(peer))
     }
 
     /// Opens the blob at `offset`, with the retries that the budget allows.
     async fn connect(&mut self) -> Result<(), RegistryError> {
         loop {
-            match self.open().await {
+            match self.request().await {
                 Ok(response) => {
-                    self.host = super::host::authority(response.url());
-                    self.body = Some(Body::new(response, self.registry.limits()));
+                    let peer = self.registry.shared.clients.peer(response.url());
+                    self.body = Some(Body::new(response, &peer));
+                    self.peer = Some(peer);
                     return Ok(());
                 }
                 Err(e) => self.back_off(e).await?,
@@ -210,7 +208,7 @@ impl ResumableBlob {
         }
     }
 
-    async fn open(&mut self) -> Result<Response, RegistryError> {
+    async fn request(&mut self) -> Result<Response, RegistryError> {
         let partial = self.offset > 0 || self.end < self.descriptor.size;
         let end = (self.end < self.descriptor.size).then_some(self.end);
         let request = Request {
@@ -280,23 +278,11 @@ impl ResumableBlob {
 
     /// Waits before the next attempt. Fails if `error` is not transient or the retries are spent.
     async fn back_off(&mut self, error: RegistryError) -> Result<(), RegistryError> {
-        let cause = error.to_string();
-        let wait = match (self.budget.wait_after(error), self.ended_at) {
-            (Ok(wait), _) => wait,
+        match (self.attempts.back_off(error).await, self.ended_at) {
             // The server ended the blob at this size without an error, and retries did not help.
-            (Err(RegistryError::Network { .. }), Some(actual)) => {
-                return Err(self.size_mismatch(actual));
-            }
-            (Err(e), _) => return Err(e),
-        };
-        self.registry.report_retry(
-            Some(self.descriptor.digest),
-            self.budget.attempt(),
-            wait,
-            cause,
-        );
-        tokio::time::sleep(wait).await;
-        Ok(())
+            (Err(RegistryError::Network { .. }), Some(actual)) => Err(self.size_mismatch(actual)),
+            (result, _) => result,
+        }
     }
 
     fn what(&self) -> String {
@@ -308,6 +294,8 @@ impl ResumableBlob {
     }
 
     fn interrupted(&self, cause: String) -> RegistryError {
-        RegistryError::Network { host: self.host.clone(), cause: cause.into(), down: false }
+        let host = self.peer.as_ref().map(|peer| peer.host.clone());
+        let host = host.unwrap_or_else(|| self.repository.domain().to_owned());
+        RegistryError::Network { host, cause: cause.into(), down: false }
     }
 }

@@ -1,16 +1,30 @@
 //! The only place that awaits a server: sends requests and reads bodies within the limits of
 //! [`wait`](super::wait).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use reqwest::{RequestBuilder, Response};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::error::{self, Cause, RegistryError};
+use super::outage::HostState;
 use super::wait::{LimitExceeded, SpeedLimit, WaitLimits, within};
 
 /// Consecutive HTTP/2 frames without data that are accepted. One ends a body; thousands
 /// are an attack.
 const MAX_EMPTY_FRAMES: usize = 1000;
+
+/// The server of a request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The host and port.
+    pub host: String,
+    /// The limits on waiting for it.
+    pub limits: WaitLimits,
+    /// What is known of the host.
+    pub state: Arc<HostState>,
+}
 
 /// Why a response, or the rest of its body, did not arrive.
 #[derive(Debug)]
@@ -33,17 +47,17 @@ impl TransferError {
         }
     }
 
-    /// Converts to the error of a request to `host` without a response.
-    pub fn into_request_error(self, host: &str) -> RegistryError {
+    /// Converts to the error of a request to `peer` without a response.
+    pub fn into_request_error(self, peer: &Peer) -> RegistryError {
         match self {
-            Self::Http(e) => error::of_request(host, e),
-            other => other.into_body_error(host),
+            Self::Http(e) => error::of_request(&peer.host, e),
+            other => other.into_body_error(peer),
         }
     }
 
-    /// Converts to the error of an incomplete response from `host`.
-    pub fn into_body_error(self, host: &str) -> RegistryError {
-        RegistryError::Network { host: host.to_owned(), cause: self.cause(), down: false }
+    /// Converts to the error of an incomplete response from `peer`.
+    pub fn into_body_error(self, peer: &Peer) -> RegistryError {
+        RegistryError::Network { host: peer.host.clone(), cause: self.cause(), down: false }
     }
 }
 
@@ -60,14 +74,17 @@ pub enum BodyError {
 ///
 /// # Errors
 /// [`TransferError`] if they do not arrive within the stall limit.
-pub async fn send(request: RequestBuilder, limits: WaitLimits) -> Result<Response, TransferError> {
+pub async fn send(request: RequestBuilder, peer: &Peer) -> Result<Response, TransferError> {
     // As a task of its own, the connection is set up even while the caller is not polled, for
     // example a segment out of order. The connect timeout would otherwise count that time.
     let mut task = AbortOnDrop(tokio::spawn(request.send()));
-    match within(limits.stall, &mut task.0).await.1 {
-        Some(Ok(sent)) => sent.map_err(TransferError::Http),
+    let stall = peer.limits.stall;
+    match within(stall, &mut task.0).await.1 {
+        Some(Ok(sent)) => {
+            sent.inspect(|_| peer.state.count_received()).map_err(TransferError::Http)
+        }
         Some(Err(e)) => Err(TransferError::Other(join_error_text(&e))),
-        None => Err(TransferError::LimitExceeded(LimitExceeded::Stall(limits.stall))),
+        None => Err(TransferError::LimitExceeded(LimitExceeded::Stall(stall))),
     }
 }
 
@@ -89,13 +106,15 @@ impl<T> Drop for AbortOnDrop<T> {
 pub struct Body {
     response: Response,
     speed: SpeedLimit,
+    host: Arc<HostState>,
     empty_frames: usize,
 }
 
 impl Body {
-    /// Wraps the body of `response`.
-    pub fn new(response: Response, limits: WaitLimits) -> Self {
-        Self { response, speed: SpeedLimit::new(limits), empty_frames: 0 }
+    /// Wraps the body of `response` from `peer`.
+    pub fn new(response: Response, peer: &Peer) -> Self {
+        let (speed, host) = (SpeedLimit::new(peer.limits), peer.state.clone());
+        Self { response, speed, host, empty_frames: 0 }
     }
 
     /// Returns the next bytes, never empty; `None` at the end.
@@ -110,6 +129,7 @@ impl Body {
                 Some(bytes) => {
                     self.empty_frames = 0;
                     self.speed.received(bytes.len());
+                    self.host.count_received();
                     return Ok(Some(bytes));
                 }
                 None => return Ok(None),

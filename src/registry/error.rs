@@ -23,6 +23,17 @@ pub enum RegistryError {
         /// Whether the host is unreachable: connection refused or DNS failure.
         down: bool,
     },
+    /// A host that answered before has been silent for too long.
+    #[error("{cause}: {host}; it has sent nothing for {} seconds", silent_for.as_secs())]
+    Outage {
+        /// The host and port.
+        host: String,
+        /// Why the last attempt failed.
+        #[source]
+        cause: Cause,
+        /// The time since the first attempt that failed.
+        silent_for: Duration,
+    },
     /// The host's certificate is not trusted, or it rejected the client certificate.
     #[error("no trusted TLS connection to {host}: {cause}")]
     Tls {
@@ -173,6 +184,16 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Returns this error of a request without an answer as the end of an outage of `host`.
+    pub(super) fn into_outage(self, host: &str, silent_for: Duration) -> Self {
+        match self {
+            Self::Network { cause, .. } | Self::Token { message: cause, .. } => {
+                Self::Outage { host: host.to_owned(), cause, silent_for }
+            }
+            other => other,
+        }
+    }
+
     /// Returns the error of a [`CredentialSource`](super::CredentialSource) that cannot be read.
     /// `from` names the source, such as a file or a program.
     pub fn credentials(

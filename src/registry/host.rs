@@ -8,11 +8,14 @@ use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Url};
 
+use super::body::Peer;
 use super::certs::{self, HostCerts};
 use super::credentials::CredentialHost;
 use super::error::{Cause, RegistryError};
 use super::options::RegistryOptions;
+use super::outage::Outages;
 use super::proxy::{Proxies, Proxy};
+use super::wait::WaitLimits;
 use crate::reference::DOCKER_HUB;
 
 /// Docker Hub's registry (moby registry/config.go).
@@ -35,6 +38,7 @@ pub struct Endpoint {
 pub struct Clients {
     options: RegistryOptions,
     built: Mutex<HashMap<Trust, Client>>,
+    outages: Outages,
     /// Only for the log.
     proxies: OnceLock<Proxies>,
     /// The origins whose certificates and proxy are logged.
@@ -100,6 +104,7 @@ impl Clients {
         Self {
             options,
             built: Mutex::default(),
+            outages: Outages::default(),
             proxies: OnceLock::new(),
             logged: Mutex::default(),
         }
@@ -108,6 +113,18 @@ impl Clients {
     /// Returns the options of the clients.
     pub fn options(&self) -> &RegistryOptions {
         &self.options
+    }
+
+    /// Returns what is known of the hosts.
+    pub fn outages(&self) -> &Outages {
+        &self.outages
+    }
+
+    /// Returns the server of `url`.
+    pub fn peer(&self, url: &Url) -> Peer {
+        let host = authority(url);
+        let (limits, state) = (WaitLimits::of(&self.options), self.outages.of(&host));
+        Peer { host, limits, state }
     }
 
     /// Returns the client for `url`.

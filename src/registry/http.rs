@@ -128,9 +128,9 @@ impl Registry {
             builder = builder.header(AUTHORIZATION, value);
         }
         self.shared.count_request();
-        let (host, began) = (authority(url), Instant::now());
-        let sent = body::send(builder, self.limits()).await;
-        let sent = sent.map_err(|e| e.into_request_error(&host));
+        let (peer, began) = (self.shared.clients.peer(url), Instant::now());
+        let sent = body::send(builder, &peer).await;
+        let sent = sent.map_err(|e| e.into_request_error(&peer));
         match &sent {
             Ok(response) => self.log_response(request, response, began),
             Err(e) => tracing::debug!(
@@ -174,13 +174,13 @@ impl Registry {
         response: Response,
         source_of: Option<String>,
     ) -> RegistryError {
-        let (status, host) = (response.status(), authority(response.url()));
+        let (status, peer) = (response.status(), self.shared.clients.peer(response.url()));
         let retry_after = retry_after(response.headers());
         let rate_limit = rate_limit(response.headers());
         let head = request.method == Method::HEAD;
         // Without the body, the status is enough.
-        let body = Body::new(response, self.limits()).read(MAX_ERROR_BODY_SIZE).await;
-        let text = message(&body.unwrap_or_default());
+        let body = Body::new(response, &peer).read(MAX_ERROR_BODY_SIZE).await;
+        let (text, host) = (message(&body.unwrap_or_default()), peer.host);
         let message = match (text.is_empty(), status.canonical_reason()) {
             (true, Some(reason)) => reason.to_ascii_lowercase(),
             _ => text,

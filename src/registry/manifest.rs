@@ -47,7 +47,7 @@ impl Registry {
         reference: &str,
     ) -> Result<ManifestInfo, RegistryError> {
         let request = manifest_request(Method::HEAD, repository, reference);
-        match self.retrying(None, || self.send(&request)).await {
+        match self.retrying(|| self.send(&request)).await {
             Ok(response) => match digest_header(response.headers()) {
                 Some(digest) => Ok(ManifestInfo { digest, media_type: media_type_of(&response) }),
                 None => self.resolve_by_get(repository, reference).await,
@@ -83,7 +83,7 @@ impl Registry {
     ) -> Result<RawManifest, RegistryError> {
         let request = manifest_request(Method::GET, repository, reference);
         let (bytes, headers) = self
-            .retrying(None, || async {
+            .retrying(|| async {
                 let response = self.send(&request).await?;
                 let headers = (digest_header(response.headers()), media_type_of(&response));
                 Ok((self.read_body(response, &request.what, MAX_MANIFEST_SIZE).await?, headers))
@@ -122,7 +122,7 @@ impl Registry {
             what,
         };
         let bytes = self
-            .retrying(None, || async {
+            .retrying(|| async {
                 let response = self.send(&request).await?;
                 self.read_body(response, &request.what, max_size).await
             })
@@ -144,9 +144,9 @@ impl Registry {
         what: &str,
         max_size: u64,
     ) -> Result<Bytes, RegistryError> {
-        let host = super::host::authority(response.url());
-        Body::new(response, self.limits()).read(max_size).await.map_err(|e| match e {
-            BodyError::Transfer(e) => e.into_body_error(&host),
+        let peer = self.shared.clients.peer(response.url());
+        Body::new(response, &peer).read(max_size).await.map_err(|e| match e {
+            BodyError::Transfer(e) => e.into_body_error(&peer),
             BodyError::TooLarge => {
                 RegistryError::TooLarge { what: what.to_owned(), limit: max_size }
             }

@@ -4,6 +4,7 @@
 //! neither client certificates nor a custom HTTP client, does not exchange identity tokens,
 //! drops the cause of a failed token exchange, and reads manifests of any size.
 
+mod attempts;
 mod auth;
 mod blob;
 mod body;
@@ -14,6 +15,7 @@ mod host;
 mod http;
 mod manifest;
 mod options;
+mod outage;
 mod parallel;
 mod proxy;
 mod retry;
@@ -22,12 +24,10 @@ mod wait;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::digest::Digest;
-use crate::progress::{Event, Image, Sender};
+use crate::progress::{Image, Sender};
 use crate::reference::Repository;
 
 pub use blob::BlobStream;
@@ -42,8 +42,6 @@ pub use retry::is_transient;
 
 use auth::Authenticator;
 use host::{Clients, Endpoint};
-use retry::Budget;
-use wait::WaitLimits;
 
 /// A client for all registries. Cheap to create and to clone: connections are opened, and
 /// certificates and credentials read, when a host first needs them.
@@ -78,7 +76,12 @@ impl Registry {
         Self { shared: Arc::new(shared), events: None }
     }
 
-    /// Returns the same client, which sends an [`Event::Retrying`] for `image` on each retry.
+    /// Returns the same client, which reports retries for `image`: [`Event::Retrying`], and the
+    /// state [`LayerState::Reconnecting`] of a layer, and [`LayerState::Downloading`] afterwards.
+    ///
+    /// [`Event::Retrying`]: crate::progress::Event::Retrying
+    /// [`LayerState::Reconnecting`]: crate::progress::LayerState::Reconnecting
+    /// [`LayerState::Downloading`]: crate::progress::LayerState::Downloading
     pub fn with_events(&self, sender: Sender, image: Image) -> Self {
         Self { shared: self.shared.clone(), events: Some((sender, image)) }
     }
@@ -94,42 +97,5 @@ impl Registry {
             "{repository} is served by {}",
             Endpoint::of(repository.domain(), &self.shared.options).origin()
         );
-    }
-
-    fn limits(&self) -> WaitLimits {
-        WaitLimits::of(&self.shared.options)
-    }
-
-    fn budget(&self) -> Budget {
-        Budget::new(self.shared.options.retries, self.shared.options.backoff)
-    }
-
-    /// Retries `request` until it succeeds, fails permanently, or the budget is spent.
-    async fn retrying<T, F>(
-        &self,
-        layer: Option<Digest>,
-        mut request: impl FnMut() -> F,
-    ) -> Result<T, RegistryError>
-    where
-        F: Future<Output = Result<T, RegistryError>>,
-    {
-        let mut budget = self.budget();
-        loop {
-            let error = match request().await {
-                Ok(answer) => return Ok(answer),
-                Err(e) => e,
-            };
-            let cause = error.to_string();
-            let wait = budget.wait_after(error)?;
-            self.report_retry(layer, budget.attempt(), wait, cause);
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    fn report_retry(&self, layer: Option<Digest>, attempt: u32, wait: Duration, cause: String) {
-        tracing::debug!("attempt {attempt} in {} ms, because: {cause}", wait.as_millis());
-        if let Some((sender, image)) = &self.events {
-            sender.send(Event::Retrying { image: image.clone(), layer, attempt, wait, cause });
-        }
     }
 }

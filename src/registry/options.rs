@@ -34,8 +34,11 @@ pub struct RegistryOptions {
     pub speed_window: Duration,
     /// Limit on the answer of a credential helper. Helpers may ask the user something.
     pub helper_timeout: Duration,
-    /// Failures in a row before giving up.
+    /// Failures in a row before giving up. 0 also ends the wait for a host that is lost.
     pub retries: u32,
+    /// How long requests are repeated to a host that answered before and then sends nothing; 0:
+    /// like those to any other host.
+    pub outage_timeout: Duration,
     /// The wait after the first failure; it doubles.
     pub backoff: Duration,
 }
@@ -57,6 +60,7 @@ impl Default for RegistryOptions {
             speed_window: Duration::from_secs(60),
             helper_timeout: Duration::from_secs(60),
             retries: 5,
+            outage_timeout: Duration::from_secs(120),
             backoff: Duration::from_millis(500),
         }
     }

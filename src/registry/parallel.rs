@@ -160,45 +160,44 @@ impl<'a> Download<'a> {
         offset: u64,
     ) -> Result<Option<BoxStream<'a, BytesResult>>, RegistryError> {
         let (end, start) = (self.of.range.end, offset + FIRST_SEGMENT_SIZE);
-        let Some(first) = self.range(offset, start).await? else { return Ok(None) };
+        let Some(first) = self.range(offset..start).await? else { return Ok(None) };
         let starts = (0..).map(move |n| start + n * SEGMENT_SIZE);
         let ranges = starts
             .take_while(move |start| *start < end)
-            .map(move |start| (start, (start + SEGMENT_SIZE).min(end)));
+            .map(move |start| start..(start + SEGMENT_SIZE).min(end));
         let permits = &self.registry.shared.segments;
-        let keeper = self.clone();
-        let first = stream::try_unfold((first, offset), move |(mut first, offset)| {
-            let keeper = keeper.clone();
-            async move {
-                let Some(bytes) = first.try_next().await? else { return Ok(None) };
-                keeper.keep(offset, &bytes).await;
-                let next = offset + bytes.len() as u64;
-                Ok(Some((bytes, (first, next))))
-            }
-        });
-        let rest = in_order(permits, ranges, move |(start, end)| self.clone().segment(start, end));
+        let rest = in_order(permits, ranges, move |range| self.clone().segment(range));
         Ok(Some(first.chain(rest).boxed()))
     }
 
-    /// Fetches the bytes `start..end`.
-    async fn segment(self, start: u64, end: u64) -> Result<Vec<Bytes>, RegistryError> {
-        let Some(mut segment) = self.range(start, end).await? else {
+    /// Fetches a range into memory.
+    async fn segment(self, range: Range<u64>) -> Result<Vec<Bytes>, RegistryError> {
+        let Some(segment) = self.range(range).await? else {
             let host = self.of.repository.domain().to_owned();
             let what =
                 "it served one range of a blob and ignored the next range request".to_owned();
             return Err(RegistryError::Protocol { host, what });
         };
-        let (mut chunks, mut offset) = (Vec::new(), start);
-        while let Some(bytes) = segment.try_next().await? {
-            self.keep(offset, &bytes).await;
-            offset += bytes.len() as u64;
-            chunks.push(bytes);
-        }
-        Ok(chunks)
+        segment.try_collect().await
     }
 
-    async fn range(&self, start: u64, end: u64) -> Result<Option<BlobStream>, RegistryError> {
-        self.registry.blob_range(self.of.repository, self.of.blob, start, end).await
+    /// Opens a range, whose bytes are kept as they arrive; `None` if the registry serves no ranges.
+    async fn range(
+        &self,
+        range: Range<u64>,
+    ) -> Result<Option<BoxStream<'a, BytesResult>>, RegistryError> {
+        let offset = range.start;
+        let opened = self.registry.blob_range(self.of.repository, self.of.blob, range).await?;
+        let download = self.clone();
+        Ok(opened.map(|segment| {
+            let step = |(mut segment, offset, download): (BlobStream, u64, Self)| async move {
+                let Some(bytes) = segment.try_next().await? else { return Ok(None) };
+                download.keep(offset, &bytes).await;
+                let next = offset + bytes.len() as u64;
+                Ok(Some((bytes, (segment, next, download))))
+            };
+            stream::try_unfold((segment, offset, download), step).boxed()
+        }))
     }
 
     async fn keep(&self, offset: u64, bytes: &Bytes) {

@@ -6,12 +6,11 @@ use reqwest::header::LOCATION;
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 
-use super::body::{self, Body, BodyError};
+use super::body::{self, Body, BodyError, Peer};
 use super::credentials::{Credential, Secret, without_values};
 use super::error::{Cause, RegistryError};
 use super::host::{self, Clients, Endpoint};
 use super::http::{MAX_ERROR_BODY_SIZE, message};
-use super::wait::WaitLimits;
 
 /// Seconds that a token is valid at least (distribution spec, auth/token).
 const MIN_LIFETIME: u64 = 60;
@@ -86,8 +85,7 @@ impl TokenRequest {
                 https: endpoint.scheme == "https",
             });
         }
-        let limits = WaitLimits::of(clients.options());
-        let client = clients.client(&self.realm)?;
+        let (peer, client) = (clients.peer(&self.realm), clients.client(&self.realm)?);
         tracing::debug!(
             "token for {} from {}, {}",
             self.scope,
@@ -101,10 +99,10 @@ impl TokenRequest {
         );
         if let Some(Credential::Identity(token)) = &credential {
             let request = client.post(self.realm.clone()).form(&self.refresh_form(token));
-            let response = self.send("POST", request, limits).await?;
+            let response = self.send("POST", request, &peer).await?;
             // Some servers do not support POST (distribution spec, auth/oauth).
             if !matches!(response.status().as_u16(), 404 | 405) {
-                return self.read(response, limits).await;
+                return self.read(response, &peer).await;
             }
         }
         let mut query = vec![("scope", self.scope.as_str())];
@@ -114,7 +112,7 @@ impl TokenRequest {
             query.push(("account", username));
             request = request.basic_auth(username, Some(password.reveal()));
         }
-        self.read(self.send("GET", request.query(&query), limits).await?, limits).await
+        self.read(self.send("GET", request.query(&query), &peer).await?, &peer).await
     }
 
     fn refresh_form<'a>(&'a self, token: &'a Secret) -> Vec<(&'static str, &'a str)> {
@@ -132,16 +130,16 @@ impl TokenRequest {
         &self,
         method: &str,
         request: RequestBuilder,
-        limits: WaitLimits,
+        peer: &Peer,
     ) -> Result<Response, RegistryError> {
         let began = Instant::now();
-        let response = body::send(request, limits).await.map_err(|e| self.failed(0, e.cause()))?;
+        let response = body::send(request, peer).await.map_err(|e| self.failed(0, e.cause()))?;
         let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
         tracing::debug!("{method} {} {status}, {ms} ms", self.shown_realm());
         Ok(response)
     }
 
-    async fn read(&self, response: Response, limits: WaitLimits) -> Result<Token, RegistryError> {
+    async fn read(&self, response: Response, peer: &Peer) -> Result<Token, RegistryError> {
         let status = response.status();
         let failed = |message: String| self.failed(status.as_u16(), message);
         if status.is_redirection() {
@@ -155,7 +153,7 @@ impl TokenRequest {
         if !status.is_success() {
             // Without the body, the status is enough.
             let body =
-                Body::new(response, limits).read(MAX_ERROR_BODY_SIZE).await.unwrap_or_default();
+                Body::new(response, peer).read(MAX_ERROR_BODY_SIZE).await.unwrap_or_default();
             let text = message(&body);
             return Err(failed(if text.is_empty() {
                 status.to_string()
@@ -163,7 +161,7 @@ impl TokenRequest {
                 format!("{status}: {text}")
             }));
         }
-        let body = match Body::new(response, limits).read(MAX_RESPONSE_SIZE).await {
+        let body = match Body::new(response, peer).read(MAX_RESPONSE_SIZE).await {
             Ok(body) => body,
             Err(BodyError::Transfer(e)) => return Err(self.failed(0, e.cause())),
             Err(BodyError::TooLarge) => {

@@ -2,6 +2,7 @@
 
 mod continued;
 mod log;
+mod outage;
 mod plain_http;
 mod redirects;
 mod resume;

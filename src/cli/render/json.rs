@@ -47,8 +47,9 @@ fn object(event: &Event) -> Option<Value> {
             "phase": match phase { Phase::Download => "download", Phase::Unpack => "unpack" },
             "done": done, "total": total,
         }),
-        Event::Retrying { image, layer, attempt, wait, cause } => json!({
-            "event": "retrying", "image": image.canonical(), "layer": layer, "attempt": attempt,
+        Event::Retrying { image, layer, host, transfers, attempt, wait, cause } => json!({
+            "event": "retrying", "image": image.canonical(), "layer": layer, "host": host,
+            "transfers": transfers, "attempt": attempt,
             "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "cause": short(cause),
         }),
         Event::Waiting { what } => json!({"event": "waiting", "what": short(what)}),
@@ -86,6 +87,7 @@ fn state_name(state: LayerState) -> &'static str {
         LayerState::PullingFsLayer => "pulling",
         LayerState::Waiting => "waiting",
         LayerState::Downloading => "downloading",
+        LayerState::Reconnecting => "reconnecting",
         LayerState::DownloadComplete => "download-complete",
         LayerState::Copying => "copying",
         LayerState::PullComplete => "complete",

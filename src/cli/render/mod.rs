@@ -66,6 +66,7 @@ fn words(state: LayerState) -> &'static str {
         LayerState::PullingFsLayer => "Pulling fs layer",
         LayerState::Waiting => "Waiting",
         LayerState::Downloading => "Downloading",
+        LayerState::Reconnecting => "Reconnecting",
         LayerState::Copying => "Copying from another image",
         LayerState::DownloadComplete => "Download complete",
         LayerState::PullComplete => "Pull complete",
@@ -91,8 +92,11 @@ fn warn(event: &Event) {
         Event::Warning { image: Some(image), text } => format!("warning: {image}: {text}"),
         Event::Warning { image: None, text } => format!("warning: {text}"),
         Event::Waiting { what } => format!("waiting for {what}"),
-        Event::Retrying { attempt, wait, cause, .. } => {
+        Event::Retrying { transfers: ..=1, attempt, wait, cause, .. } => {
             format!("{cause}; attempt {attempt} in {:.1} s", wait.as_secs_f64())
+        }
+        Event::Retrying { transfers, cause, .. } => {
+            format!("{cause}; retrying {transfers} transfers")
         }
         _ => return,
     };

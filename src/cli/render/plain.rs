@@ -29,8 +29,10 @@ impl<W: Write + Send> Renderer for Plain<W> {
             Event::Resolving { image } => {
                 out.text(format_args!("{}: Pulling from {}", what(image), image.path()))?
             }
-            // Docker has no line for the beginning of a download.
-            Event::Layer { layer, state, .. } if *state != LayerState::Downloading => {
+            // Docker has no line for the beginning of a download. That requests are repeated is on
+            // standard error, once for all layers.
+            Event::Layer { state: LayerState::Downloading | LayerState::Reconnecting, .. } => {}
+            Event::Layer { layer, state, .. } => {
                 out.text(format_args!("{}: {}", layer.short(), words(*state)))?;
             }
             Event::Done { image, digest, status, .. } => {

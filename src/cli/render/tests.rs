@@ -37,6 +37,8 @@ fn script() -> Vec<Event> {
         Event::Retrying {
             image: image.clone(),
             layer: Some(big),
+            host: "docker.io".to_owned(),
+            transfers: 1,
             attempt: 2,
             wait: Duration::from_millis(1500),
             cause: "cannot reach docker.io: reset".into(),

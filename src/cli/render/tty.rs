@@ -31,6 +31,8 @@ struct Layer {
     shown: bool,
     size: u64,
     downloaded: u64,
+    /// Whether its size is in the total: a download that was interrupted begins again.
+    counted: bool,
 }
 
 impl Tty {
@@ -56,7 +58,7 @@ impl Tty {
             let bar = ProgressBar::new(*size)
                 .with_style(style("{prefix}: {wide_msg}"))
                 .with_prefix(digest.short());
-            let mut layer = Layer { bar, shown: false, size: *size, downloaded: 0 };
+            let mut layer = Layer { bar, shown: false, size: *size, downloaded: 0, counted: false };
             if !self.crowded {
                 layer.show(&self.screen, self.total.as_ref());
             }
@@ -66,7 +68,10 @@ impl Tty {
 
     fn layer(&mut self, digest: &Digest, state: LayerState) {
         let Some(layer) = self.layers.get_mut(digest) else { return };
-        let at_work = matches!(state, LayerState::Downloading | LayerState::Copying);
+        let at_work = matches!(
+            state,
+            LayerState::Downloading | LayerState::Reconnecting | LayerState::Copying
+        );
         if at_work {
             layer.show(&self.screen, self.total.as_ref());
             layer.bar.set_style(style(
@@ -82,7 +87,7 @@ impl Tty {
         } else if over {
             layer.bar.abandon();
         }
-        if state == LayerState::Downloading {
+        if state == LayerState::Downloading && !std::mem::replace(&mut layer.counted, true) {
             self.grow_total(*digest);
         }
     }

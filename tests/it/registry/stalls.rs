@@ -183,7 +183,7 @@ async fn ask(
             .await
             .map(drop),
         Call::Segment => {
-            let segment = registry.blob_range(repository, &blob, 0, 65536).await?;
+            let segment = registry.blob_range(repository, &blob, 0..65536).await?;
             segment.expect("a segment").try_collect::<Vec<_>>().await.map(drop)
         }
     }

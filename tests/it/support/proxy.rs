@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::hub::Hub;
@@ -16,6 +16,9 @@ pub enum Fault {
     Stall(usize),
     /// Its body stops after so many bytes and the line closes.
     Cut(usize),
+    /// Its body stops after so many bytes, all connections close, and more are refused until the
+    /// test calls [`Proxy::rise`].
+    Fall(usize),
     /// Its body comes at so many bytes a second.
     Slow(usize),
     /// The same, whole, whatever part was asked for.
@@ -31,6 +34,7 @@ pub struct Proxy {
     /// `127.0.0.1:PORT`.
     pub host: String,
     log: Arc<Mutex<Log>>,
+    door: Arc<Door>,
 }
 
 #[derive(Default)]
@@ -62,14 +66,34 @@ impl Proxy {
         let host = listener.local_addr().expect("a port").to_string();
         let log = Arc::new(Mutex::new(Log::default()));
         let (seen, rule): (_, Arc<Rule>) = (log.clone(), Arc::new(rule));
+        let door = Arc::new(Door { address: host.clone(), ..Door::default() });
+        let opened = door.clone();
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (seen, rule) = (seen.clone(), rule.clone());
+            let mut listener = listener;
+            loop {
+                let Ok((client, _)) = listener.accept() else { continue };
+                if opened.has_fallen() {
+                    drop((listener, client));
+                    listener = opened.reopen();
+                    continue;
+                }
+                opened.clients().extend(client.try_clone());
+                let (seen, rule, door) = (seen.clone(), rule.clone(), opened.clone());
                 // A client that goes away in the middle is the client's business.
-                std::thread::spawn(move || drop(serve(client, &seen, &*rule)));
+                std::thread::spawn(move || drop(serve(client, &seen, &*rule, &door)));
             }
         });
-        Self { host, log }
+        Self { host, log, door }
+    }
+
+    /// Accepts connections again.
+    pub fn rise(&self) {
+        let mut state = self.door.state();
+        while *state == State::Falling {
+            state = self.door.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        *state = State::Open;
+        self.door.changed.notify_all();
     }
 
     /// A way where the first requests whose path holds `text` meet `faults`, one each.
@@ -122,8 +146,69 @@ impl Proxy {
     }
 }
 
+/// The port of a way.
+#[derive(Default)]
+struct Door {
+    address: String,
+    state: Mutex<State>,
+    changed: Condvar,
+    clients: Mutex<Vec<TcpStream>>,
+}
+
+#[derive(Default, PartialEq)]
+enum State {
+    #[default]
+    Open,
+    /// The port will be closed.
+    Falling,
+    /// The port is closed.
+    Closed,
+}
+
+impl Door {
+    /// Closes the port.
+    fn fall(&self) {
+        let mut state = self.state();
+        *state = State::Falling;
+        // The thread that accepts closes it, after one more connection.
+        let _ = TcpStream::connect(&self.address);
+        while *state == State::Falling {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether the port was closed; it is, when this returns and the caller drops its listener.
+    fn has_fallen(&self) -> bool {
+        *self.state() == State::Falling
+    }
+
+    /// Waits until the port is to be open again.
+    fn reopen(&self) -> TcpListener {
+        let mut state = self.state();
+        *state = State::Closed;
+        self.changed.notify_all();
+        while *state != State::Open {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        TcpListener::bind(&self.address).expect("the port again")
+    }
+
+    /// Ends all connections.
+    fn end(&self) {
+        self.clients().drain(..).for_each(|client| drop(client.shutdown(Shutdown::Both)));
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One connection: requests without bodies, one after the other.
-fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule) -> std::io::Result<()> {
+fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule, door: &Door) -> std::io::Result<()> {
     let mut requests = BufReader::new(client.try_clone()?);
     let mut client = client;
     loop {
@@ -159,6 +244,12 @@ fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule) -> std::io::Result<()
             Fault::Cut(n) => {
                 client.write_all(&body[..n.min(body.len())])?;
                 return client.shutdown(Shutdown::Both);
+            }
+            Fault::Fall(n) => {
+                door.fall();
+                client.write_all(&body[..n.min(body.len())])?;
+                door.end();
+                return Ok(());
             }
             Fault::Slow(rate) | Fault::SlowWhole(rate) => {
                 for part in body.chunks(rate / 50) {
