@@ -56,20 +56,23 @@ impl Client {
         // Refuses the root of a live daemon.
         drop(store.begin().pending_lock(Mode::Shared)?);
         // Kept blobs of layers can be fetched again when a pull needs them.
-        let unneeded = report.damage.iter().filter(|damage| damage.images.is_empty());
-        for digest in unneeded.filter_map(blob_of) {
+        let unneeded = || report.damage.iter().filter(|it| it.images.is_empty());
+        for digest in unneeded().filter_map(blob_of) {
             store.begin().content().remove_own_blob(&digest)?;
         }
-        let mut reasons = HashMap::new();
-        let ids: BTreeSet<ImageId> =
-            report.damage.iter().flat_map(|damage| damage.images.iter().copied()).collect();
-        for id in ids {
-            if let Err(reason) = self.repair_image(store, id, &report.damage, &events).await? {
-                reasons.insert(id, reason);
-            }
-        }
+        let mut reasons = self.repair_images(store, &report.damage, &events).await?;
         let replaced: HashSet<ChainId> = report.damage.iter().filter_map(|it| it.layer).collect();
-        let after = check.run_on(Some(&replaced))?;
+        let mut after = check.run_on(Some(&replaced))?;
+        // While the config of an image was damaged, it was unknown which layers the image needs.
+        let is_revealed = |it: &Damage| {
+            !it.images.is_empty()
+                && unneeded().any(|old| (old.class, &old.path) == (it.class, &it.path))
+        };
+        let revealed: Vec<_> = after.damage.iter().filter(|it| is_revealed(it)).cloned().collect();
+        if !revealed.is_empty() {
+            reasons.extend(self.repair_images(store, &revealed, &events).await?);
+            after = check.run_on(Some(&replaced))?;
+        }
         let mut left: BTreeMap<_, _> =
             after.damage.into_iter().map(|it| ((it.class, it.path.clone()), it)).collect();
         let (mut repaired, mut remaining) = (Vec::new(), Vec::new());
@@ -90,6 +93,24 @@ impl Client {
             Unrepaired { damage, reason }
         };
         Ok(RepairReport { repaired, remaining: remaining.into_iter().map(with_reason).collect() })
+    }
+
+    /// Pulls all images with damage again. Returns why some of them could not be repaired.
+    async fn repair_images(
+        &self,
+        store: &Store,
+        damage: &[Damage],
+        events: &Sender,
+    ) -> Result<HashMap<ImageId, String>, Error> {
+        let mut reasons = HashMap::new();
+        let ids: BTreeSet<ImageId> =
+            damage.iter().flat_map(|it| it.images.iter().copied()).collect();
+        for id in ids {
+            if let Err(reason) = self.repair_image(store, id, damage, events).await? {
+                reasons.insert(id, reason);
+            }
+        }
+        Ok(reasons)
     }
 
     /// Pulls an image again by one of its digests. The inner result has the reason if none of them

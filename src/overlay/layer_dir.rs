@@ -117,11 +117,16 @@ impl OverlayRoot {
             None => fsutil::write_new(&lower, text.as_bytes(), 0o644)?,
         }
         fsutil::ensure_dir(&work, 0o700)?;
-        let committed = self.committed(parent);
-        if !committed.exists() {
-            self.replace(&committed, b"", 0o600)?;
-        }
-        Ok(())
+        self.mark_committed(parent)
+    }
+
+    /// Marks a layer as having a child.
+    ///
+    /// # Errors
+    /// [`FsError`] if the mark cannot be written.
+    pub fn mark_committed(&self, id: &CacheId) -> Result<(), FsError> {
+        let committed = self.committed(id);
+        if committed.exists() { Ok(()) } else { self.replace(&committed, b"", 0o600) }
     }
 
     /// Replaces a file of a layer. After a power failure, the layer is verified (see `unsynced`
@@ -159,6 +164,14 @@ impl OverlayRoot {
     /// [`FsError`] if they cannot be written.
     pub fn set_link(&self, id: &CacheId, link: &LinkId) -> Result<(), FsError> {
         self.replace(&self.dir(id).join("link"), link.as_str().as_bytes(), 0o644)?;
+        self.point_link(link, id)
+    }
+
+    /// Points `l/<link>` to a layer. Readers see the old symlink or the new one.
+    ///
+    /// # Errors
+    /// [`FsError`] if it cannot be written.
+    pub fn point_link(&self, link: &LinkId, id: &CacheId) -> Result<(), FsError> {
         let name = self.link_path(link);
         let random = fsutil::random_hex::<6>().at("create symlink", &name)?;
         let temporary = self.path.join(LINKS).join(format!(".tmp-{random}"));

@@ -2,12 +2,16 @@
 //! repairs take the `commit` lock, so all processes that need a layer get the same one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::journal::JournalEntry;
 use super::layer_index::{IndexView, REMOVING};
 use super::layer_record::{LayerRecord, cache_id_in};
 use super::layers::Layers;
-use super::layout::PARENT;
+use super::layout::{Layout, PARENT};
 use super::{StoreError, links, lock, stage, unsynced};
 use crate::digest::Digest;
 use crate::fsutil::{self, At};
@@ -112,16 +116,52 @@ impl Layers {
         if old.is_some() || !children.is_empty() {
             links::inherit(&self.layout, &chain, old.as_ref(), &cache_id, &children)?;
         }
-        // An existing record is broken. dockerd could not replace it either (moby#44909).
-        let moved = if place.exists() { Some(self.rename_away(&chain)?) } else { None };
         let parent = parent.map(|parent| parent.chain);
         let record = LayerRecord { chain, parent, diff_id, cache_id, size };
         self.index.add(&mut index, &record);
         unsynced::add(&self.layout, &chain, &record.cache_id)?;
-        fs::rename(&set, &place).at("commit layer to", &place)?;
-        self.remove_files(&mut index, moved.as_slice())?;
-        self.index.confirm(&mut index, &[&record], moved.iter().len());
+        // An existing record is broken. dockerd could not replace it either (moby#44909).
+        let replaces = place.exists();
+        match replaces {
+            true => self.replace(&mut index, &set, &chain)?,
+            false => fs::rename(&set, &place).at("commit layer to", &place)?,
+        }
+        self.index.confirm(&mut index, &[&record], usize::from(replaces));
         Ok(record)
+    }
+
+    /// Replaces the broken record of `chain`, in one step where the file system can: after a kill
+    /// there is the old layer or the new one.
+    fn replace(
+        &self,
+        index: &mut IndexView,
+        set: &Path,
+        chain: &ChainId,
+    ) -> Result<(), StoreError> {
+        let place = self.layout.layer(chain);
+        let mut old = stage::withdraw_to_replace(&self.layout, set)?;
+        match renameat_with(CWD, &old, CWD, &place, RenameFlags::EXCHANGE) {
+            // The file system cannot exchange names, such as ZFS before 2.2.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let removing = self.rename_away(&place)?;
+                fs::rename(&old, &place).at("commit layer to", &place)?;
+                old = removing;
+            }
+            exchanged => exchanged.at("commit layer to", &place)?,
+        }
+        self.remove_record(index, Some(*chain), &old)
+    }
+
+    /// Removes the record that a layer of a dead process replaced. The caller holds the store lock and
+    /// the `commit` lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the record or its files cannot be removed.
+    pub(super) fn finish_replacement(&self, entry: &JournalEntry) -> Result<(), StoreError> {
+        match stage::replaced_record(&self.layout, entry)? {
+            Some(old) => self.remove_record(&mut self.index.open_locked()?, None, &old),
+            None => Ok(()),
+        }
     }
 
     /// Returns the directory of the record of `chain`, unless another record names it, too.
@@ -149,7 +189,7 @@ impl Layers {
         let records = chains.iter().filter_map(|chain| self.record(chain).transpose());
         let records = records.collect::<Result<Vec<_>, _>>()?;
         let moved: Result<Vec<PathBuf>, _> =
-            chains.iter().map(|chain| self.rename_away(chain)).collect();
+            chains.iter().map(|chain| self.rename_away(&self.layout.layer(chain))).collect();
         let moved = moved?;
         self.remove_files(index, &moved)?;
         self.index.remove(index, &records);
@@ -180,21 +220,34 @@ impl Layers {
     /// Removes renamed records, and their directories unless another record names the same one.
     fn remove_files(&self, index: &mut IndexView, moved: &[PathBuf]) -> Result<(), StoreError> {
         for moved in moved {
-            if let Some(cache_id) = cache_id_in(moved)?
-                && !self.is_named(index, &cache_id, None)?
-            {
-                self.layout.overlay().remove_layer(&cache_id, None)?;
-                unsynced::forget(&self.layout, moved, &cache_id)?;
-            }
-            fsutil::remove(moved)?;
+            let name = moved.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let chain = name.split('-').next().and_then(|hex| Digest::from_hex(hex).ok());
+            self.remove_record(index, chain.map(ChainId), moved)?;
         }
         Ok(())
     }
 
-    fn rename_away(&self, chain: &ChainId) -> Result<PathBuf, StoreError> {
+    /// Removes the record at `moved`, and its directory unless another record names the same one.
+    /// `chain` is the layer that it was, if that is known.
+    fn remove_record(
+        &self,
+        index: &mut IndexView,
+        chain: Option<ChainId>,
+        moved: &Path,
+    ) -> Result<(), StoreError> {
+        if let Some(cache_id) = cache_id_in(moved)?
+            && !self.is_named(index, &cache_id, None)?
+        {
+            self.layout.overlay().remove_layer(&cache_id, None)?;
+            chain.map_or(Ok(()), |chain| unsynced::forget(&self.layout, &chain, &cache_id))?;
+        }
+        Ok(fsutil::remove(moved)?)
+    }
+
+    fn rename_away(&self, record: &Path) -> Result<PathBuf, StoreError> {
         let random = fsutil::random_hex::<32>().map_err(StoreError::Random)?;
-        let (from, to) = (self.layout.layer(chain), self.layout.layer_removing(chain, &random));
-        fs::rename(&from, &to).at("remove layer", &from)?;
-        Ok(to)
+        let removing = Layout::layer_removing(record, &random);
+        fs::rename(record, &removing).at("remove layer", record)?;
+        Ok(removing)
     }
 }

@@ -179,8 +179,10 @@ impl Layout {
     }
 
     /// Returns the name of a layer's record while it is being removed.
-    pub fn layer_removing(&self, chain: &ChainId, random: &str) -> PathBuf {
-        self.layers().join(format!("{}-{random}-removing", chain.hex()))
+    pub fn layer_removing(record: &Path, random: &str) -> PathBuf {
+        let mut name = record.as_os_str().to_owned();
+        name.push(format!("-{random}-removing"));
+        PathBuf::from(name)
     }
 
     /// Returns the directory of records that are not committed yet.

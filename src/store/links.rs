@@ -88,7 +88,7 @@ pub fn repair(
 }
 
 /// Gives `new` the link of the broken layer `old`, if it had one, so that `lower` of the layers
-/// above stays valid.
+/// above stays valid, and its mark of having a child.
 ///
 /// # Errors
 /// [`StoreError`] if a file cannot be read or written.
@@ -101,6 +101,9 @@ pub fn inherit(
 ) -> Result<(), StoreError> {
     let overlay = layout.overlay();
     let before = old.unwrap_or(new);
+    if overlay.is_committed(before) {
+        overlay.mark_committed(new)?;
+    }
     let Some(link) = known_link(layout, chain, before, children)? else { return Ok(()) };
     let own = overlay.link(new)?;
     if own.as_ref() == Some(&link) {

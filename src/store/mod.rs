@@ -151,6 +151,9 @@ impl Store {
             for removal in dead.iter().flat_map(|journal| &journal.removals) {
                 self.finish_removal(removal)?;
             }
+            for entry in dead.iter().flat_map(|journal| &journal.entries) {
+                self.layers.finish_replacement(entry)?;
+            }
             dead
         };
         for journal in dead {

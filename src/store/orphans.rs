@@ -251,7 +251,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let dir = self.layout.write_sets();
         for name in fsutil::names_in(&dir)? {
-            let known = ["write-set-", "complete-", "layer-"].iter().any(|it| name.starts_with(it));
+            let known = ["write-set-", "complete-", "replacing-", "layer-"];
+            let known = known.iter().any(|it| name.starts_with(it));
             let random = name.rsplit('-').next().unwrap_or_default();
             if known && !staged.contains(&format!("write-set-{random}")) {
                 let path = dir.join(name);

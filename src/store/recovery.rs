@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::layer_record::LayerRecord;
+use super::layer_record::{LayerRecord, cache_id_in};
 use super::{Store, StoreError, links, stage, unsynced};
 use crate::fsutil;
 use crate::oci::{ChainId, ImageConfig};
@@ -89,7 +89,10 @@ impl Store {
         let records = self.layers().records_per_directory()?;
         for name in fsutil::names_in(&dir)? {
             if let Some(prefix) = stage::directory_prefix(&name) {
-                let is_staged = |id: &&CacheId| id.as_str().starts_with(prefix);
+                // Another directory is that of a record which was being replaced.
+                let named = cache_id_in(&dir.join(&name))?;
+                let is_staged =
+                    |id: &&CacheId| id.as_str().starts_with(prefix) || named.as_ref() == Some(*id);
                 for id in all.iter().filter(is_staged).filter(|id| !records.contains_key(id)) {
                     self.remove_directory(id)?;
                 }

@@ -4,6 +4,8 @@
 //! ```text
 //! write-set-<random>                           being unpacked by the process that staged it
 //! complete-<blob>-<diff id>-<random>           unpacked and verified: any process may commit it
+//! replacing-<random>                           being exchanged with a broken record, which the
+//!                                              write set holds afterwards
 //! ```
 //!
 //! Both names are hex digits without `sha256:`; `<blob>` is `copy` for a layer that was copied
@@ -20,15 +22,17 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::journal::{Journal, JournalEntry};
-use super::layout::{CACHE_ID, DIFF, Layout, SIZE, TAR_SPLIT};
+use super::layer_record::cache_id_in;
+use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
 use super::lock;
 use crate::digest::Digest;
 use crate::fsutil::{self, At, FsError};
-use crate::oci::DiffId;
+use crate::oci::{ChainId, DiffId};
 use crate::overlay::{CacheId, LinkId};
 
 const UNPACKING: &str = "write-set-";
 const COMPLETE: &str = "complete-";
+const REPLACING: &str = "replacing-";
 
 /// Hex digits of a cache ID at the end of the name of its write set.
 const WRITE_SET_DIGITS: usize = 10;
@@ -109,9 +113,9 @@ impl StagedLayer {
 
 impl Drop for StagedLayer {
     fn drop(&mut self) {
-        // If the removal fails, the journal is kept for a later sweep.
-        let removed = discard(&self.layout, &self.entry).is_ok();
-        self.journal.close_entry(removed);
+        // If something is left, the journal is kept for a later sweep.
+        let removed = discard(&self.layout, &self.entry);
+        self.journal.close_entry(matches!(removed, Ok(true)));
     }
 }
 
@@ -142,25 +146,62 @@ pub(super) fn all_complete(layout: &Layout) -> Result<Vec<CompleteLayer>, FsErro
 
 /// Returns the beginning of the cache ID of a write set, by its name.
 pub(super) fn directory_prefix(name: &str) -> Option<&str> {
-    let known = name.starts_with(UNPACKING) || name.starts_with(COMPLETE);
+    let known = is_write_set(name);
     let digits = name.rsplit('-').next().filter(|digits| digits.len() == WRITE_SET_DIGITS)?;
     (known && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
 }
 
+fn is_write_set(name: &str) -> bool {
+    [UNPACKING, COMPLETE, REPLACING].iter().any(|state| name.starts_with(state))
+}
+
+/// Renames the write set of a complete layer, so that its process can exchange it with a broken record
+/// and no process can commit that record after a kill. Returns the new path.
+///
+/// # Errors
+/// [`FsError`] if it cannot be renamed.
+pub(super) fn withdraw_to_replace(layout: &Layout, set: &Path) -> Result<PathBuf, FsError> {
+    let name = set.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let random = name.rsplit('-').next().unwrap_or_default();
+    let replacing = layout.write_sets().join(format!("{REPLACING}{random}"));
+    fs::rename(set, &replacing).at("withdraw", set)?;
+    Ok(replacing)
+}
+
+/// Returns the write set of a committed layer that holds the record which the layer replaced, if a
+/// process was killed before it removed that.
+///
+/// # Errors
+/// [`FsError`] if the write sets cannot be read.
+pub(super) fn replaced_record(
+    layout: &Layout,
+    entry: &JournalEntry,
+) -> Result<Option<PathBuf>, FsError> {
+    let replacing = layout.write_sets().join(format!("{REPLACING}{}", entry.random));
+    let exchanged =
+        replacing.exists() && cache_id_in(&replacing)?.as_ref() != Some(&entry.cache_id);
+    Ok(exchanged.then_some(replacing))
+}
+
 /// Removes a staged layer, unless it is committed. After its write set is renamed back, no
-/// process can commit it, so its files are removed without the lock.
+/// process can commit it, so its files are removed without the lock. Returns false if a record that
+/// the layer replaced is left, which [`Layers::finish_replacement`](super::layers::Layers) removes.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if a file cannot be removed; the write set then stays.
-pub(super) fn discard(layout: &Layout, entry: &JournalEntry) -> Result<(), StoreError> {
+pub(super) fn discard(layout: &Layout, entry: &JournalEntry) -> Result<bool, StoreError> {
     // The layer is already committed or removed.
     if write_set_of(layout, &entry.random)?.is_none() {
-        return Ok(());
+        return Ok(true);
     }
     let unpacking = unpacking(layout, entry);
     let parent = {
         let _commit = lock::commit_lock(layout)?;
-        let Some(set) = write_set_of(layout, &entry.random)? else { return Ok(()) };
+        let Some(set) = write_set_of(layout, &entry.random)? else { return Ok(true) };
+        if replaced_record(layout, entry)?.is_some() {
+            return Ok(false);
+        }
+        give_back_link(layout, entry, &set)?;
         if set != unpacking {
             fs::rename(&set, &unpacking).at("withdraw", &set)?;
         }
@@ -175,7 +216,26 @@ pub(super) fn discard(layout: &Layout, entry: &JournalEntry) -> Result<(), Store
             overlay.uncommit(&parent)?;
         }
     }
-    Ok(fsutil::remove(&unpacking)?)
+    fsutil::remove(&unpacking)?;
+    Ok(true)
+}
+
+/// Points the link that a staged layer took over from a broken layer to that layer again, so that
+/// the layers above stay mounted as they were.
+fn give_back_link(layout: &Layout, entry: &JournalEntry, set: &Path) -> Result<(), FsError> {
+    let overlay = layout.overlay();
+    let Some(link) = overlay.link(&entry.cache_id)?.filter(|link| *link != entry.link_id) else {
+        return Ok(());
+    };
+    let digest = |name: &str| -> Result<Option<Digest>, FsError> {
+        Ok(fsutil::read_optional(&set.join(name))?.and_then(|text| text.parse().ok()))
+    };
+    let Some(diff_id) = digest(DIFF)?.map(DiffId) else { return Ok(()) };
+    let chain = ChainId::above(digest(PARENT)?.map(ChainId), diff_id);
+    match cache_id_in(&layout.layer(&chain))? {
+        Some(broken) if overlay.diff(&broken).is_dir() => overlay.point_link(&link, &broken),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the write set of a layer that is being unpacked or discarded.
@@ -185,10 +245,7 @@ fn unpacking(layout: &Layout, entry: &JournalEntry) -> PathBuf {
 
 fn write_set_of(layout: &Layout, random: &str) -> Result<Option<PathBuf>, FsError> {
     let dir = layout.write_sets();
-    let ours = |name: &String| {
-        let known = name.starts_with(UNPACKING) || name.starts_with(COMPLETE);
-        known && name.rsplit('-').next() == Some(random)
-    };
+    let ours = |name: &String| is_write_set(name) && name.rsplit('-').next() == Some(random);
     Ok(fsutil::names_in(&dir)?.into_iter().find(ours).map(|name| dir.join(name)))
 }
 

@@ -11,7 +11,6 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use super::StoreError;
 use super::boot::boot_id;
@@ -51,15 +50,12 @@ pub fn add(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), 
     Ok(())
 }
 
-/// Removes a layer from the list of this boot. `removed` is its record, renamed for its removal.
+/// Removes a layer from the list of this boot.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the file cannot be removed.
-pub fn forget(layout: &Layout, removed: &Path, directory: &CacheId) -> Result<(), StoreError> {
-    let record = removed.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let chain = record.split('-').next().and_then(|hex| Digest::from_hex(hex).ok());
-    let Some(chain) = chain.map(ChainId) else { return Ok(()) };
-    Ok(fsutil::remove(&layout.unsynced().join(this_boot()).join(name(&chain, directory)))?)
+pub fn forget(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), StoreError> {
+    Ok(fsutil::remove(&layout.unsynced().join(this_boot()).join(name(chain, directory)))?)
 }
 
 /// Returns the layers that other boots left, if there are any.

@@ -226,6 +226,34 @@ fn repair_requests_only_the_damaged_layer() {
     assert_whole(&rpull);
 }
 
+/// Until the config is repaired, it is unknown which layers the image needs.
+#[test]
+fn repair_mends_the_layers_of_an_image_whose_config_was_damaged_too() {
+    let place = Place::new();
+    flip(&place.config());
+    flip(&place.root().join("rpull/content/blobs/sha256").join(&place.pushed.id[7..]));
+    flip(&place.dir(2).join("diff/top"));
+    let done = place.rpull.run(["check", "--deep", "--repair"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert_whole(&place.rpull);
+}
+
+#[test]
+fn repair_replaces_layers_where_the_file_system_cannot_exchange_names() {
+    let place = Place::new();
+    let link = fs::read_to_string(place.dir(0).join("link")).unwrap();
+    flip(&place.dir(0).join("diff/base"));
+    let inject = ["-f", "-o", "/dev/null", "-e", "inject=renameat2:error=EINVAL", BINARY];
+    let mut command = Command::new("strace");
+    command.args(inject).args(["check", "--deep", "--repair"]).env("RPULL_ROOT", place.root());
+    let done: Done = command.output().unwrap().into();
+    assert_eq!(done.code, Some(0), "{done}");
+    assert_whole(&place.rpull);
+    assert_eq!(fs::read_to_string(place.dir(0).join("link")).unwrap(), link);
+    assert_consistent(place.root());
+    assert_agreement(place.root());
+}
+
 #[test]
 fn deep_check_finds_changed_metadata_and_damaged_documents() {
     let place = Place::new();

@@ -39,11 +39,12 @@ fn lose_an_image(rpull: &Rpull, pushed: &Pushed) {
     fs::remove_file(docker.join("imagedb/content/sha256").join(id)).unwrap();
 }
 
-/// Adds an orphan of each kind to a root.
-fn add_orphans(rpull: &Rpull) {
+/// Adds an orphan of each kind to a root. Returns the image whose layers are orphans now.
+pub fn add_orphans(rpull: &Rpull) -> Pushed {
     let root = rpull.root();
     let lost = Image::new().layer(Tar::new().file("lost", noise(9000)).end());
-    lose_an_image(rpull, &push(&lost.layer(Tar::new().file("top", "lost").end()), "lost"));
+    let lost = push(&lost.layer(Tar::new().file("top", "lost").end()), "lost");
+    lose_an_image(rpull, &lost);
     let hex = |digit: &str| digit.repeat(64);
     let write = |path: &str, text: &str| {
         let path = root.join(path);
@@ -65,6 +66,7 @@ fn add_orphans(rpull: &Rpull) {
     write(&format!("rpull/content/ingest/{}.ranges", hex("e")), "\n0 7\n");
     write(&format!("rpull/content/blobs/sha256/{}", hex("f")), "unneeded");
     write(&format!("rpull/used/{}", hex("1")), "");
+    lost
 }
 
 const KINDS: [&str; 8] = [
@@ -342,7 +344,7 @@ fn killed_gc_is_finished_by_the_next_one() {
 
 /// Fails if an image is damaged. Broken records of no image are orphans of the test.
 #[track_caller]
-fn assert_whole_but_orphans(rpull: &Rpull) {
+pub fn assert_whole_but_orphans(rpull: &Rpull) {
     let done = rpull.run(["check", "--format", "json"]);
     let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     for damage in report["damage"].as_array().unwrap() {

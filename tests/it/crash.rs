@@ -1,10 +1,13 @@
-//! Commands that are killed after each of their file operations: what is left is old or new, and the
+//! Commands that are killed after each file operation that changes something: what is left is old or new, and the
 //! next command that writes removes the rest.
+
+mod cleanup;
+mod mounts;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::dockerd::Dockerd;
@@ -12,7 +15,7 @@ use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
 use crate::support::judge;
 use crate::support::rpull::Rpull;
-use crate::support::scratch;
+use crate::support::scratch::{self, Mounted};
 use crate::support::snapshot::{assert_agreement, assert_consistent, names};
 use crate::support::tar::Tar;
 
@@ -35,29 +38,69 @@ fn siblings(stem: &str) -> [Pushed; 2] {
     })
 }
 
+/// How operations begin that change nothing; `write to` checks permissions.
+const READS: [&str; 7] = ["list ", "lock ", "look at ", "open ", "read ", "sync ", "write to "];
+
+/// Stands for the mount point of a scenario in the arguments of its command.
+const AT: &str = "{mount point}";
+
 /// A root that each run of a command begins with, and the command.
 struct Scenario {
     place: tempfile::TempDir,
     args: Vec<String>,
+    prepare: Box<dyn Fn(&Rpull)>,
+    _mounted: Mounted,
 }
 
 impl Scenario {
     /// `before` are the images that the root has.
     fn new(before: &[&Pushed], args: &[&str]) -> Self {
+        Self::on(
+            |rpull| before.iter().for_each(|it| drop(rpull.ok(["pull", "-q", &it.name()]))),
+            args,
+        )
+    }
+
+    /// `make` makes the root, which each run gets a copy of.
+    fn on(make: impl Fn(&Rpull), args: &[&str]) -> Self {
         let place = scratch::in_memory();
-        let rpull = Rpull::on(place.path().join("template"));
-        before.iter().for_each(|image| drop(rpull.ok(["pull", "-q", &image.name()])));
-        Self { place, args: args.iter().map(|arg| (*arg).to_owned()).collect() }
+        make(&Rpull::on(place.path().join("template")));
+        let at = place.path().join("mnt");
+        fs::create_dir(&at).unwrap();
+        let args = args.iter().map(|arg| arg.replace(AT, at.to_str().unwrap())).collect();
+        Self { place, args, prepare: Box::new(|_| {}), _mounted: Mounted(at) }
+    }
+
+    /// `prepare` changes each copy. In a copy, the index of layers must be made again; one that the
+    /// command finds as its own processes left it needs a pull here.
+    fn prepared(mut self, prepare: impl Fn(&Rpull) + 'static) -> Self {
+        self.prepare = Box::new(prepare);
+        self
+    }
+
+    /// The mount point.
+    fn at(&self) -> PathBuf {
+        self.place.path().join("mnt")
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.contains(&format!(" {} ", self.at().display()))
     }
 
     fn fresh(&self) -> Rpull {
         let (template, root) = (self.place.path().join("template"), self.place.path().join("root"));
+        if self.is_mounted() {
+            drop(Mounted(self.at()));
+        }
         let _ = fs::remove_dir_all(&root);
         if template.exists() {
             let copied = Command::new("cp").arg("-a").arg(&template).arg(&root).status();
             assert!(copied.unwrap().success());
         }
-        Rpull::on(root)
+        let rpull = Rpull::on(root);
+        (self.prepare)(&rpull);
+        rpull
     }
 
     /// The file operations of the command, in the order of one run.
@@ -69,11 +112,16 @@ impl Scenario {
         fs::read_to_string(list).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// Kills the command after each operation, and gives each root to `check`.
+    /// Kills the command after each operation that changes something, and gives each root to
+    /// `check`. After another one, the root is as it was before it.
     fn each(&self, check: impl Fn(&Rpull, &str)) {
         let operations = self.operations();
         println!("{}: {} operations\n{}", self.args[0], operations.len(), operations.join("\n"));
-        for (n, operation) in (1..).zip(&operations) {
+        let changes = |operation: &str| {
+            let (_, what) = operation.split_once(' ').unwrap();
+            !READS.iter().any(|read| what.starts_with(read))
+        };
+        for (n, operation) in (1..).zip(&operations).filter(|(_, operation)| changes(operation)) {
             let rpull = self.fresh();
             let how = if n % 4 == 0 { format!("{n}:abort") } else { n.to_string() };
             let mut command = rpull.command(&self.args);
@@ -121,7 +169,9 @@ fn assert_no_orphans(root: &Path, operation: &str) {
 #[test]
 fn removal_killed_after_any_operation_is_finished_by_the_next_command() {
     let [a, b] = siblings("crash-rm");
-    let scenario = Scenario::new(&[&a, &b], &["rm", &a.name()]);
+    let last = a.name();
+    let scenario = Scenario::new(&[&b], &["rm", &a.name()])
+        .prepared(move |rpull| drop(rpull.ok(["pull", "-q", &last])));
     scenario.each(|rpull, operation| {
         assert_clean(rpull, &["tag", &b.name(), "other:tag"]);
         assert_no_orphans(rpull.root(), operation);
@@ -164,6 +214,25 @@ fn pull_killed_after_any_operation_is_completed_by_the_next_one() {
         assert_clean(rpull, &["tag", &a.name(), "other:tag"]);
         rpull.ok(["pull", "-q", &b.name()]);
         assert_no_orphans(rpull.root(), operation);
+        assert_clean(rpull, &["rm", &b.name()]);
+        assert_no_orphans(rpull.root(), operation);
+    });
+}
+
+#[test]
+fn pull_that_keeps_blobs_and_syncs_killed_after_any_operation_is_completed_by_the_next_one() {
+    let [a, b] = siblings("crash-kept");
+    let last = a.name();
+    let args = ["pull", "-q", "--keep-blobs", "--sync", &b.name()];
+    let scenario =
+        Scenario::new(&[], &args).prepared(move |rpull| drop(rpull.ok(["pull", "-q", &last])));
+    scenario.each(|rpull, operation| {
+        assert_clean(rpull, &["tag", &a.name(), "other:tag"]);
+        rpull.ok(args);
+        assert_no_orphans(rpull.root(), operation);
+        rpull.ok(["gc"]);
+        rpull.ok(["pull", "-q", "--policy", "never", &b.name()]);
+        rpull.ok(["check", "--deep"]);
         assert_clean(rpull, &["rm", &b.name()]);
         assert_no_orphans(rpull.root(), operation);
     });

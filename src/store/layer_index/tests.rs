@@ -224,7 +224,7 @@ fn root_without_our_directory_is_read_into_memory() {
 fn index_is_not_confirmed_while_layers_are_partly_removed() {
     let root = Root::new();
     let (gone, stays) = (root.own(None, "gone"), root.own(None, "stays"));
-    let removing = root.layout.layer_removing(&gone.chain, "0");
+    let removing = Layout::layer_removing(&root.layout.layer(&gone.chain), "0");
     fs::rename(root.layout.layer(&gone.chain), &removing).unwrap();
     let index = root.index();
     let mut view = index.open_locked().unwrap();
