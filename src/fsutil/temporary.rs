@@ -39,18 +39,28 @@ impl Temporary {
         mode: u32,
         durability: Durability,
     ) -> Result<(), FsError> {
-        let (file, temporary) = self.create(mode)?;
-        let done = write(&file, bytes, durability)
-            .at("write", path)
-            .and_then(|()| fs::rename(&temporary, path).at("write", path));
-        if done.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        done?;
+        self.write(path, bytes, mode, durability)?.rename()?;
         match (durability, path.parent()) {
             (Durability::Synced, Some(dir)) => sync_dir(dir),
             _ => Ok(()),
         }
+    }
+
+    /// Writes the file that will replace that at `path`, so that only the rename remains.
+    ///
+    /// # Errors
+    /// [`FsError`] if it cannot be written; the temporary file is removed.
+    pub fn write<'a>(
+        &self,
+        path: &'a Path,
+        bytes: &[u8],
+        mode: u32,
+        durability: Durability,
+    ) -> Result<Replacement<'a>, FsError> {
+        let (file, temporary) = self.create(mode)?;
+        let replacement = Replacement { file, temporary, path, renamed: false };
+        write(&replacement.file, bytes, durability).at("write", path)?;
+        Ok(replacement)
     }
 
     /// Creates a locked file with a new name.
@@ -91,6 +101,35 @@ impl Temporary {
             }
         }
         Ok(())
+    }
+}
+
+/// A written file that replaces another one. It is removed when dropped before.
+#[derive(Debug)]
+pub struct Replacement<'a> {
+    file: File,
+    temporary: PathBuf,
+    path: &'a Path,
+    renamed: bool,
+}
+
+impl Replacement<'_> {
+    /// Replaces the file, which survives a power failure once its directory is synced.
+    ///
+    /// # Errors
+    /// [`FsError`] if it cannot be renamed.
+    pub fn rename(mut self) -> Result<(), FsError> {
+        fs::rename(&self.temporary, self.path).at("write", self.path)?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Replacement<'_> {
+    fn drop(&mut self) {
+        if !self.renamed {
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 

@@ -17,22 +17,27 @@ use crate::store::{CommitOutcome, LayerRecord, Store, StoreError};
 /// How often a layer is staged anew at most, if other processes stage it and give up.
 const MAX_ROUNDS: usize = 10;
 
-/// Commits an image's layers.
+/// Commits an image's layers and returns their records, base first.
 ///
 /// # Errors
 /// [`Error`] if a layer cannot be staged, has another diff id or cannot be committed. Layers
 /// below it stay committed.
-pub async fn layers(session: &Arc<Session>, stager: &Stager, plan: Plan) -> Result<(), Error> {
+pub async fn layers(
+    session: &Arc<Session>,
+    stager: &Stager,
+    plan: Plan,
+) -> Result<Vec<LayerRecord>, Error> {
     let chains = plan.layers.iter().filter_map(|layer| layer.task.place);
     let chains: Vec<ChainId> = chains.map(|(_, chain)| chain).collect();
     // Layers whose directory another record names as well: only one of the two can be right.
     let suspects = session.store(move |store| store.layers().with_shared_directory(&chains));
     let suspects = suspects.await?;
-    let mut parent: Option<LayerRecord> = None;
+    let mut records: Vec<LayerRecord> = Vec::with_capacity(plan.layers.len());
     for planned in plan.layers {
-        parent = Some(layer(session, stager, planned, parent.take(), &suspects).await?);
+        let parent = records.last().cloned();
+        records.push(layer(session, stager, planned, parent, &suspects).await?);
     }
-    Ok(())
+    Ok(records)
 }
 
 /// Commits one layer above `parent`, unless its record is there and right. Returns the record.
@@ -101,7 +106,7 @@ async fn layer(
     )))
 }
 
-/// Stores the image, then writes its names.
+/// Stores the image with its committed `layers`, then writes its names.
 ///
 /// # Errors
 /// [`Error::Store`] if the records cannot be written.
@@ -110,6 +115,7 @@ pub async fn image(
     image: &Image,
     resolved: &ResolvedImage,
     config: &Document<ImageConfig>,
+    layers: Vec<LayerRecord>,
 ) -> Result<Pulled, Error> {
     let top = resolved.top();
     let digest = top.digest;
@@ -130,7 +136,7 @@ pub async fn image(
         for (digest, bytes) in &documents {
             store.content().put(digest, bytes)?;
         }
-        let id = store.images().put(&config)?;
+        let id = store.commit_image(&config, &layers)?;
         store.content().put(&id.digest(), &config)?;
         if sync {
             store.sync()?;

@@ -131,7 +131,7 @@ async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Res
     if session.options.dry_run {
         return dry_run::report(session, image, &resolved, plan).await;
     }
-    commit::layers(session, stager, plan).await?;
-    let commit = commit::image(session, image, &resolved, &config);
+    let layers = commit::layers(session, stager, plan).await?;
+    let commit = commit::image(session, image, &resolved, &config, layers);
     commit.instrument(tracing::debug_span!("commit", %image)).await
 }

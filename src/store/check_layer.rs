@@ -6,8 +6,7 @@ use std::path::Path;
 
 use super::StoreError;
 use super::damage::{Damage, DamageClass};
-use super::layer_record::LayerRecord;
-use super::layers::could_be_gzip;
+use super::layer_record::{LayerRecord, could_be_gzip};
 use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
 use super::links;
 use crate::fsutil::{self, FsError};

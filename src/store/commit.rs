@@ -1,5 +1,5 @@
-//! Commits of staged layers, checks and repairs of committed ones, and removals. Commits and
-//! repairs take the `commit` lock, so all processes that need a layer get the same one.
+//! Commits of staged layers and of images, checks and repairs of committed layers, and removals.
+//! Commits and repairs take the `commit` lock, so all processes that need a layer get the same one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use super::layer_index::{IndexView, REMOVING};
 use super::layer_record::{LayerRecord, cache_id_in};
 use super::layers::Layers;
 use super::layout::{Layout, PARENT};
-use super::{StoreError, links, lock, stage, unsynced};
+use super::{Store, StoreError, links, lock, stage, unsynced};
 use crate::digest::Digest;
-use crate::fsutil::{self, At};
-use crate::oci::{ChainId, DiffId};
+use crate::fsutil::{self, At, Durability};
+use crate::oci::{ChainId, DiffId, ImageId};
 use crate::overlay::CacheId;
 
 /// The result of [`Layers::ensure_committed`].
@@ -28,6 +28,39 @@ pub enum CommitOutcome {
     Suspect(LayerRecord, String),
     /// The layer is neither committed nor staged by any process.
     Missing,
+}
+
+impl Store {
+    /// Stores the config of an image with the committed layers `layers`, base first, and returns its
+    /// ID.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a file cannot be read or written.
+    pub fn commit_image(
+        &self,
+        config: &[u8],
+        layers: &[LayerRecord],
+    ) -> Result<ImageId, StoreError> {
+        let id = ImageId(Digest::of(config));
+        let path = self.layout.image(&id);
+        let temporary = self.layout.temporary();
+        let replacement = match self.images.get(&id) {
+            Ok(Some(_)) => None,
+            // Synced before the lock is taken, because that can take long.
+            _ => Some(temporary.write(&path, config, 0o600, Durability::Synced)?),
+        };
+        let commit = lock::commit_lock(&self.layout)?;
+        let index = &self.layers.index;
+        let mut view = index.open_locked()?;
+        index.add_image(&mut view, id, layers);
+        if let Some(replacement) = replacement {
+            replacement.rename()?;
+            index.confirm(&mut view, &[], 0);
+            drop(commit);
+            fsutil::sync_dir(&self.layout.images())?;
+        }
+        Ok(id)
+    }
 }
 
 impl Layers {

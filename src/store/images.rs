@@ -8,7 +8,7 @@ use super::StoreError;
 use super::layout::Layout;
 use crate::digest::Digest;
 use crate::fsutil::{self, At, Durability};
-use crate::oci::ImageId;
+use crate::oci::{ImageConfig, ImageId};
 
 /// The images of a root.
 #[derive(Debug)]
@@ -41,21 +41,9 @@ impl Images {
         Ok(Some(bytes))
     }
 
-    /// Stores a config and returns its ID.
-    ///
-    /// # Errors
-    /// [`StoreError::Fs`] if it cannot be written.
-    pub fn put(&self, config: &[u8]) -> Result<ImageId, StoreError> {
-        let id = ImageId(Digest::of(config));
-        if !matches!(self.get(&id), Ok(Some(_))) {
-            self.layout.temporary().replace(
-                &self.layout.image(&id),
-                config,
-                0o600,
-                Durability::Synced,
-            )?;
-        }
-        Ok(id)
+    /// Returns the config of `id`, if it can be read.
+    pub(super) fn config(&self, id: &ImageId) -> Option<ImageConfig> {
+        ImageConfig::parse(&self.get(id).ok()??).ok()
     }
 
     /// Returns all image IDs.
@@ -81,9 +69,26 @@ impl Images {
     /// # Errors
     /// [`StoreError::Fs`] if the metadata cannot be read.
     pub fn parents(&self) -> Result<HashSet<ImageId>, StoreError> {
+        Ok(self.with_parents()?.into_iter().map(|(_, parent)| parent).collect())
+    }
+
+    /// Returns an image that dockerd built on `id`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the metadata cannot be read.
+    pub fn child(&self, id: &ImageId) -> Result<Option<ImageId>, StoreError> {
+        let children = self.with_parents()?.into_iter().filter(|(_, parent)| parent == id);
+        let mut children = children.map(|(child, _)| child);
+        Ok(children.find(|child| self.layout.image(child).exists()))
+    }
+
+    /// Returns the images that dockerd built on others, with these. Opens no file of other images.
+    fn with_parents(&self) -> Result<Vec<(ImageId, ImageId)>, StoreError> {
         let names = fsutil::names_in(&self.layout.images_metadata())?;
         let ids = names.iter().filter_map(|name| Digest::from_hex(name).ok()).map(ImageId);
-        ids.filter_map(|id| self.parent(&id).transpose()).collect()
+        let built = ids.filter(|id| self.layout.image_metadata(id).join("parent").exists());
+        let pair = |id: ImageId| Ok(self.parent(&id)?.map(|parent| (id, parent)));
+        built.filter_map(|id| pair(id).transpose()).collect()
     }
 
     /// Returns the time of the last tag command, RFC 3339.

@@ -1,9 +1,12 @@
 //! The record of a committed layer (moby layer/filestore.go).
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE};
-use crate::fsutil::{self, FsError};
+use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
+use crate::fsutil::{self, At, FsError};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
@@ -48,6 +51,18 @@ impl LayerRecord {
         let right = ChainId::above(parent, diff_id) == *chain && as_written(bytes);
         Ok(right.then_some(Self { chain: *chain, parent, diff_id, cache_id, size: bytes }))
     }
+
+    /// Reads the record of `chain`; `None` also if its files or its tar-split metadata are missing.
+    ///
+    /// # Errors
+    /// [`FsError`] if a file cannot be read.
+    pub(super) fn read_complete(layout: &Layout, chain: &ChainId) -> Result<Option<Self>, FsError> {
+        let Some(record) = Self::read(layout, chain)? else { return Ok(None) };
+        let tar_split = layout.layer(chain).join(TAR_SPLIT);
+        let diff = layout.overlay().diff(&record.cache_id);
+        let complete = diff.is_dir() && could_be_gzip(&tar_split)?;
+        Ok(complete.then_some(record))
+    }
 }
 
 /// Returns the cache ID in the record in `dir`, even if the rest of the record is malformed.
@@ -56,4 +71,57 @@ impl LayerRecord {
 /// [`FsError`] if the file cannot be read.
 pub(super) fn cache_id_in(dir: &Path) -> Result<Option<CacheId>, FsError> {
     Ok(fsutil::read_optional(&dir.join(CACHE_ID))?.and_then(|text| text.parse().ok()))
+}
+
+/// Bytes of a gzip file at least: header, an empty block, checksum and length.
+const MIN_GZIP_SIZE: u64 = 20;
+
+/// Decompressed bytes per compressed byte of DEFLATE at most.
+const MAX_DEFLATE_RATIO: u64 = 1032;
+
+/// Returns whether a file ends with a plausible content length (RFC 1952). This check does not
+/// read the whole file, and detects files that are empty, zeroed, and nearly all truncated ones.
+pub(super) fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).at("open", path),
+    };
+    let meta = file.metadata().at("read", path)?;
+    if !meta.is_file() || meta.len() < MIN_GZIP_SIZE {
+        return Ok(false);
+    }
+    let mut end = [0; 4];
+    file.read_exact_at(&mut end, meta.len() - 4).at("read", path)?;
+    let (stated, most) = (u64::from(u32::from_le_bytes(end)), meta.len() * MAX_DEFLATE_RATIO);
+    // The length is stored modulo 2^32, so that of a large file proves nothing.
+    Ok(most > u64::from(u32::MAX) || (stated > 0 && stated <= most))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn tar_split_that_is_empty_or_cut_is_not_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(TAR_SPLIT);
+        let judge = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            could_be_gzip(&path).unwrap()
+        };
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder
+            .write_all(&b"{\"type\":2,\"payload\":\"AAAA\",\"position\":0}\n".repeat(90))
+            .unwrap();
+        let whole = encoder.finish().unwrap();
+        assert!(judge(&whole));
+        assert!(!judge(b""));
+        assert!(!judge(&vec![0; whole.len()]));
+        assert!(!judge(&whole[..10]));
+        assert!(!judge(&whole[..whole.len() - 5]), "the last bytes are another length");
+        assert!(!could_be_gzip(&dir.path().join("absent")).unwrap());
+    }
 }

@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::layer_index::{IndexView, Key, LayerIndex};
 use super::layer_record::{LayerRecord, cache_id_in};
 use super::layout::{Layout, TAR_SPLIT};
 use super::{StoreError, links};
 use crate::digest::Digest;
-use crate::fsutil::{self, At, FsError};
+use crate::fsutil::{self, At};
 use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
@@ -33,10 +31,7 @@ impl Layers {
     /// # Errors
     /// [`StoreError::Fs`] if a file cannot be read.
     pub fn get(&self, chain: &ChainId) -> Result<Option<LayerRecord>, StoreError> {
-        let Some(record) = self.record(chain)? else { return Ok(None) };
-        let tar_split = self.layout.layer(chain).join(TAR_SPLIT);
-        let whole = self.diff_path(&record).is_dir() && could_be_gzip(&tar_split)?;
-        Ok(whole.then_some(record))
+        Ok(LayerRecord::read_complete(&self.layout, chain)?)
     }
 
     /// Reads a record, even if its layer is incomplete.
@@ -170,6 +165,19 @@ impl Layers {
         Ok(children)
     }
 
+    /// Returns whether a layer other than `except` has the parent `chain`. That follows from its chain
+    /// ID, so its record is not read.
+    pub(super) fn has_child(
+        &self,
+        index: &mut IndexView,
+        chain: &ChainId,
+        except: &[ChainId],
+    ) -> Result<bool, StoreError> {
+        let children = self.index.find(index, &Key::Parent(*chain))?;
+        let mut others = children.iter().filter(|child| !except.contains(child));
+        Ok(others.any(|child| self.layout.layer(child).exists()))
+    }
+
     /// Makes the next look-up find what other processes have committed.
     pub fn refresh(&self) {
         self.index.forget();
@@ -192,58 +200,5 @@ impl Layers {
     /// Returns the directory of a layer's files.
     pub fn diff_path(&self, record: &LayerRecord) -> PathBuf {
         self.layout.overlay().diff(&record.cache_id)
-    }
-}
-
-/// Bytes of a gzip file at least: header, an empty block, checksum and length.
-const MIN_GZIP_SIZE: u64 = 20;
-
-/// Decompressed bytes per compressed byte of DEFLATE at most.
-const MAX_DEFLATE_RATIO: u64 = 1032;
-
-/// Returns whether a file ends with a plausible content length (RFC 1952). This check does not
-/// read the whole file, and detects files that are empty, zeroed, and nearly all truncated ones.
-pub(super) fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e).at("open", path),
-    };
-    let meta = file.metadata().at("read", path)?;
-    if !meta.is_file() || meta.len() < MIN_GZIP_SIZE {
-        return Ok(false);
-    }
-    let mut end = [0; 4];
-    file.read_exact_at(&mut end, meta.len() - 4).at("read", path)?;
-    let (stated, most) = (u64::from(u32::from_le_bytes(end)), meta.len() * MAX_DEFLATE_RATIO);
-    // The length is stored modulo 2^32, so that of a large file proves nothing.
-    Ok(most > u64::from(u32::MAX) || (stated > 0 && stated <= most))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    #[test]
-    fn tar_split_that_is_empty_or_cut_is_not_complete() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(TAR_SPLIT);
-        let judge = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
-            could_be_gzip(&path).unwrap()
-        };
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder
-            .write_all(&b"{\"type\":2,\"payload\":\"AAAA\",\"position\":0}\n".repeat(90))
-            .unwrap();
-        let whole = encoder.finish().unwrap();
-        assert!(judge(&whole));
-        assert!(!judge(b""));
-        assert!(!judge(&vec![0; whole.len()]));
-        assert!(!judge(&whole[..10]));
-        assert!(!judge(&whole[..whole.len() - 5]), "the last bytes are another length");
-        assert!(!could_be_gzip(&dir.path().join("absent")).unwrap());
     }
 }

@@ -8,7 +8,7 @@ use super::journal::RemovalEntry;
 use super::layer_index::IndexView;
 use super::{ImageUser, Store, StoreError, containers};
 use crate::fsutil;
-use crate::oci::{ChainId, ImageConfig, ImageId};
+use crate::oci::{ChainId, ImageId};
 use crate::reference::{Query, Reference};
 
 /// A removed object.
@@ -60,10 +60,15 @@ impl Store {
         let journal = self.journal()?;
         journal.add_removal(&removal)?;
         let removed = untag().and_then(|mut removed| {
+            let names = removed.iter().filter_map(|it| match it {
+                Removed::Untagged(name) => name.digest(),
+                Removed::Image(_) | Removed::Layer(_) => None,
+            });
+            let digests = names.collect();
             removed.push(Removed::Image(id));
             self.remove_image(&removal, &layers, &mut index)?;
             removed.extend(layers.into_iter().map(Removed::Layer));
-            self.trim_content()?;
+            self.trim_content_of(&id, digests)?;
             Ok(removed)
         });
         journal.close_entry(removed.is_ok());
@@ -78,6 +83,7 @@ impl Store {
         index: &mut IndexView,
     ) -> Result<(), StoreError> {
         self.images().remove(&removal.image)?;
+        self.layers().index.remove_image(index, removal.image, &removal.chains);
         self.layers().remove(index, unneeded)?;
         match unneeded.last() {
             Some(lowest) => self.unmark_parent(*lowest, &removal.chains, index),
@@ -101,7 +107,7 @@ impl Store {
 
     /// Returns the layers of an image, base first; none if its config cannot be read.
     fn chains(&self, id: &ImageId) -> Vec<ChainId> {
-        let config = self.config(id);
+        let config = self.images().config(id);
         config.map_or_else(Vec::new, |config| ChainId::stack(config.diff_ids()))
     }
 
@@ -114,12 +120,14 @@ impl Store {
         chains: &[ChainId],
         index: &mut IndexView,
     ) -> Result<Vec<ChainId>, StoreError> {
-        let needed = self.needed_chains(id)?;
+        let needed = self.needed_without_images()?;
         let mut going: Vec<ChainId> = Vec::new();
         for chain in chains.iter().rev() {
-            let children = self.layers().children(index, chain)?;
-            let stays = children.iter().any(|child| !going.contains(&child.chain));
-            if needed.contains(chain) || stays {
+            let users = self.layers().index.users(index, chain)?;
+            if needed.contains(chain)
+                || users.iter().any(|user| user != id)
+                || self.layers().has_child(index, chain, &going)?
+            {
                 break;
             }
             if self.layout.layer(chain).exists() {
@@ -138,7 +146,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let below = chains.iter().position(|chain| *chain == lowest).and_then(|n| n.checked_sub(1));
         let Some(parent) = below.map(|below| chains[below]) else { return Ok(()) };
-        let lonely = self.layers().children(index, &parent)?.is_empty()
+        let lonely = !self.layers().has_child(index, &parent, &[])?
             && !containers::parents(&self.layout)?.contains(&parent);
         match self.layers().get(&parent)?.filter(|_| lonely) {
             Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),
@@ -146,17 +154,9 @@ impl Store {
         }
     }
 
-    fn config(&self, id: &ImageId) -> Option<ImageConfig> {
-        let bytes = self.images().get(id).unwrap_or(None);
-        bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok())
-    }
-
-    /// Returns the layers of all images except `removed`, of containers and of the build cache.
-    fn needed_chains(&self, removed: &ImageId) -> Result<HashSet<ChainId>, StoreError> {
+    /// Returns the layers that containers and the build cache need.
+    fn needed_without_images(&self) -> Result<HashSet<ChainId>, StoreError> {
         let mut needed = HashSet::new();
-        for id in self.images().list()?.into_iter().filter(|id| id != removed) {
-            needed.extend(self.chains(&id));
-        }
         let mut users = containers::parents(&self.layout)?;
         users.extend(self.build_cache()?);
         for mut chain in users {
@@ -195,10 +195,8 @@ impl Store {
                 return in_use(ImageUser::Container(name[..name.len().min(12)].to_owned()));
             }
         }
-        for other in self.images().list()? {
-            if self.images().parent(&other)? == Some(*id) {
-                return in_use(ImageUser::Image(other.short()));
-            }
+        if let Some(child) = self.images().child(id)? {
+            return in_use(ImageUser::Image(child.short()));
         }
         let going = self.unneeded_layers(id, chains, index)?;
         match self.mounted_layer(&going.iter().copied().collect())? {

@@ -1,13 +1,12 @@
 //! The output of `inspect`, `layers`, `history` and `images`.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::layer_index::IndexView;
 use super::{LayerRecord, Store, StoreError, links};
 use crate::digest::Digest;
 use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
@@ -81,29 +80,21 @@ struct LoadedImage {
 
 impl Store {
     fn load(&self, id: &ImageId) -> Result<LoadedImage, StoreError> {
-        self.load_with(id, &mut HashMap::new())
+        let (config, json) = self.load_config(id)?;
+        let layers = self.layers().stack(config.diff_ids())?;
+        let missing = || self.damaged(id, "a layer of it is missing");
+        Ok(LoadedImage { config, json, layers: layers.ok_or_else(missing)? })
     }
 
-    /// Loads an image with the layers that were `read` before, and those that were not.
-    fn load_with(
-        &self,
-        id: &ImageId,
-        read: &mut HashMap<ChainId, Option<LayerRecord>>,
-    ) -> Result<LoadedImage, StoreError> {
-        let missing = || StoreError::NoSuchImage(id.to_string());
-        let damaged = |why: String| StoreError::Damaged { path: self.layout.image(id), why };
-        let bytes = self.images().get(id)?.ok_or_else(missing)?;
-        let config = ImageConfig::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let json = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let mut layers = Vec::with_capacity(config.diff_ids().len());
-        for chain in ChainId::stack(config.diff_ids()) {
-            let layer = match read.entry(chain) {
-                Entry::Occupied(entry) => entry.get().clone(),
-                Entry::Vacant(entry) => entry.insert(self.layers().get(&chain)?).clone(),
-            };
-            layers.push(layer.ok_or_else(|| damaged("a layer of it is missing".to_owned()))?);
-        }
-        Ok(LoadedImage { config, json, layers })
+    fn load_config(&self, id: &ImageId) -> Result<(ImageConfig, Value), StoreError> {
+        let bytes = self.images().get(id)?;
+        let bytes = bytes.ok_or_else(|| StoreError::NoSuchImage(id.to_string()))?;
+        let config = ImageConfig::parse(&bytes).map_err(|e| self.damaged(id, e))?;
+        Ok((config, serde_json::from_slice(&bytes).map_err(|e| self.damaged(id, e))?))
+    }
+
+    fn damaged(&self, id: &ImageId, why: impl ToString) -> StoreError {
+        StoreError::Damaged { path: self.layout.image(id), why: why.to_string() }
     }
 
     /// Returns all images, one line per name, newest first as in `docker images`.
@@ -115,13 +106,19 @@ impl Store {
         let names = self.names().load()?.by_image();
         let parents = self.images().parents()?;
         let mut lines = Vec::new();
-        // Images share layers, so each layer is read once.
-        let mut layers = HashMap::new();
+        let index = self.layers().index.open().unwrap_or(IndexView::Memory);
         for id in self.images().list()? {
-            // dockerd skips incomplete images, too.
-            let Ok(image) = self.load_with(&id, &mut layers) else { continue };
-            let size = total_size(&image.layers);
-            let created = text(&image.json, "created");
+            let Ok((config, json)) = self.load_config(&id) else { continue };
+            // The layers of an image are read only if the index does not have their sizes.
+            let size = match self.layers().index.size(&index, &id) {
+                Some(size) => size,
+                None => match self.layers().stack(config.diff_ids()) {
+                    Ok(Some(layers)) => total_size(&layers),
+                    // dockerd skips incomplete images, too.
+                    Ok(None) | Err(_) => continue,
+                },
+            };
+            let created = text(&json, "created");
             let of_image = names.get(&id).map_or(&[][..], Vec::as_slice);
             for (repository, tag, digest) in named_lines(of_image) {
                 lines.push(ImageLine {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::pull::takes_memory_below;
 use crate::support::hub::Hub;
-use crate::support::image::{Image, Pack, Pushed};
+use crate::support::image::{Image, Pack, Pushed, sha256};
 use crate::support::rpull::Rpull;
 use crate::support::scratch;
 use crate::support::snapshot::{assert_agreement, assert_consistent, chains, names};
@@ -62,6 +62,8 @@ fn command_does_not_read_records_of_other_layers() {
     fs::write(&named, before).unwrap();
     let id = without.id.trim_start_matches("sha256:");
     fs::remove_file(root.join("image/overlay2/imagedb/content/sha256").join(id)).unwrap();
+    // The index notices that another program removed the config, before the records are damaged.
+    rpull.ok(["images"]);
     let restore: Vec<_> = records(&root, &other).iter().map(|record| poison(record)).collect();
 
     rpull.ok(["pull", "-q", "--policy", "never", &first.name()]);
@@ -80,6 +82,107 @@ fn command_does_not_read_records_of_other_layers() {
     assert_consistent(&root);
     assert_agreement(&root);
     rpull.ok(["pull", "-q", &without.name()]);
+}
+
+/// Runs a command and returns the files and directories below the root that it opens, or tries to.
+fn opened(rpull: &Rpull, args: &[&str]) -> Vec<String> {
+    let trace = scratch::dir();
+    let file = trace.path().join("trace");
+    let command = rpull.command(args);
+    let mut traced = std::process::Command::new("strace");
+    traced.args(["-f", "-qq", "-e", "trace=open,openat,openat2", "-o"]).arg(&file);
+    traced.arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => traced.env(key, value),
+            None => traced.env_remove(key),
+        };
+    }
+    let output = traced.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let trace = fs::read_to_string(file).unwrap();
+    // Also those relative to an open directory, as in the content store.
+    let path = |line: &str| Some(line.split('"').nth(1)?.to_owned());
+    let opened = trace.lines().filter(|line| line.contains("open")).filter_map(path);
+    let root = rpull.root().to_str().unwrap();
+    opened.filter(|path| path.starts_with(root) || !path.starts_with('/')).collect()
+}
+
+/// The names of all files of an image: config, manifest, records and directories of its layers.
+fn names_of(root: &Path, image: &Image, pushed: &Pushed) -> Vec<String> {
+    let hex = |id: &str| id.trim_start_matches("sha256:").to_owned();
+    let mut names = vec![hex(&pushed.id), hex(&pushed.digest)];
+    names.extend(chains(&image.diff_ids()));
+    names.extend(
+        records(root, image).iter().map(|it| fs::read_to_string(it.join("cache-id")).unwrap()),
+    );
+    names
+}
+
+#[test]
+fn removal_opens_no_file_of_another_image() {
+    let base = Image::new().layer(layer("base"));
+    let images: Vec<Image> =
+        (0..5).map(|n| base.clone().layer(layer(&format!("own {n}")))).collect();
+    let pushed: Vec<Pushed> = images.iter().map(|image| push(image, "opened")).collect();
+    let scratch = scratch::dir();
+    let rpull = Rpull::on(scratch.path().join("root"));
+    for image in &pushed {
+        rpull.ok(["pull", "-q", &image.name()]);
+    }
+    let common = names_of(rpull.root(), &base, &pushed[0]);
+    let others = (1..5).flat_map(|n| names_of(rpull.root(), &images[n], &pushed[n]));
+    let others: Vec<String> = others.filter(|name| !common.contains(name)).collect();
+    let opened = opened(&rpull, &["rm", &pushed[0].name()]);
+    assert!(opened.iter().any(|path| path.contains(common[0].as_str())), "{opened:#?}");
+    let foreign = opened.iter().filter(|path| others.iter().any(|name| path.contains(name)));
+    assert_eq!(foreign.collect::<Vec<_>>(), [""; 0]);
+    assert_consistent(rpull.root());
+    assert_agreement(rpull.root());
+    // The shared layer is the last user's.
+    for image in &pushed[1..] {
+        rpull.ok(["rm", &image.name()]);
+    }
+    assert_eq!(names(&rpull.root().join("image/overlay2/layerdb/sha256")), [""; 0]);
+    assert_eq!(names(&rpull.root().join("rpull/content/blobs/sha256")), [""; 0]);
+}
+
+#[test]
+fn list_of_images_opens_two_files_per_image() {
+    let scratch = scratch::dir();
+    let rpull = Rpull::on(scratch.path().join("root"));
+    let mut counts = Vec::new();
+    for n in 0..4 {
+        let image = (0..9).fold(Image::new(), |image, k| image.layer(layer(&format!("{n}-{k}"))));
+        rpull.ok(["pull", "-q", &push(&image, "listed").name()]);
+        counts.push(opened(&rpull, &["images"]).len());
+    }
+    assert!(counts[3] <= counts[0] + 2 * 3, "{counts:?}");
+    // Another program removes an image: the index is compared once.
+    let config = fs::read_dir(rpull.root().join("image/overlay2/imagedb/content/sha256"));
+    fs::remove_file(config.unwrap().next().unwrap().unwrap().path()).unwrap();
+    assert_eq!(rpull.ok(["images", "-q"]).lines().count(), 3);
+    let again = opened(&rpull, &["images"]).len();
+    assert!(again <= counts[2], "{again}: {counts:?}");
+}
+
+#[test]
+fn layer_that_only_an_image_of_another_program_has_too_stays() {
+    let image = Image::new().layer(layer("both")).layer(layer("twice"));
+    let pushed = push(&image, "both");
+    let scratch = scratch::dir();
+    let rpull = Rpull::on(scratch.path().join("root"));
+    rpull.ok(["pull", "-q", &pushed.name()]);
+    // dockerd commits another image with the same layers.
+    let configs = rpull.root().join("image/overlay2/imagedb/content/sha256");
+    let config = fs::read_to_string(configs.join(pushed.id.trim_start_matches("sha256:")));
+    let other = config.unwrap().replacen('{', r#"{"author":"another","#, 1);
+    fs::write(configs.join(sha256(other.as_bytes()).trim_start_matches("sha256:")), other).unwrap();
+    rpull.ok(["rm", &pushed.name()]);
+    for record in records(rpull.root(), &image) {
+        assert!(record.is_dir(), "{} is a layer of an image", record.display());
+    }
+    assert_consistent(rpull.root());
 }
 
 #[test]

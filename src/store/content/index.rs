@@ -105,8 +105,17 @@ impl IndexFile {
 
     /// Returns the digests of the entries that other tools wrote.
     pub fn foreign(&self) -> Vec<Digest> {
-        let foreign = self.entries.iter().filter(|entry| !is_ours(entry));
-        foreign.filter_map(|entry| digest(entry)).collect()
+        self.digests(|entry| !is_ours(entry))
+    }
+
+    /// Returns the digests of rpull's entries.
+    pub fn ours(&self) -> Vec<Digest> {
+        self.digests(is_ours)
+    }
+
+    fn digests(&self, which: impl Fn(&RawValue) -> bool) -> Vec<Digest> {
+        let entries = self.entries.iter().filter(|entry| which(entry));
+        entries.filter_map(|entry| digest(entry)).collect()
     }
 }
 
@@ -199,7 +208,7 @@ mod tests {
     fn entries_of_other_tools_are_foreign() {
         let mut index = IndexFile::empty().unwrap();
         index.set(&descriptor("ours"), "host/a:1").unwrap();
-        assert_eq!(index.foreign(), []);
+        assert_eq!((index.foreign(), index.ours()), (vec![], vec![Digest::of(b"ours")]));
         let theirs = text(&index).replace("rpull.pulled", "other");
         assert_eq!(IndexFile::parse(theirs.as_bytes()).unwrap().foreign(), [Digest::of(b"ours")]);
     }

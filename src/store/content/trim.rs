@@ -21,10 +21,30 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the content or the store cannot be read or changed.
     pub(in crate::store) fn trim_content(&self) -> Result<(), StoreError> {
-        self.content().existing()?.map_or(Ok(()), |dirs| self.trim(&dirs))
+        self.content()
+            .existing()?
+            .map_or(Ok(()), |dirs| self.trim(&dirs, |dirs, index| self.unneeded_blobs(dirs, index)))
     }
 
-    fn trim(&self, dirs: &Dirs) -> Result<(), StoreError> {
+    /// Does the same for the blobs of the image `id`, which was removed with its names, whose
+    /// digests were `removed`. Reads no manifest of another image, unless layers were kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the content or the store cannot be read or changed.
+    pub(in crate::store) fn trim_content_of(
+        &self,
+        id: &ImageId,
+        removed: Vec<Digest>,
+    ) -> Result<(), StoreError> {
+        let Some(dirs) = self.content().existing()? else { return Ok(()) };
+        self.trim(&dirs, |dirs, index| self.unneeded_blobs_of(id, removed, dirs, index))
+    }
+
+    fn trim(
+        &self,
+        dirs: &Dirs,
+        unneeded: impl FnOnce(&Dirs, &IndexFile) -> Result<Vec<String>, StoreError>,
+    ) -> Result<(), StoreError> {
         let _lock = dirs.lock_index()?;
         if dirs.root.stat(SHARED).is_some() {
             return Ok(());
@@ -32,7 +52,7 @@ impl Store {
         ingest::sweep(&dirs.ingest, &dirs.locks);
         // The blobs that a damaged index needs are unknown, so all are kept.
         let IndexState::Valid(mut index) = dirs.index()? else { return Ok(()) };
-        let unneeded = self.unneeded_blobs(dirs, &index)?;
+        let unneeded = unneeded(dirs, &index)?;
         let named = self.named_content()?;
         if index.remove(|digest| !named.contains(digest)) {
             dirs.write_index(&index)?;
@@ -51,7 +71,8 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let mut roots = index.foreign();
         roots.extend(self.named_content()?);
-        let needed = self.needed_content(roots)?;
+        let mut needed = self.reachable(roots)?;
+        needed.extend(self.images().list()?.iter().map(ImageId::digest));
         let mut names = dirs.blobs.list()?;
         names.retain(|name| {
             let unneeded = Digest::from_hex(name).is_ok_and(|digest| !needed.contains(&digest));
@@ -60,16 +81,61 @@ impl Store {
         Ok(names)
     }
 
+    /// Does the same for the blobs to which the digests `removed` lead.
+    fn unneeded_blobs_of(
+        &self,
+        id: &ImageId,
+        mut removed: Vec<Digest>,
+        dirs: &Dirs,
+        index: &IndexFile,
+    ) -> Result<Vec<String>, StoreError> {
+        let named = self.named_content()?;
+        // Other names of the image may have been removed before, without its blobs.
+        removed.extend(index.ours());
+        removed.retain(|digest| !named.contains(digest));
+        let (mut unneeded, mut layers) = (HashSet::new(), HashSet::new());
+        if !self.layout.image(id).exists() {
+            unneeded.insert(id.digest());
+        }
+        while let Some(digest) = removed.pop() {
+            if named.contains(&digest) || unneeded.contains(&digest) {
+                continue;
+            }
+            let Some(bytes) = self.content().get(&digest)? else { continue };
+            match AnyManifest::parse(bytes, digest, "") {
+                Ok(AnyManifest::Image(image)) => {
+                    let config = image.parsed.config.digest;
+                    if self.layout.image(&ImageId(config)).exists() {
+                        continue;
+                    }
+                    unneeded.insert(config);
+                    layers.extend(image.parsed.layers.iter().map(|layer| layer.digest));
+                }
+                Ok(AnyManifest::Index(index)) => {
+                    removed.extend(index.parsed.manifests.iter().map(|entry| entry.digest));
+                }
+                Err(_) => {}
+            }
+            unneeded.insert(digest);
+        }
+        let is_there = |digest: &Digest| dirs.blobs.stat(&digest.hex()).is_some();
+        if layers.iter().any(is_there) {
+            // Any other image can have the same layer.
+            return self.unneeded_blobs(dirs, index);
+        }
+        let foreign = self.reachable(index.foreign())?;
+        let unneeded = unneeded.into_iter().filter(|it| is_there(it) && !foreign.contains(it));
+        Ok(unneeded.map(|digest| digest.hex()).collect())
+    }
+
     /// Returns the digests in the names of images.
     fn named_content(&self) -> Result<HashSet<Digest>, StoreError> {
         Ok(self.names().load()?.iter().filter_map(|(name, _)| name.digest()).collect())
     }
 
-    /// Returns the blobs of the root's images and of the manifests or indexes `roots`.
-    fn needed_content(&self, mut roots: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
-        let mut needed: HashSet<Digest> =
-            self.images().list()?.iter().map(ImageId::digest).collect();
-        let mut seen = HashSet::new();
+    /// Returns the manifests or indexes `roots` and the blobs that they need.
+    fn reachable(&self, mut roots: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
+        let (mut needed, mut seen) = (HashSet::new(), HashSet::new());
         while let Some(digest) = roots.pop() {
             if !seen.insert(digest) {
                 continue;

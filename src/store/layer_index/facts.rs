@@ -1,24 +1,27 @@
-//! What the index knows: facts about layers, one per line.
+//! What the index knows: facts about layers and images, one per line.
 //!
 //! ```text
 //! diff <diff id> <chain id>
 //! parent <chain id of the parent> <chain id>
 //! directory <cache id> <chain id> <inode> <change time>
+//! user <chain id> <image id>
+//! total <image id> <chain id of its topmost layer> <layers> <bytes>
 //! ```
 //!
 //! IDs are hex digits without `sha256:`. Inode and change time (nanoseconds) are those of the
-//! record's directory when it was read.
+//! record's directory when it was read. A `total` is there only if all layers of the image were
+//! complete; its bytes are the sum of their sizes.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::digest::Digest;
-use crate::oci::{ChainId, DiffId};
+use crate::oci::{ChainId, DiffId, ImageId};
 use crate::overlay::CacheId;
 use crate::store::layer_record::LayerRecord;
 
-/// Hex digits in the name of a shard. A shard of 4,096 has 10 KB if the store has 100,000 layers.
+/// Hex digits in the name of a shard. A shard of 4,096 has 14 KB if the store has 100,000 layers.
 const SHARD_DIGITS: usize = 3;
 
 /// Returns whether a file of this name is a shard.
@@ -27,15 +30,19 @@ pub fn is_shard(name: &str) -> bool {
     name.len() == SHARD_DIGITS && name.bytes().all(hex)
 }
 
-/// What a layer is looked up by.
+/// What a layer or an image is looked up by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
-    /// Its content.
+    /// Layers by their content.
     Diff(DiffId),
-    /// The layer below it.
+    /// Layers by the layer below.
     Parent(ChainId),
-    /// Its directory in `overlay2`.
+    /// Layers by their directory in `overlay2`.
     Directory(CacheId),
+    /// Images by one of their layers.
+    User(ChainId),
+    /// The topmost layer of an image.
+    Total(ImageId),
 }
 
 impl Key {
@@ -45,13 +52,18 @@ impl Key {
             Self::Diff(id) => format!("diff {} ", id.hex()),
             Self::Parent(id) => format!("parent {} ", id.hex()),
             Self::Directory(id) => format!("directory {id} "),
+            Self::User(id) => format!("user {} ", id.hex()),
+            Self::Total(id) => format!("total {} ", id.hex()),
         }
     }
 
     /// Returns the name of the file with the facts about this key: its first hex digits.
     pub fn shard(&self) -> String {
         let mut hex = match self {
-            Self::Diff(DiffId(id)) | Self::Parent(ChainId(id)) => id.hex(),
+            Self::Diff(DiffId(id))
+            | Self::Parent(ChainId(id))
+            | Self::User(ChainId(id))
+            | Self::Total(ImageId(id)) => id.hex(),
             Self::Directory(id) => id.to_string(),
         };
         hex.truncate(SHARD_DIGITS);
@@ -75,70 +87,115 @@ impl Version {
     }
 }
 
+/// The layers of an image, all of which are complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Total {
+    /// Their number.
+    pub layers: usize,
+    /// The sum of their sizes, bytes.
+    pub bytes: u64,
+}
+
+/// What a line has besides its key and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Nothing.
+    None,
+    /// The version of the record, for [`Key::Directory`].
+    Version(Version),
+    /// The sum of the layers, for [`Key::Total`].
+    Total(Total),
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fact {
-    /// What `chain` is found by.
+    /// What `value` is found by.
     pub key: Key,
-    /// The layer.
-    pub chain: ChainId,
-    /// The version of its record, for [`Key::Directory`].
-    pub version: Option<Version>,
+    /// The chain ID or, for [`Key::User`], the image ID.
+    pub value: Digest,
+    /// The rest.
+    pub detail: Detail,
 }
 
 impl Fact {
+    fn new(key: Key, value: Digest) -> Self {
+        Self { key, value, detail: Detail::None }
+    }
+
     /// Returns the facts about a record of which `version` was read.
     pub fn of(record: &LayerRecord, version: Option<Version>) -> Vec<Self> {
-        let chain = record.chain;
-        let mut facts = vec![Self { key: Key::Diff(record.diff_id), chain, version: None }];
-        let parent = record.parent.map(Key::Parent);
-        facts.extend(parent.map(|key| Self { key, chain, version: None }));
-        facts.push(Self::directory(record.cache_id.clone(), chain, version));
+        let chain = record.chain.digest();
+        let mut facts = vec![Self::new(Key::Diff(record.diff_id), chain)];
+        facts.extend(record.parent.map(|parent| Self::new(Key::Parent(parent), chain)));
+        facts.push(Self::directory(record.cache_id.clone(), record.chain, version));
         facts
     }
 
     /// Returns the fact that the record of `chain` names the directory `id`.
     pub fn directory(id: CacheId, chain: ChainId, version: Option<Version>) -> Self {
-        let version = version.or(Some(Version { inode: 0, changed: 0 }));
-        Self { key: Key::Directory(id), chain, version }
+        let version = version.unwrap_or(Version { inode: 0, changed: 0 });
+        let (key, value) = (Key::Directory(id), chain.digest());
+        Self { key, value, detail: Detail::Version(version) }
+    }
+
+    /// Returns the facts about an image with the layers `chains`, base first. `bytes` is the sum of
+    /// their sizes, if all are complete.
+    pub fn of_image(id: ImageId, chains: &[ChainId], bytes: Option<u64>) -> Vec<Self> {
+        let user = |chain: &ChainId| Self::new(Key::User(*chain), id.digest());
+        let mut facts: Vec<Self> = chains.iter().map(user).collect();
+        if let (Some(top), Some(bytes)) = (chains.last(), bytes) {
+            let (key, layers) = (Key::Total(id), chains.len());
+            let detail = Detail::Total(Total { layers, bytes });
+            facts.push(Self { key, value: top.digest(), detail });
+        }
+        facts
     }
 
     /// Parses a line without its end.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
-        let (kind, id, chain) = (words.next()?, words.next()?, words.next()?);
+        let (kind, id, value) = (words.next()?, words.next()?, words.next()?);
         let digest = || Digest::from_hex(id).ok();
         let key = match kind {
             "diff" => Key::Diff(DiffId(digest()?)),
             "parent" => Key::Parent(ChainId(digest()?)),
             "directory" => Key::Directory(id.parse().ok()?),
+            "user" => Key::User(ChainId(digest()?)),
+            "total" => Key::Total(ImageId(digest()?)),
             _ => return None,
         };
-        let version = match key {
-            Key::Directory(_) => Some(Version {
+        let detail = match key {
+            Key::Directory(_) => Detail::Version(Version {
                 inode: words.next()?.parse().ok()?,
                 changed: words.next()?.parse().ok()?,
             }),
-            _ => None,
+            Key::Total(_) => Detail::Total(Total {
+                layers: words.next()?.parse().ok()?,
+                bytes: words.next()?.parse().ok()?,
+            }),
+            _ => Detail::None,
         };
-        let chain = ChainId(Digest::from_hex(chain).ok()?);
-        words.next().is_none().then_some(Self { key, chain, version })
+        let value = Digest::from_hex(value).ok()?;
+        words.next().is_none().then_some(Self { key, value, detail })
     }
 }
 
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.key.prefix(), self.chain.hex())?;
-        match self.version {
-            Some(Version { inode, changed }) => writeln!(f, " {inode} {changed}"),
-            None => writeln!(f),
+        write!(f, "{}{}", self.key.prefix(), self.value.hex())?;
+        match self.detail {
+            Detail::None => writeln!(f),
+            Detail::Version(Version { inode, changed }) => writeln!(f, " {inode} {changed}"),
+            Detail::Total(Total { layers, bytes }) => writeln!(f, " {layers} {bytes}"),
         }
     }
 }
 
-/// Returns the hex digits of the layer of a line, which may end with a newline.
-pub fn chain_in(line: &str) -> Option<&str> {
-    line.trim_end().split(' ').nth(2)
+/// Returns the first three words of a line, which may end with a newline: kind, key and value.
+pub fn words_in(line: &str) -> Option<[&str; 3]> {
+    let mut words = line.trim_end().split(' ');
+    Some([words.next()?, words.next()?, words.next()?])
 }
 
 #[cfg(test)]
@@ -155,14 +212,15 @@ mod tests {
             cache_id: CacheId::generate().unwrap(),
             size: 1,
         };
-        let version = Version::of(Path::new("/"));
-        let facts = Fact::of(&record, version);
-        assert_eq!(facts.len(), 3);
+        let mut facts = Fact::of(&record, Version::of(Path::new("/")));
+        let image = ImageId(Digest::of(b"config"));
+        facts.extend(Fact::of_image(image, &[base, record.chain], Some(7)));
+        assert_eq!(facts.len(), 6);
         for fact in facts {
             let line = fact.to_string();
             assert!(line.starts_with(&fact.key.prefix()), "{line}");
             let line = line.strip_suffix('\n').unwrap();
-            assert_eq!(chain_in(line), Some(record.chain.hex().as_str()));
+            assert_eq!(words_in(line).map(|words| words[2].to_owned()), Some(fact.value.hex()));
             assert_eq!(Fact::parse(line), Some(fact));
             assert_eq!(Fact::parse(&line[..line.len() / 2]), None, "{line}");
             assert_eq!(Fact::parse(&format!("{line} 1")), None);

@@ -3,7 +3,7 @@ use std::fs;
 use super::*;
 use crate::oci::DiffId;
 use crate::overlay::CacheId;
-use crate::store::layout::{CACHE_ID, DIFF, PARENT, SIZE};
+use crate::store::layout::{CACHE_ID, DIFF, PARENT, SIZE, TAR_SPLIT};
 
 /// A root with records that need no files.
 struct Root {
@@ -34,6 +34,10 @@ impl Root {
         if let Some(parent) = record.parent {
             fs::write(set.join(PARENT), parent.to_string()).unwrap();
         }
+        let mut tar_split = vec![0; 24];
+        tar_split[20] = 9;
+        fs::write(set.join(TAR_SPLIT), tar_split).unwrap();
+        fs::create_dir_all(self.layout.overlay().diff(&record.cache_id)).unwrap();
         fs::rename(set, dir).unwrap();
     }
 
@@ -51,6 +55,42 @@ impl Root {
         self.write(&record);
         index.confirm(&mut view, &[&record], 0);
         record
+    }
+
+    /// Returns an image of `layers`, base first, and its config.
+    fn image(layers: &[&LayerRecord]) -> (ImageId, String) {
+        let ids: Vec<_> = layers.iter().map(|it| format!("\"{}\"", it.diff_id)).collect();
+        let rootfs = format!(r#"{{"type":"layers","diff_ids":[{}]}}"#, ids.join(","));
+        let config = format!(r#"{{"rootfs":{rootfs}}}"#);
+        (ImageId(Digest::of(config.as_bytes())), config)
+    }
+
+    /// Writes an image as dockerd does.
+    fn foreign_image(&self, layers: &[&LayerRecord]) -> ImageId {
+        let (id, config) = Self::image(layers);
+        fs::write(self.layout.image(&id), config).unwrap();
+        id
+    }
+
+    /// Commits an image as rpull does.
+    fn own_image(&self, layers: &[&LayerRecord]) -> ImageId {
+        let (index, (id, config)) = (self.index(), Self::image(layers));
+        let mut view = index.open_locked().unwrap();
+        let records: Vec<LayerRecord> = layers.iter().map(|it| (*it).clone()).collect();
+        index.add_image(&mut view, id, &records);
+        fs::write(self.layout.image(&id), config).unwrap();
+        index.confirm(&mut view, &[], 0);
+        id
+    }
+
+    fn users(&self, record: &LayerRecord) -> Vec<ImageId> {
+        let index = self.index();
+        index.users(&mut index.open().unwrap(), &record.chain).unwrap()
+    }
+
+    fn size(&self, id: &ImageId) -> Option<u64> {
+        let index = self.index();
+        index.size(&index.open().unwrap(), id)
     }
 
     /// The index as another process sees it.
@@ -241,4 +281,79 @@ fn index_is_not_confirmed_while_layers_are_partly_removed() {
     index.confirm(&mut view, &[], 1);
     assert!(root.is_current());
     [&stays, &own].iter().for_each(|record| root.assert_found(record));
+}
+
+#[test]
+fn image_of_either_program_is_found_by_each_of_its_layers() {
+    let root = Root::new();
+    let base = root.own(None, "base");
+    let (one, two) = (root.own(Some(&base), "one"), root.own(Some(&base), "two"));
+    let own = root.own_image(&[&base, &one]);
+    assert!(root.is_current(), "own images keep the index complete");
+    let foreign = root.foreign_image(&[&base, &two]);
+    assert!(!root.is_current());
+    let mut both = vec![own, foreign];
+    both.sort();
+    assert_eq!(root.users(&base), both);
+    assert_eq!((root.users(&one), root.users(&two)), (vec![own], vec![foreign]));
+    assert_eq!((root.size(&own), root.size(&foreign)), (Some(2), Some(2)));
+    assert!(root.is_current());
+}
+
+#[test]
+fn rebuild_reads_only_new_images() {
+    let root = Root::new();
+    let base = root.own(None, "base");
+    let old = [root.own_image(&[&base]), root.foreign_image(&[])];
+    assert_eq!(root.users(&base), [old[0]]);
+    // Damaged without a trace in the directory, so that a read is noticed.
+    fs::write(root.layout.image(&old[0]), "damaged").unwrap();
+    root.poison(&base);
+    let top = root.foreign(Some(&base), "top");
+    let new = root.foreign_image(&[&base, &top]);
+    assert_eq!(root.users(&top), [new]);
+    assert!(root.users(&base).contains(&old[0]));
+    assert_eq!(root.size(&old[0]), Some(1));
+}
+
+#[test]
+fn size_of_an_image_is_unknown_while_a_layer_is_missing() {
+    let root = Root::new();
+    let (base, top) = (root.own(None, "base"), Root::planned(None, "other"));
+    let (whole, half) = (root.own_image(&[&base]), root.foreign_image(&[&base, &top]));
+    assert_eq!((root.size(&whole), root.size(&half)), (Some(1), None));
+    assert!(root.users(&base).contains(&half));
+    fs::remove_dir_all(root.layout.layer(&base.chain)).unwrap();
+    assert_eq!(root.size(&whole), None);
+    root.write(&base);
+    assert_eq!(root.size(&whole), Some(1));
+}
+
+#[test]
+fn removed_image_leaves_no_file() {
+    let root = Root::new();
+    let base = root.own(None, "base");
+    let files = root.files();
+    let id = root.own_image(&[&base]);
+    let index = root.index();
+    let mut view = index.open().unwrap();
+    fs::remove_file(root.layout.image(&id)).unwrap();
+    assert_eq!(root.index().users(&mut view, &base.chain).unwrap(), []);
+    index.remove_image(&mut view, id, &[base.chain]);
+    index.confirm(&mut view, &[], 0);
+    assert!(root.is_current());
+    assert_eq!(root.files(), files);
+}
+
+#[test]
+fn process_that_is_killed_before_it_writes_an_image_leaves_no_user() {
+    let root = Root::new();
+    let base = root.own(None, "base");
+    let (index, (id, _)) = (root.index(), Root::image(&[&base]));
+    let mut view = index.open_locked().unwrap();
+    index.add_image(&mut view, id, std::slice::from_ref(&base));
+    assert!(root.is_current());
+    assert_eq!(root.users(&base), []);
+    assert_eq!(root.own_image(&[&base]), id);
+    assert_eq!(root.users(&base), [id]);
 }
