@@ -80,7 +80,7 @@ fn unpack(blob: &[u8], dir: &Path) {
         owners: Owners::of_this_process(),
         meter: None,
         pool: BufferPool::default(),
-        large_window: Box::new(|| true),
+        window: Box::new(|_| true),
         image: ImageUsage::default(),
     };
     layer::unpack(fsutil::buffers(blob), job).unwrap();
@@ -123,7 +123,7 @@ fn inflate(bencher: Bencher) {
     let blob = gzip(&bytes);
     let mut room = vec![0; layer::DECODER_OVERHEAD + (512 << 10)];
     bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| {
-        let mut decoder = layer::Decoder::new(blob.as_slice(), Box::new(|| true)).unwrap();
+        let mut decoder = layer::Decoder::new(blob.as_slice(), Box::new(|_| true)).unwrap();
         while !decoder.fill(&mut room).unwrap().is_empty() {}
     });
 }

@@ -200,7 +200,7 @@ fn hint_layer(error: &LayerError, kind: ErrorKind) -> Option<String> {
         | LayerError::Source(source)
         | LayerError::TarSplit(source) => return hint_storage(source),
         LayerError::Thread { .. } => NO_THREADS.to_owned(),
-        LayerError::Cancelled | LayerError::WindowInUse => return None,
+        LayerError::Cancelled | LayerError::WindowInUse(_) => return None,
         _ => INVALID_IMAGE.to_owned(),
     })
 }

@@ -24,12 +24,13 @@
 //! A new consumer of chunks or of compressed bytes must state here how much it holds at most. The
 //! assertions below check the sums at compile time.
 //!
-//! Four things are not in the budget: the tar-split metadata between its two threads (a few
-//! batches of [`METADATA_BATCH_SIZE`] and one segment), the window of a zstd stream, of which one
-//! layer of a command at a time may have a large one (`stream/zstd_reader`), the segments of
-//! parallel downloads, which `registry/parallel` bounds for all layers together, and the last
-//! records of `extract/dir_list`. The few chunks that `pull/resume` writes are also on their way to
-//! the unpacker.
+//! Five things are not in the budget: the tar-split metadata between its two threads (a few
+//! batches of [`METADATA_BATCH_SIZE`] and one segment), the hashes of the names in it
+//! (`tar_split/writer`, about 15 bytes per entry), the windows of zstd streams
+//! (`stream/zstd_reader`), which share [`WINDOWS_PER_LAYER`] for each layer at a time
+//! (`pull/windows`), the segments of parallel downloads, which `registry/parallel` bounds for all
+//! layers together, and the last records of `extract/dir_list`. The few chunks that `pull/resume`
+//! writes are also on their way to the unpacker.
 
 /// Bytes of a chunk at most: large enough that passing it on costs nothing beside the work on it,
 /// small enough to stay in a processor cache between the threads.
@@ -88,6 +89,11 @@ pub const METADATA_QUEUE: usize = 2;
 
 /// Bytes of both budgets of a layer.
 pub const BYTES_PER_LAYER: usize = CHUNKS_PER_LAYER * BUFFER_SIZE + COMPRESSED_BYTES;
+
+/// Bytes of the zstd windows of all layers together, for each layer that is unpacked at a time. With
+/// default settings, that is enough for four layers of zstd's default level or for one of level 19. A
+/// window that is larger than all of it is the only one.
+pub const WINDOWS_PER_LAYER: usize = 1536 << 10;
 
 /// Layers that are unpacked at a time unless the caller chooses another number.
 pub const DEFAULT_LAYERS: usize = 6;

@@ -113,9 +113,10 @@ pub enum LayerError {
         /// The difference.
         why: String,
     },
-    /// The layer needs a large zstd window, and another layer of the command has the only one.
-    #[error("another layer has the large decompression window")]
-    WindowInUse,
+    /// The layer needs a zstd window of that many bytes, and other layers of the command have the
+    /// memory.
+    #[error("other layers use the memory for its decompression window of {0} bytes")]
+    WindowInUse(u64),
     /// Another thread of the pull failed or was interrupted.
     #[error("cancelled")]
     Cancelled,
@@ -132,7 +133,7 @@ impl LayerError {
                 | Self::Open { .. }
                 | Self::Thread { .. }
                 | Self::TarSplit(_)
-                | Self::WindowInUse
+                | Self::WindowInUse(_)
                 | Self::Cancelled
         )
     }

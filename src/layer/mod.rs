@@ -11,7 +11,7 @@ mod tar_split;
 mod unpack;
 mod usage;
 
-pub use budget::DECODER_OVERHEAD;
+pub use budget::{DECODER_OVERHEAD, WINDOWS_PER_LAYER};
 pub use error::{LayerError, LimitKind};
 pub use extract::metadata::Owners;
 pub use limits::Limits;

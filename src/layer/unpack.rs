@@ -53,8 +53,8 @@ pub struct Job<'a> {
     pub meter: Option<Meter>,
     /// The pool of buffers. Layers with the same pool reuse each other's buffers.
     pub pool: BufferPool,
-    /// Allows a large zstd window, of which the command has one at a time.
-    pub large_window: WindowGate,
+    /// Allows the windows of a zstd stream, which share memory with those of other layers.
+    pub window: WindowGate,
     /// What the other layers of the image unpacked.
     pub image: ImageUsage,
 }
@@ -83,7 +83,7 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let (to_hash, hash_input) = digests::channel();
     let (deferred, worker) = deferred::channel();
     let (to_compressor, lines) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
-    let Job { blob, diff, tar_split, limits, owners, meter, pool, large_window, image } = job;
+    let Job { blob, diff, tar_split, limits, owners, meter, pool, window, image } = job;
     let mut usage = LayerUsage::new(image);
     let local = blob.is_none();
     let mut metadata = tar_split.try_clone().map_err(LayerError::TarSplit)?;
@@ -91,7 +91,7 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
         let decoding = spawn(scope, "inflate", move || {
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
             let buffers = LayerBuffers::new(pool);
-            decode(source, local, large_window, &buffers, &to_files, &to_hash)
+            decode(source, local, window, &buffers, &to_files, &to_hash)
         })?;
         let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input, blob)))?;
         let compressing = spawn(scope, "metadata", move || compress(tar_split, &lines))?;

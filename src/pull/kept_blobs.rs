@@ -101,7 +101,7 @@ async fn unpack(
 }
 
 fn is_cancelled(error: &LayerError) -> bool {
-    matches!(error, LayerError::Cancelled | LayerError::WindowInUse)
+    matches!(error, LayerError::Cancelled | LayerError::WindowInUse(_))
 }
 
 /// Whether a kept blob has its digest: then its content is invalid, and the copy is not damaged.

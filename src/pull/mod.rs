@@ -24,6 +24,7 @@ mod states;
 mod task;
 mod threads;
 mod unpack;
+mod windows;
 
 use std::sync::Arc;
 

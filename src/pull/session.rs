@@ -12,6 +12,7 @@ use super::recover::recover;
 use super::states;
 use super::task::LayerTask;
 use super::threads::reserve_threads;
+use super::windows::Windows;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::{BufferPool, Owners};
@@ -35,8 +36,8 @@ pub struct Session {
     pub jobs: Semaphore,
     /// The buffers of all layers.
     pub buffers: BufferPool,
-    /// The large zstd window, which one layer at a time may have.
-    pub large_windows: Arc<Semaphore>,
+    /// The memory for zstd windows of all layers.
+    pub windows: Windows,
     gate: StoreGate,
     recovered: OnceCell<()>,
     threads: OnceCell<()>,
@@ -51,9 +52,9 @@ impl Session {
         Self {
             registry,
             jobs: Semaphore::new(options.jobs.max(1)),
+            windows: Windows::new(options.jobs.max(1)),
             options,
             buffers: BufferPool::default(),
-            large_windows: Arc::new(Semaphore::new(1)),
             gate: StoreGate::new(store),
             recovered: OnceCell::new(),
             threads: OnceCell::new(),

@@ -92,18 +92,23 @@ impl Stager {
         }
         session.report(task, LayerState::Downloading);
         let span = tracing::debug_span!("fetch", image = %task.image, layer = %digest.short());
-        let layer = match fetch::fetch(session, task).instrument(span.clone()).await {
-            // The download ended, so this layer keeps nothing that the other one can need.
-            Err(Error::Layer { source: LayerError::WindowInUse, .. }) => {
-                let window = session.large_windows.clone().acquire_owned().await;
-                let window = window.map_err(|_| Error::Interrupted)?;
-                let task = LayerTask { large_window: Some(Arc::new(window)), ..task.clone() };
-                fetch::fetch(session, &task).instrument(span).await?
-            }
-            result => result?,
-        };
+        let layer = self.fetch(task).instrument(span).await?;
         session.report(task, LayerState::DownloadComplete);
         Ok(Arc::new(layer))
+    }
+
+    /// Fetches and unpacks a layer, again when there is memory for its zstd window.
+    async fn fetch(&self, task: &LayerTask) -> Result<ReadyLayer, Error> {
+        let mut task = task.clone();
+        loop {
+            let needed = match fetch::fetch(&self.session, &task).await {
+                Err(Error::Layer { source: LayerError::WindowInUse(bytes), .. }) => bytes,
+                result => return result,
+            };
+            // The download ended, so this layer keeps nothing that another one can need.
+            let window = self.session.windows.acquire(needed, task.window.take()).await?;
+            task.window = Some(window);
+        }
     }
 
     /// Removes what was staged and not committed, and waits for that: all images are done.

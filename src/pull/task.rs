@@ -1,10 +1,8 @@
 //! A layer that an image needs, and what staging it gives.
 
-use std::sync::Arc;
-
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::windows::Window;
 use crate::layer::ImageUsage;
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
@@ -25,8 +23,8 @@ pub struct LayerTask {
     pub place: Option<(DiffId, ChainId)>,
     /// A directory of the layer that is known to be damaged.
     pub broken: Option<CacheId>,
-    /// The large zstd window of the command, if the layer is known to need it.
-    pub large_window: Option<Arc<OwnedSemaphorePermit>>,
+    /// The memory for its zstd window, if the layer waited for it.
+    pub window: Option<Window>,
     /// What all layers of the image unpacked.
     pub usage: ImageUsage,
 }
@@ -40,15 +38,7 @@ impl LayerTask {
         place: Option<(DiffId, ChainId)>,
     ) -> Self {
         let (image, registry, blob) = (image.clone(), registry.clone(), blob.clone());
-        Self {
-            image,
-            registry,
-            blob,
-            place,
-            broken: None,
-            large_window: None,
-            usage: usage.clone(),
-        }
+        Self { image, registry, blob, place, broken: None, window: None, usage: usage.clone() }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Unpacks a layer into a staging directory. Blocking.
 
-use std::sync::Arc;
-
 use super::files::open_diff;
 use super::gate::WorkError;
 use super::session::Session;
@@ -23,7 +21,7 @@ pub fn unpack_blob(
 ) -> Result<ReadyLayer, WorkError> {
     let (digest, size) = (task.blob.digest, task.blob.size);
     let meter = Meter::new(session.events.clone(), task.image.clone(), digest, Phase::Unpack, size);
-    let gate = large_window(session, task);
+    let gate = session.windows.gate(task.window.clone());
     unpack(
         session,
         store,
@@ -44,7 +42,7 @@ pub fn unpack_tar(
     source: impl Buffers + Send,
 ) -> Result<ReadyLayer, WorkError> {
     // A tar has no window, and what the store has is not limited.
-    unpack(session, store, source, None, None, (Box::new(|| false), ImageUsage::default()))
+    unpack(session, store, source, None, None, (Box::new(|_| false), ImageUsage::default()))
 }
 
 fn unpack(
@@ -53,7 +51,7 @@ fn unpack(
     source: impl Buffers + Send,
     blob: Option<BlobSpec>,
     meter: Option<Meter>,
-    (large_window, image): (WindowGate, ImageUsage),
+    (window, image): (WindowGate, ImageUsage),
 ) -> Result<ReadyLayer, WorkError> {
     let layer = || blob.map_or("copy".to_owned(), |blob| blob.digest.short());
     let _span = tracing::debug_span!("unpack", layer = %layer()).entered();
@@ -67,7 +65,7 @@ fn unpack(
         owners: Owners::of_this_process(),
         meter,
         pool: session.buffers.clone(),
-        large_window,
+        window,
         image,
     };
     let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
@@ -76,14 +74,4 @@ fn unpack(
     }
     staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
     Ok(ReadyLayer::staged_here(diff_id, staged))
-}
-
-/// Returns the gate of a layer: it takes the large window of the command if that is free, unless
-/// the task has it already.
-fn large_window(session: &Session, task: &LayerTask) -> WindowGate {
-    let (mut window, windows) = (task.large_window.clone(), session.large_windows.clone());
-    Box::new(move || {
-        window = window.take().or_else(|| windows.clone().try_acquire_owned().ok().map(Arc::new));
-        window.is_some()
-    })
 }

@@ -10,7 +10,7 @@ use crate::support::image::{Image, Pack, Pushed, sha256};
 use crate::support::rpull::Rpull;
 use crate::support::scratch;
 use crate::support::snapshot::{assert_agreement, assert_consistent, chains, names};
-use crate::support::tar::Tar;
+use crate::support::tar::{Tar, noise};
 
 fn layer(mark: &str) -> Vec<u8> {
     Tar::new().file(mark, mark.repeat(90)).end()
@@ -230,20 +230,36 @@ fn removal_that_was_killed_is_finished_by_the_next_command() {
     assert_agreement(rpull.root());
 }
 
+/// Adds a layer that is compressed by zstd at `level`, with a window of `1 << log` bytes if given.
+fn with_zstd(image: Image, tar: Vec<u8>, level: i32, log: Option<u32>) -> Image {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level).unwrap();
+    if let Some(log) = log {
+        encoder.window_log(log).unwrap();
+    }
+    encoder.write_all(&tar).unwrap();
+    image.blob(tar, encoder.finish().unwrap(), Pack::Zstd)
+}
+
 #[test]
 fn layers_with_large_zstd_windows_are_unpacked_one_at_a_time() {
     const LOG: u32 = 27;
-    const SIZE: usize = (1 << LOG) + (9 << 20);
-    let layer = |mark: &str| {
-        let tar = Tar::new().file(mark, vec![0; SIZE]).end();
-        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-        encoder.window_log(LOG).unwrap();
-        encoder.write_all(&tar).unwrap();
-        (tar, encoder.finish().unwrap())
-    };
     let image = ["one", "two", "three"].into_iter().fold(Image::oci(), |image, mark| {
-        let (tar, blob) = layer(mark);
-        image.blob(tar, blob, Pack::Zstd)
+        let tar = Tar::new().file(mark, vec![0; (1 << LOG) + (9 << 20)]).end();
+        with_zstd(image, tar, 1, Some(LOG))
     });
     takes_memory_below(64 + (1 << (LOG - 20)), &image, "windows");
+}
+
+#[test]
+fn memory_with_layers_of_zstd_level_19_is_bounded() {
+    // Small files between large ones keep all buffers in use, too.
+    let large = noise(700 << 10);
+    let image = (0..6).fold(Image::oci(), |image, n| {
+        let pairs = (0..40).fold(Tar::new(), |tar, file| {
+            tar.file(&format!("small{n}-{file}"), "x").file(&format!("large{file}"), large.clone())
+        });
+        with_zstd(image, pairs.end(), 19, None)
+    });
+    let window = 8;
+    takes_memory_below(64 + window, &image, "windows-19");
 }

@@ -65,7 +65,7 @@ pub enum Decoder<R: BufRead> {
 
 impl<R: BufRead> Decoder<R> {
     /// Creates the decoder for the compression that the first bytes of `source` show. It asks
-    /// `gate` for a large window.
+    /// `gate` for the windows of zstd.
     ///
     /// # Errors
     /// [`LayerError::Compression`], or the source's error.
@@ -171,7 +171,7 @@ mod tests {
     use crate::layer::budget::DECODER_OVERHEAD;
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
-        let mut decoder = Decoder::new(bytes, Box::new(|| true))?;
+        let mut decoder = Decoder::new(bytes, Box::new(|_| true))?;
         let mut out = Vec::new();
         let mut buffer = vec![0; DECODER_OVERHEAD + 100];
         loop {

@@ -7,24 +7,23 @@ use zstd::stream::raw::{self, DParameter, InBuffer, Operation, OutBuffer};
 
 use crate::layer::LayerError;
 
-/// Bytes of a window that every layer may have: what zstd uses up to level 19.
-pub const SMALL_WINDOW: u64 = 8 << 20;
-
 /// The binary logarithm of the largest window: 512 MiB, as in dockerd (klauspost/compress zstd,
 /// `MaxWindowSize`).
 const LARGEST_WINDOW_LOG: u32 = 29;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Asks for a window of more than [`SMALL_WINDOW`] bytes. Returns whether the layer may have it; it
-/// keeps it as long as the gate exists.
-pub type WindowGate = Box<dyn FnMut() -> bool + Send>;
+/// Asks for a window of that many bytes, more than the layer has. Returns whether the layer may have
+/// it; it keeps it as long as the gate exists.
+pub type WindowGate = Box<dyn FnMut(u64) -> bool + Send>;
 
 /// A decoder of a stream of frames.
 pub struct ZstdReader<R> {
     source: R,
     decoder: raw::Decoder<'static>,
     gate: WindowGate,
+    /// Bytes of the largest window that the gate allowed. The decoder keeps its memory.
+    allowed: u64,
     /// The beginning of the current frame, which was read to learn its window.
     header: Vec<u8>,
     /// Bytes of `header` that were decoded.
@@ -33,14 +32,16 @@ pub struct ZstdReader<R> {
 }
 
 impl<R: BufRead> ZstdReader<R> {
-    /// Creates a decoder of `source`, which asks `gate` before the first frame with a large window.
+    /// Creates a decoder of `source`, which asks `gate` before each frame with a larger window than
+    /// those before it.
     ///
     /// # Errors
     /// The decoder cannot be allocated.
     pub fn new(source: R, gate: WindowGate) -> io::Result<Self> {
         let mut decoder = raw::Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(LARGEST_WINDOW_LOG))?;
-        Ok(Self { source, decoder, gate, header: Vec::new(), decoded: 0, in_frame: false })
+        let (header, decoded, in_frame) = (Vec::new(), 0, false);
+        Ok(Self { source, decoder, gate, allowed: 0, header, decoded, in_frame })
     }
 
     /// Returns the source at its current position.
@@ -72,8 +73,12 @@ impl<R: BufRead> ZstdReader<R> {
             return Ok(true);
         }
         let field = &self.header[MAGIC.len() + 1 + skipped..];
-        if window(single_segment, field) > SMALL_WINDOW && !(self.gate)() {
-            return Err(LayerError::WindowInUse.into_io());
+        let window = window(single_segment, field);
+        if window > self.allowed {
+            if !(self.gate)(window) {
+                return Err(LayerError::WindowInUse(window).into_io());
+            }
+            self.allowed = window;
         }
         Ok(true)
     }
@@ -136,8 +141,7 @@ impl<R: BufRead> Read for ZstdReader<R> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -153,19 +157,20 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// What a stream decodes to, in steps of `step` bytes of its source, and how often a large
-    /// window was asked for.
-    fn decode(bytes: &[u8], step: usize, may: bool) -> (io::Result<Vec<u8>>, usize) {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
-        let gate = Box::new(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-            may
+    /// What a stream decodes to, in steps of `step` bytes of its source, if no window may have more
+    /// than `most` bytes, and the windows that were asked for.
+    fn decode(bytes: &[u8], step: usize, most: u64) -> (io::Result<Vec<u8>>, Vec<u64>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let windows = asked.clone();
+        let gate = Box::new(move |window| {
+            windows.lock().unwrap().push(window);
+            window <= most
         });
         let mut reader = ZstdReader::new(io::BufReader::with_capacity(step, bytes), gate).unwrap();
         let mut out = Vec::new();
         let result = reader.read_to_end(&mut out).map(|_| out);
-        (result, asked.load(Ordering::Relaxed))
+        let asked = asked.lock().unwrap().clone();
+        (result, asked)
     }
 
     #[test]
@@ -182,34 +187,35 @@ mod tests {
         ];
         let expected = [&text[..], &text, &text[..200], &text.repeat(300)].concat();
         for step in [1, 2, 7, 4096] {
-            let (decoded, asked) = decode(&stream.concat(), step, false);
+            let (decoded, asked) = decode(&stream.concat(), step, 1 << 20);
             assert_eq!(decoded.unwrap(), expected, "in steps of {step}");
-            assert_eq!(asked, 0);
+            assert!(asked.is_sorted() && asked.last() == Some(&(1 << 20)), "{asked:?}");
         }
         let whole = stream.concat();
-        assert!(decode(&whole[..whole.len() - 1], 7, false).0.is_err());
-        assert!(decode(&[&whole[..], b"garbage"].concat(), 7, false).0.is_err());
+        assert!(decode(&whole[..whole.len() - 1], 7, u64::MAX).0.is_err());
+        assert!(decode(&[&whole[..], b"garbage"].concat(), 7, u64::MAX).0.is_err());
     }
 
     #[test]
-    fn frame_with_a_large_window_is_decoded_only_if_the_gate_allows_it() {
-        for log in [24, 27, 28, 29] {
-            let stream = [frame(b"small", 20, false), frame(b"large", log, false)].concat();
-            let (decoded, asked) = decode(&stream, 5, true);
-            assert_eq!((decoded.unwrap().as_slice(), asked), (&b"smalllarge"[..], 1), "{log}");
-            let refused = decode(&stream, 5, false).0.unwrap_err();
+    fn frame_is_decoded_only_if_the_gate_allows_its_window() {
+        for log in [20, 23, 24, 27, 28, 29] {
+            let small = frame(b"small", 19, false);
+            let stream = [small.clone(), frame(b"large", log, false), small].concat();
+            let (decoded, asked) = decode(&stream, 5, 1 << log);
+            assert_eq!(decoded.unwrap(), b"smalllargesmall");
+            assert_eq!(asked, [1 << 19, 1 << log], "each larger window is asked for once");
+            let refused = decode(&stream, 5, (1 << log) - 1).0.unwrap_err();
             let refused = LayerError::from_io(refused, LayerError::Source);
-            assert!(matches!(refused, LayerError::WindowInUse), "{refused}");
+            assert!(matches!(refused, LayerError::WindowInUse(w) if w == 1 << log), "{refused}");
         }
-        assert_eq!(decode(&frame(b"at the limit", 23, false), 5, false).1, 0);
         // dockerd refuses it as well.
-        assert!(decode(&frame(b"too large", 30, false), 5, true).0.is_err());
+        assert!(decode(&frame(b"too large", 30, false), 5, u64::MAX).0.is_err());
     }
 
     #[test]
-    fn frame_of_one_large_segment_asks_for_its_size() {
+    fn frame_of_one_segment_asks_for_its_size() {
         let header = |size: u32| [&MAGIC[..], &[0xa0], &size.to_le_bytes()].concat();
-        assert_eq!(decode(&header((8 << 20) + 1), 99, false).1, 1);
-        assert_eq!(decode(&header(8 << 20), 99, false).1, 0);
+        assert_eq!(decode(&header((8 << 20) + 1), 99, 8 << 20).1, [(8 << 20) + 1]);
+        assert_eq!(decode(&header(300), 99, 300).1, [300]);
     }
 }

@@ -66,7 +66,7 @@ impl Layer {
             owners: Owners::of_this_process(),
             meter: None,
             pool: POOL.clone(),
-            large_window: Box::new(|| true),
+            window: Box::new(|_| true),
             image: ImageUsage::default(),
         };
         let source = bytes.chunks(size).map(|part| Ok(Bytes::copy_from_slice(part)));

@@ -57,7 +57,7 @@ impl Layer {
             limits: Limits::default(),
             owners: Owners::of_this_process(),
             meter: None,
-            large_window: Box::new(|| true),
+            window: Box::new(|_| true),
             image: ImageUsage::default(),
             pool: POOL.clone(),
         };
