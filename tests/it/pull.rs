@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
-use crate::support::image::{Image, Index, Pack, Pushed, host_architecture};
+use crate::support::image::{Image, Index, Pack, Pushed, Pusher, host_architecture};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::rpull::{Done, Rpull};
 use crate::support::snapshot::{self, assert_consistent};
@@ -206,6 +206,48 @@ fn index_of_many_platforms_gives_the_right_image() {
         let place = Place::new();
         place.ok(["pull", "-q", "--platform", "linux/arm64", &index.name()]);
         assert_eq!(id(&place), crate::support::image::sha256(&other.config()));
+    }
+}
+
+/// Pushes an image in an index, which is in an index, and so on, `depth` times.
+fn push_nested(depth: usize) -> Pushed {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let hub = Hub::shared();
+    let name = format!("{}:latest", hub.repository("nested"));
+    let image = Image::oci().layer(layer("nested"));
+    let mut pushed = image.push(&hub.host, &name);
+    let id = pushed.id.clone();
+    let manifest = image.manifest();
+    let (mut kind, mut size) = (manifest["mediaType"].clone(), manifest.to_string().len());
+    for _ in 0..depth {
+        let entry = serde_json::json!({"mediaType": kind, "size": size, "digest": pushed.digest});
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [entry],
+        });
+        (kind, size) = (INDEX.into(), index.to_string().len());
+        pushed = Pusher::new(&hub.host, &name).manifest(&index);
+    }
+    Pushed { id, ..pushed }
+}
+
+#[test]
+fn index_nested_more_than_three_times_is_refused() {
+    let deepest = push_nested(3);
+    let rpull = Place::new();
+    rpull.ok(["pull", "-q", &deepest.name()]);
+    assert_eq!(rpull.json(["inspect", &deepest.name()])[0]["Id"], deepest.id);
+    for depth in [4, 30] {
+        let rpull = Place::new();
+        let pushed = push_nested(depth);
+        let done = rpull.fails(6, ["pull", &pushed.name()]);
+        assert!(done.stderr.contains("the index is nested too deeply"), "{done}");
+        assert_eq!(
+            std::fs::read_dir(rpull.root()).map_or(0, Iterator::count),
+            0,
+            "nothing is left"
+        );
     }
 }
 
