@@ -1,5 +1,6 @@
 //! What the command line says. Parsed low here, resolved by `commands`.
 
+pub mod colour;
 pub mod failure;
 pub mod flags;
 pub mod format;

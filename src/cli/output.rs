@@ -13,10 +13,14 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use rustix::fs::{FileType, fstat};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 
 use rpull::Error;
 use rpull::printable;
+
+use super::colour::{Colour, Palette};
 
 /// The most bytes of an error's line.
 pub const LONGEST_ERROR: usize = 1536;
@@ -68,10 +72,52 @@ fn stderr() -> Lines<io::Stderr> {
     Lines::to(io::stderr())
 }
 
-/// Whether a person sees both outputs.
+/// Whether standard output is a terminal.
 #[expect(clippy::disallowed_methods, reason = "nothing is written")]
-pub fn on_terminal() -> bool {
-    io::stderr().is_terminal() && io::stdout().is_terminal()
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether standard output is read by a program, which may show it on the terminal of standard
+/// error.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub fn is_piped() -> bool {
+    let kind = fstat(io::stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    matches!(kind, Ok(FileType::Fifo | FileType::Socket))
+}
+
+/// Whether bars can be drawn on standard error: it is a terminal that can move its cursor.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub fn can_draw() -> bool {
+    let terminal = std::env::var_os("TERM");
+    io::stderr().is_terminal() && terminal.is_some_and(|name| !name.is_empty() && name != "dumb")
+}
+
+/// The size of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Its columns.
+    pub columns: usize,
+    /// Its lines.
+    pub lines: usize,
+}
+
+/// The size of standard error's terminal at this moment.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub fn terminal_size() -> Size {
+    match tcgetwinsize(io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
+            Size { columns: size.ws_col.into(), lines: size.ws_row.into() }
+        }
+        // The size that indicatif assumes.
+        _ => Size { columns: 79, lines: 24 },
+    }
+}
+
+/// The colours of standard error.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub fn palette() -> Palette {
+    Palette::of_environment(io::stderr().is_terminal())
 }
 
 /// The result of printing. A reader that closed the pipe is not a failure: it has read what
@@ -237,12 +283,12 @@ pub fn human_age(created: &str, now: DateTime<Utc>) -> String {
 
 /// Prints on standard error why something failed.
 pub fn error(text: &str) {
-    error_line("rpull: ", text, LONGEST_ERROR);
+    error_line(Some((Colour::Red, "rpull:")), text, LONGEST_ERROR);
 }
 
 /// Prints on standard error what the user can do about an error.
 pub fn hint(text: &str) {
-    error_line("hint: ", text, LONGEST_NOTICE);
+    error_line(None, &format!("hint: {text}"), LONGEST_NOTICE);
 }
 
 /// Prints on standard error why something failed, as one line of JSON.
@@ -251,14 +297,27 @@ pub fn error_json(value: &impl Serialize) {
     suspended(|| drop(stderr().json(value)));
 }
 
+/// Prints a problem on standard error that does not end the command.
+pub fn warning(text: &str) {
+    error_line(Some((Colour::Yellow, "warning:")), text, LONGEST_NOTICE);
+}
+
+/// Prints a line of a summary on standard error, whose parts have colours.
+pub fn summary(parts: &[(Option<Colour>, &str)]) {
+    let palette = palette();
+    let part =
+        |(colour, text): &(_, &str)| palette.paint(*colour, &printable::escape(text)).into_owned();
+    write_error(&parts.iter().map(part).collect::<String>());
+}
+
 /// Prints on standard error what the user should know and what does not end the command.
 pub fn notice(text: &str) {
-    error_line("", text, LONGEST_NOTICE);
+    error_line(None, text, LONGEST_NOTICE);
 }
 
 /// Prints a line of the log on standard error.
 pub fn log(text: &str) {
-    error_line("", text, LONGEST_ERROR);
+    error_line(None, text, LONGEST_ERROR);
 }
 
 /// Calls its argument once while the screen has no bars.
@@ -283,10 +342,18 @@ impl Drop for Bars {
     }
 }
 
-fn error_line(prefix: &str, text: &str, limit: usize) {
-    let line = format!("{prefix}{}", printable::one_line(text, limit));
+/// Prints a line on standard error. Colours are added after foreign text is escaped.
+fn error_line(word: Option<(Colour, &str)>, text: &str, limit: usize) {
+    let text = printable::one_line(text, limit);
+    match word {
+        Some((colour, word)) => write_error(&format!("{} {text}", palette().paint(colour, word))),
+        None => write_error(&text),
+    }
+}
+
+fn write_error(line: &str) {
     // Standard error may be closed, and there is no other place to report it.
-    suspended(|| drop(stderr().write(&line)));
+    suspended(|| drop(stderr().write(line)));
 }
 
 /// Calls `write` once while standard error shows no bars.

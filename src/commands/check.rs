@@ -86,7 +86,7 @@ fn progress(quiet: bool) -> impl Fn(CheckProgress) + Send + Sync + 'static {
 
 fn warn(event: Event) {
     if let Event::Warning { text, .. } = event {
-        output::notice(&format!("warning: {text}"));
+        output::warning(&text);
     }
 }
 

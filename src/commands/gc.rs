@@ -34,7 +34,7 @@ impl Gc {
             false => store.removal()?.remove_orphans()?,
         };
         if let Some(why) = &orphans.layers_kept {
-            output::notice(&format!("warning: all layers are kept, because {why}"));
+            output::warning(&format!("all layers are kept, because {why}"));
         }
         let bytes: u64 = orphans.all.iter().map(|orphan| orphan.bytes).sum();
         if context.json() {

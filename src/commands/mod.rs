@@ -107,8 +107,7 @@ impl Context {
     /// The root is not a path.
     pub fn store(&self) -> Result<Store, Error> {
         let waiting = |what: &str| output::notice(&format!("waiting for {what}"));
-        let dropping = |text: &str| output::notice(&format!("warning: {text}"));
-        let store = Store::open(&self.root)?.on_wait(waiting).on_drop(dropping);
+        let store = Store::open(&self.root)?.on_wait(waiting).on_drop(output::warning);
         Ok(match &self.global.content {
             Some(content) => store.with_content(content),
             None => store,

@@ -92,11 +92,12 @@ impl Pull {
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
         let platform = self.platform.parsed()?;
         let (store, client) = (context.store()?, self.registry.client()?);
+        let renderer = render::choose(&context.global, &images);
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));
         let pull = self.prepared(client, images.clone(), platform).events(receive);
-        let screen = render::start(render::choose(&context.global), events)?;
+        let screen = render::start(renderer, events)?;
         let runtime = runtime()?;
         let results = runtime.block_on(interruptible(async {
             match self.dry_run {

@@ -24,6 +24,11 @@ impl Meter {
         Self { sender, image, layer, phase, done: 0, total, sent_at: Instant::now() }
     }
 
+    /// Continues at `done` bytes.
+    pub fn starting_at(self, done: u64) -> Self {
+        Self { done, ..self }
+    }
+
     /// Counts `bytes` more.
     pub fn add(&mut self, bytes: u64) {
         self.done += bytes;

@@ -59,6 +59,15 @@ pub enum Event {
         /// The total number of bytes.
         total: u64,
     },
+    /// An earlier command received a part of the layer's blob, which is used.
+    Resumed {
+        /// The image.
+        image: Image,
+        /// The compressed blob's digest.
+        layer: Digest,
+        /// The bytes of that part. [`Event::Bytes`] counts from here.
+        bytes: u64,
+    },
     /// Transient errors occurred; the requests are retried. Sent at most once per second and host,
     /// for all of its transfers together, and less often while the host stays silent.
     Retrying {

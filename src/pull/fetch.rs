@@ -12,7 +12,7 @@ use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use super::unpack::unpack_blob;
 use crate::error::Error;
-use crate::progress::{Meter, Phase};
+use crate::progress::{LayerState, Meter, Phase};
 use crate::store::ContentLock;
 
 /// Stages a layer from its blob. A blob that the content store has is read from there, and what
@@ -26,6 +26,7 @@ pub async fn fetch(session: &Arc<Session>, task: &LayerTask) -> Result<ReadyLaye
         KeptBlob::Staged(layer) => return Ok(layer),
         KeptBlob::Missing(lock) => lock.map(Arc::new),
     };
+    session.report(task, LayerState::Downloading);
     let resumable = Resumable::open(session, task, lock.clone()).await?;
     let resumed = resumable.is_begun();
     match download(session, task, resumable, lock.clone()).await {
@@ -65,8 +66,15 @@ async fn download(
         work.await
     });
     let (events, digest, size) = (session.events.clone(), task.blob.digest, task.blob.size);
-    let mut meter = Meter::new(events, task.image.clone(), digest, Phase::Download, size);
-    let blob = resumable.stream(session).inspect_ok(|bytes| meter.add(bytes.len() as u64));
+    let meter = Meter::new(events, task.image.clone(), digest, Phase::Download, size);
+    let (mut meter, mut offset) = (meter.starting_at(resumable.kept()), 0);
+    let blob = resumable.stream(session).inspect_ok(|bytes| {
+        let length = bytes.len() as u64;
+        if !resumable.is_kept(offset) {
+            meter.add(length);
+        }
+        offset += length;
+    });
     let downloaded = sender.send_all(blob).await;
     let unpacked = unpacking.await.map_err(|e| join_error(&e))?;
     // If the download failed, the unpacker was cancelled by that.

@@ -17,6 +17,7 @@ use super::session::Session;
 use super::task::LayerTask;
 use crate::error::Error;
 use crate::layer::LayerError;
+use crate::progress::Event;
 use crate::registry::{BlobRange, Keeper};
 use crate::store::{ContentLock, Partial};
 
@@ -50,15 +51,27 @@ impl Resumable {
         let open = session.store(move |store| store.content().partial(&digest, size, has_lock));
         let partial = open.await?;
         let ranges = partial.as_ref().map_or(Vec::new(), |partial| partial.ranges().to_vec());
-        if !ranges.is_empty() {
-            let kept: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-            let layer = digest.short();
-            tracing::info!("layer {layer}: {kept} of {size} bytes are in a partial download");
-        }
         let partial = Arc::new(Mutex::new(partial));
-        let (keeper, kept) = mpsc::channel(QUEUE);
-        let write = write(session.clone(), task.clone(), lock, partial.clone(), kept);
-        Ok(Self { task: task.clone(), ranges, partial, keeper, writer: tokio::spawn(write) })
+        let (keeper, received) = mpsc::channel(QUEUE);
+        let write = write(session.clone(), task.clone(), lock, partial.clone(), received);
+        let writer = tokio::spawn(write);
+        let resumable = Self { task: task.clone(), ranges, partial, keeper, writer };
+        if resumable.is_begun() {
+            let (image, layer, kept) = (task.image.clone(), digest.short(), resumable.kept());
+            tracing::info!("layer {layer}: {kept} of {size} bytes are in a partial download");
+            session.events.send(Event::Resumed { image, layer: digest, bytes: kept });
+        }
+        Ok(resumable)
+    }
+
+    /// The bytes of the blob that are there.
+    pub fn kept(&self) -> u64 {
+        self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// Whether the byte at `offset` of the blob is there.
+    pub fn is_kept(&self, offset: u64) -> bool {
+        self.ranges.iter().any(|range| range.contains(&offset))
     }
 
     /// Whether a part of the blob is there.

@@ -90,7 +90,6 @@ impl Stager {
                 }
             }
         }
-        session.report(task, LayerState::Downloading);
         let span = tracing::debug_span!("fetch", image = %task.image, layer = %digest.short());
         let layer = self.fetch(task).instrument(span).await?;
         session.report(task, LayerState::DownloadComplete);

@@ -2,8 +2,10 @@
 //! it comes in, in every form of output, control characters are escaped, and what is said
 //! about one failure stays short.
 
+mod bars;
 mod commands;
 mod log;
+mod order;
 mod pulls;
 
 use std::process::{Command, Output};

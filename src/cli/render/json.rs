@@ -47,6 +47,9 @@ fn object(event: &Event) -> Option<Value> {
             "phase": match phase { Phase::Download => "download", Phase::Unpack => "unpack" },
             "done": done, "total": total,
         }),
+        Event::Resumed { image, layer, bytes } => json!({
+            "event": "resumed", "image": image.canonical(), "layer": layer, "bytes": bytes,
+        }),
         Event::Retrying { image, layer, host, transfers, attempt, wait, cause } => json!({
             "event": "retrying", "image": image.canonical(), "layer": layer, "host": host,
             "transfers": transfers, "attempt": attempt,

@@ -1,17 +1,23 @@
 //! What a pull looks like. Renderers are functions of the event stream alone; one thread
 //! owns the screen.
 
+mod fit;
 mod json;
 mod plain;
 mod quiet;
+mod rate;
+mod rows;
+mod state;
+mod summary;
 mod tty;
 
 use std::io;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rpull::event::{Event, LayerState};
-use rpull::{Digest, Error, Reference};
+use rpull::{Error, Reference};
 
 use super::flags::{Global, Progress};
 use super::output::{self, Lines};
@@ -23,17 +29,40 @@ pub trait Renderer: Send {
     /// # Errors
     /// The output cannot be written.
     fn event(&mut self, event: &Event) -> io::Result<()>;
+
+    /// The time without an event after which [`tick`](Self::tick) is called; `None` for never.
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Shows what changes with time.
+    fn tick(&mut self) {}
+
+    /// Shows what is left to show after the last event.
+    ///
+    /// # Errors
+    /// As [`event`](Self::event).
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// Chooses the renderer that the flags ask for.
-pub fn choose(global: &Global) -> Box<dyn Renderer> {
+/// Chooses the renderer that the flags ask for. `images` are the arguments of the command.
+pub fn choose(global: &Global, images: &[Reference]) -> Box<dyn Renderer> {
+    let images: Vec<_> = images.iter().map(|image| image.clone().with_default_tag().0).collect();
+    let plain = || Box::new(plain::Plain::new(output::stdout()));
+    // Standard output has the same lines with and without bars, unless it shows them itself.
+    let tty = || -> Box<dyn Renderer> {
+        let lines = (!output::is_terminal()).then(|| plain() as Box<dyn Renderer>);
+        Box::new(tty::Tty::new(&images, lines))
+    };
     match global.progress {
         Progress::Json => Box::new(json::Json::new(output::stdout())),
-        _ if global.quiet => Box::new(quiet::Quiet::new(output::stdout())),
-        Progress::None => Box::new(quiet::Quiet::new(Lines::to(io::sink()))),
-        Progress::Tty => Box::new(tty::Tty::new()),
-        Progress::Auto if output::on_terminal() => Box::new(tty::Tty::new()),
-        Progress::Plain | Progress::Auto => Box::new(plain::Plain::new(output::stdout())),
+        _ if global.quiet => Box::new(quiet::Quiet::new(output::stdout(), &images)),
+        Progress::None => Box::new(quiet::Quiet::new(Lines::to(io::sink()), &images)),
+        Progress::Tty if output::can_draw() => tty(),
+        Progress::Auto if output::can_draw() && !output::is_piped() => tty(),
+        Progress::Plain | Progress::Auto | Progress::Tty => plain(),
     }
 }
 
@@ -48,13 +77,24 @@ pub fn start(
 ) -> Result<JoinHandle<io::Result<()>>, Error> {
     let show = move || {
         let mut shown = Ok(());
-        for event in events {
-            warn(&event);
-            if shown.is_ok() {
-                shown = renderer.event(&event);
+        loop {
+            let event = match renderer.interval() {
+                Some(interval) => events.recv_timeout(interval),
+                None => events.recv().map_err(RecvTimeoutError::from),
+            };
+            match event {
+                Ok(event) => {
+                    warn(&event);
+                    if shown.is_ok() {
+                        shown = renderer.event(&event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => renderer.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        shown
+        let finished = renderer.finish();
+        shown.and(finished)
     };
     thread::Builder::new().name("screen".to_owned()).spawn(show).map_err(Error::Threads)
 }
@@ -74,34 +114,23 @@ fn words(state: LayerState) -> &'static str {
     }
 }
 
-/// Returns what a dry run would fetch, in one sentence.
-fn planned(image: &Reference, layers: &[(Digest, u64)], requests: usize) -> String {
-    let bytes = output::human_size(layers.iter().map(|(_, size)| size).sum());
-    let plural = |n: usize| if n == 1 { "" } else { "s" };
-    let n = layers.len();
-    format!(
-        "Would fetch {n} layer{} ({bytes}) in {requests} request{} for {image}",
-        plural(n),
-        plural(requests)
-    )
-}
-
 /// What the user should know in every mode goes to standard error.
 fn warn(event: &Event) {
-    let text = match event {
-        Event::Warning { image: Some(image), text } => format!("warning: {image}: {text}"),
-        Event::Warning { image: None, text } => format!("warning: {text}"),
-        Event::Waiting { what } => format!("waiting for {what}"),
+    match event {
+        Event::Warning { image: Some(image), text } => output::warning(&format!("{image}: {text}")),
+        Event::Warning { image: None, text } => output::warning(text),
+        Event::Waiting { what } => output::notice(&format!("waiting for {what}")),
         Event::Retrying { transfers: ..=1, attempt, wait, cause, .. } => {
-            format!("{cause}; attempt {attempt} in {:.1} s", wait.as_secs_f64())
+            output::notice(&format!("{cause}; attempt {attempt} in {:.1} s", wait.as_secs_f64()));
         }
         Event::Retrying { transfers, cause, .. } => {
-            format!("{cause}; retrying {transfers} transfers")
+            output::notice(&format!("{cause}; retrying {transfers} transfers"));
         }
-        _ => return,
-    };
-    output::notice(&text);
+        _ => {}
+    }
 }
 
+#[cfg(test)]
+mod screens;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@
 use std::io::{self, Write};
 
 use rpull::Reference;
-use rpull::event::{Event, LayerState, Status};
+use rpull::event::{Event, LayerState};
 
-use super::{Lines, Renderer, planned, words};
+use super::{Lines, Renderer, summary, words};
 use crate::cli::output::human_size;
 
 /// Prints Docker's lines.
@@ -36,19 +36,9 @@ impl<W: Write + Send> Renderer for Plain<W> {
                 out.text(format_args!("{}: {}", layer.short(), words(*state)))?;
             }
             Event::Done { image, digest, status, .. } => {
-                out.text(format_args!("Digest: {digest}"))?;
-                // By tag and digest, the tag was not looked at.
-                let shown = image
-                    .digest()
-                    .map_or_else(|| Reference::clone(image), |d| image.with_digest(d));
-                match status {
-                    Status::Downloaded => {
-                        out.text(format_args!("Status: Downloaded newer image for {shown}"))?
-                    }
-                    Status::UpToDate => {
-                        out.text(format_args!("Status: Image is up to date for {shown}"))?
-                    }
-                }
+                out.text(summary::digest(digest))?;
+                let (words, name) = summary::status(image, *status);
+                out.text(format_args!("Status: {words} for {name}"))?;
                 out.text(image.canonical())?;
             }
             Event::Planned { image, digest, layers, requests, .. } => {
@@ -56,9 +46,9 @@ impl<W: Write + Send> Renderer for Plain<W> {
                     let size = human_size(*size);
                     out.text(format_args!("{}: Would be fetched ({size})", layer.short()))?;
                 }
-                out.text(format_args!("Digest: {digest}"))?;
-                let status = planned(image, layers, *requests);
-                out.text(format_args!("Status: {status}"))?;
+                out.text(summary::digest(digest))?;
+                let planned = summary::planned(image, layers, *requests);
+                out.text(format_args!("Status: {planned}"))?;
                 out.text(image.canonical())?;
             }
             _ => {}

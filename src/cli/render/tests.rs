@@ -4,11 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use indicatif::{InMemoryTerm, ProgressDrawTarget};
-
-use rpull::Digest;
-use rpull::ImageId;
 use rpull::event::{Event, ImageRef, LayerState, Phase, Status};
+use rpull::{Digest, ImageId, Reference};
 
 use super::{Lines, Renderer};
 
@@ -33,6 +30,7 @@ fn script() -> Vec<Event> {
         layer(small, LayerState::PullingFsLayer),
         layer(small, LayerState::Waiting),
         layer(big, LayerState::Downloading),
+        Event::Resumed { image: image.clone(), layer: big, bytes: 512 },
         bytes(big, Phase::Download, 1024, 2048),
         Event::Retrying {
             image: image.clone(),
@@ -90,33 +88,61 @@ fn plain_speaks_dockers_words() {
 
 #[test]
 fn quiet_prints_the_canonical_name_alone() {
-    assert_eq!(rendered(super::quiet::Quiet::new), "docker.io/library/nginx:latest\n");
+    let images = ["nginx:latest".parse().unwrap()];
+    let printed = rendered(|out| super::quiet::Quiet::new(out, &images));
+    assert_eq!(printed, "docker.io/library/nginx:latest\n");
+}
+
+/// What `-q` prints for `images` after the ends of some, which are `name` or `!name` if it failed:
+/// at once, and in the end.
+fn quiet(images: &[&str], ends: &[&str]) -> (String, String) {
+    let images: Vec<Reference> = images.iter().map(|name| name.parse().unwrap()).collect();
+    let page = Page::default();
+    let mut renderer = super::quiet::Quiet::new(Lines::to(page.clone()), &images);
+    for end in ends {
+        let image: ImageRef = Arc::new(end.trim_start_matches('!').parse().unwrap());
+        let event = match end.starts_with('!') {
+            true => Event::Failed { image, error: "refused".to_owned() },
+            false => Event::Done {
+                image,
+                digest: Digest::of(b"manifest"),
+                id: ImageId(Digest::of(b"config")),
+                status: Status::Downloaded,
+            },
+        };
+        renderer.event(&event).unwrap();
+    }
+    let shown = || {
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        text.replace("docker.io/library/", "").replace(":1\n", " ").trim_end().to_owned()
+    };
+    let at_once = shown();
+    renderer.finish().unwrap();
+    (at_once, shown())
+}
+
+#[test]
+fn quiet_prints_names_in_the_order_of_the_arguments() {
+    let printed = |images: &str, ends: &str| {
+        let words =
+            |text: &str| text.split(' ').map(|word| format!("{word}:1")).collect::<Vec<_>>();
+        let (images, ends) = (words(images), words(ends));
+        let (images, ends): (Vec<_>, Vec<_>) =
+            (images.iter().map(|x| &**x).collect(), ends.iter().map(|x| &**x).collect());
+        let (at_once, all) = quiet(&images, &ends);
+        format!("{at_once}|{all}")
+    };
+    assert_eq!(printed("a b c", "c"), "|c");
+    assert_eq!(printed("a b c", "c a"), "a|a c");
+    assert_eq!(printed("a b c", "c b a"), "a b c|a b c");
+    assert_eq!(printed("a b c", "c !b a"), "a c|a c");
+    assert_eq!(printed("a b c", "!a c"), "|c");
+    assert_eq!(printed("a b a", "a b"), "a b|a b");
+    assert_eq!(printed("a b a", "a a b"), "a b a|a b a");
+    assert_eq!(printed("a b a", "a !a b"), "a b|a b");
 }
 
 #[test]
 fn the_json_stream_is_frozen() {
     insta::assert_snapshot!("json", rendered(super::json::Json::new));
-}
-
-fn screen(rows: u16, columns: u16, until: usize) -> String {
-    let term = InMemoryTerm::new(rows, columns);
-    let mut tty = super::tty::Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())));
-    for event in script().iter().take(until) {
-        tty.event(event).unwrap();
-    }
-    term.contents()
-}
-
-#[test]
-fn a_terminal_shows_a_line_a_layer() {
-    // The rate is the clock's.
-    let page = screen(20, 80, 11);
-    let (page, _) = page.rsplit_once(" at ").unwrap();
-    insta::assert_snapshot!("terminal", page);
-}
-
-#[test]
-fn a_narrow_terminal_is_not_overrun() {
-    let page = screen(10, 30, 11);
-    assert!(page.lines().all(|line| line.chars().count() <= 30), "{page}");
 }

@@ -1,191 +1,143 @@
-//! A terminal: a line a layer with a bar for what is downloaded and unpacked, and a line
-//! with the total and the rate.
+//! A terminal: rows for what is at work while the pull runs, and a summary when it has ended.
 
-use std::collections::HashMap;
 use std::io;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use rpull::Digest;
-use rpull::event::{Event, LayerState, Phase, Status};
-use rpull::printable;
+use rpull::Reference;
+use rpull::event::{Event, Status};
 
-use super::{Renderer, output, planned, words};
-use crate::cli::output::Bars;
+use super::rows::rows;
+use super::state::{ImageStep, State};
+use super::{Renderer, output, summary};
+use crate::cli::colour::{Colour, Palette};
+use crate::cli::output::{Bars, Size};
 
-/// Layers over this many share the rows: only those at work have one.
-const MOST_ROWS: usize = 12;
+/// The shortest time between two drawings.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Draws bars on standard error.
+/// The longest time between two drawings: the rate falls while nothing arrives.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Draws rows on standard error.
 pub struct Tty {
-    screen: MultiProgress,
-    layers: HashMap<Digest, Layer>,
-    total: Option<ProgressBar>,
-    crowded: bool,
-    /// Other threads print above the bars.
-    _bars: Bars,
-}
-
-struct Layer {
-    bar: ProgressBar,
-    shown: bool,
-    size: u64,
-    downloaded: u64,
-    /// Whether its size is in the total: a download that was interrupted begins again.
-    counted: bool,
+    /// All rows, as the message of one bar.
+    screen: ProgressBar,
+    size: Box<dyn Fn() -> Size + Send>,
+    palette: Palette,
+    state: State,
+    started: Instant,
+    /// When the rows were drawn, and whether the state changed since then.
+    drawn: (Option<Duration>, bool),
+    /// What standard output shows if it is not the terminal.
+    lines: Option<Box<dyn Renderer>>,
+    /// Other threads print above the rows.
+    bars: Option<Bars>,
 }
 
 impl Tty {
-    /// An empty screen.
-    pub fn new() -> Self {
-        Self::on(ProgressDrawTarget::stderr_with_hz(15))
+    /// Draws rows for `images`. `lines` is for a standard output that is not the terminal.
+    pub fn new(images: &[Reference], lines: Option<Box<dyn Renderer>>) -> Self {
+        let target = ProgressDrawTarget::stderr_with_hz(20);
+        Self::on(target, Box::new(output::terminal_size), output::palette(), images, lines)
     }
 
-    /// An empty screen on `target`.
-    pub fn on(target: ProgressDrawTarget) -> Self {
-        let screen = MultiProgress::with_draw_target(target);
+    /// Draws rows on `target`, a terminal of `size`.
+    pub fn on(
+        target: ProgressDrawTarget,
+        size: Box<dyn Fn() -> Size + Send>,
+        palette: Palette,
+        images: &[Reference],
+        lines: Option<Box<dyn Renderer>>,
+    ) -> Self {
+        let style = ProgressStyle::with_template("{msg}");
+        let screen = ProgressBar::with_draw_target(None, target)
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let above = screen.clone();
-        let _bars = output::bars(move |write| above.suspend(write));
-        Self { screen, layers: HashMap::new(), total: None, crowded: false, _bars }
+        let bars = Some(output::bars(move |write| above.suspend(write)));
+        let (state, started) = (State::new(images), Instant::now());
+        Self { screen, size, palette, state, started, drawn: (None, true), lines, bars }
     }
 
-    fn begin(&mut self, layers: &[(Digest, u64)]) {
-        self.crowded |= self.layers.len() + layers.len() > MOST_ROWS;
-        for (digest, size) in layers {
-            if self.layers.contains_key(digest) {
-                continue;
-            }
-            let bar = ProgressBar::new(*size)
-                .with_style(style("{prefix}: {wide_msg}"))
-                .with_prefix(digest.short());
-            let mut layer = Layer { bar, shown: false, size: *size, downloaded: 0, counted: false };
-            if !self.crowded {
-                layer.show(&self.screen, self.total.as_ref());
-            }
-            self.layers.insert(*digest, layer);
+    /// Draws the rows, unless they were drawn a moment ago.
+    fn draw(&mut self) {
+        let now = self.started.elapsed();
+        let (drawn_at, is_changed) = self.drawn;
+        let pause = if is_changed { INTERVAL } else { LONGEST };
+        if drawn_at.is_none_or(|at| now >= at + pause) {
+            self.redraw();
         }
     }
 
-    fn layer(&mut self, digest: &Digest, state: LayerState) {
-        let Some(layer) = self.layers.get_mut(digest) else { return };
-        let at_work = matches!(
-            state,
-            LayerState::Downloading | LayerState::Reconnecting | LayerState::Copying
-        );
-        if at_work {
-            layer.show(&self.screen, self.total.as_ref());
-            layer.bar.set_style(style(
-                "{prefix}: {msg:13} [{bar:30}] {binary_bytes:>10}/{binary_total_bytes}",
-            ));
-        } else {
-            layer.bar.set_style(style("{prefix}: {wide_msg}"));
-        }
-        layer.bar.set_message(words(state));
-        let over = matches!(state, LayerState::AlreadyExists | LayerState::PullComplete);
-        if over && self.crowded {
-            layer.bar.finish_and_clear();
-        } else if over {
-            layer.bar.abandon();
-        }
-        if state == LayerState::Downloading && !std::mem::replace(&mut layer.counted, true) {
-            self.grow_total(*digest);
-        }
+    /// Draws the rows.
+    pub fn redraw(&mut self) {
+        let now = self.started.elapsed();
+        self.drawn = (Some(now), false);
+        let rows = rows(&self.state, (self.size)(), now, self.palette).join("\n");
+        // Rows consist of references, digests and words of this program, which need no escaping.
+        self.screen.set_message(rows);
     }
 
-    fn grow_total(&mut self, digest: Digest) {
-        let size = self.layers.get(&digest).map_or(0, |layer| layer.size);
-        let screen = &self.screen;
-        let total = self.total.get_or_insert_with(|| {
-            let style =
-                style("Total: {binary_bytes}/{binary_total_bytes} at {binary_bytes_per_sec}");
-            screen.add(ProgressBar::new(0).with_style(style))
-        });
-        total.inc_length(size);
+    /// Removes the rows, for good.
+    pub fn clear(&mut self) {
+        self.bars = None;
+        self.screen.finish_and_clear();
     }
 
-    fn bytes(&mut self, digest: &Digest, phase: Phase, done: u64) {
-        let Some(layer) = self.layers.get_mut(digest) else { return };
-        match phase {
-            Phase::Download => {
-                let new = done.saturating_sub(layer.downloaded);
-                layer.downloaded = done;
-                if let Some(total) = &self.total {
-                    total.inc(new);
+    /// Prints the summary. The names are for standard output.
+    fn summarize(&self) -> io::Result<()> {
+        let mut has_pulled = false;
+        for image in &self.state.images {
+            match &image.step {
+                ImageStep::Done(digest, status) => {
+                    has_pulled = true;
+                    output::summary(&[(None, &summary::digest(digest))]);
+                    let (words, name) = summary::status(&image.name, *status);
+                    let green = (*status == Status::Downloaded).then_some(Colour::Green);
+                    let name = format!(" for {name}");
+                    output::summary(&[(None, "Status: "), (green, words), (None, &name)]);
                 }
-                layer.bar.set_position(done);
+                ImageStep::Planned(digest, planned) => {
+                    output::summary(&[(None, &summary::digest(digest))]);
+                    output::summary(&[(None, "Status: "), (None, planned)]);
+                }
+                ImageStep::Open | ImageStep::Resolving | ImageStep::Pulling | ImageStep::Failed => {
+                    continue;
+                }
             }
-            // All is here and not yet unpacked: the bar runs once more.
-            Phase::Unpack if layer.downloaded >= layer.size => {
-                layer.bar.set_message("Extracting");
-                layer.bar.set_position(done);
+            if self.lines.is_none() {
+                output::line(image.name.canonical()).map_err(io::Error::other)?;
             }
-            Phase::Unpack => {}
         }
-    }
-
-    /// Prints a line above the bars. Other text that reaches the screen is the program's own:
-    /// states of layers and digests.
-    fn above(&self, text: &str) -> io::Result<()> {
-        self.screen.println(printable::escape(text))
-    }
-
-    fn clear_total(&mut self) {
-        if let Some(total) = self.total.take() {
-            total.finish_and_clear();
-        }
-    }
-}
-
-impl Layer {
-    fn show(&mut self, screen: &MultiProgress, above: Option<&ProgressBar>) {
-        if !self.shown {
-            self.shown = true;
-            self.bar = match above {
-                Some(total) => screen.insert_before(total, self.bar.clone()),
-                None => screen.add(self.bar.clone()),
-            };
-        }
-    }
-}
-
-impl Renderer for Tty {
-    fn event(&mut self, event: &Event) -> io::Result<()> {
-        match event {
-            Event::DefaultTag { image } => {
-                self.above(&format!("Using default tag: {}", image.tag().unwrap_or_default()))?;
-            }
-            Event::Resolving { image } => self.above(&format!("Pulling {image}"))?,
-            Event::Pulling { layers, .. } => self.begin(layers),
-            Event::Layer { layer, state, .. } => self.layer(layer, *state),
-            Event::Bytes { layer, phase, done, .. } => self.bytes(layer, *phase, *done),
-            Event::Done { image, digest, status, .. } => {
-                self.clear_total();
-                let status = match status {
-                    Status::Downloaded => "Downloaded newer image for",
-                    Status::UpToDate => "Image is up to date for",
-                };
-                self.above(&format!("Digest: {digest}"))?;
-                self.above(&format!("Status: {status} {image}"))?;
-                self.screen
-                    .suspend(|| output::line(image.canonical()).map_err(io::Error::other))?;
-            }
-            Event::Planned { image, digest, layers, requests, .. } => {
-                self.above(&format!("Digest: {digest}"))?;
-                self.above(&format!("Status: {}", planned(image, layers, *requests)))?;
-                self.screen
-                    .suspend(|| output::line(image.canonical()).map_err(io::Error::other))?;
-            }
-            Event::Failed { .. } => self.clear_total(),
-            // These go to standard error for every renderer.
-            Event::Retrying { .. } | Event::Waiting { .. } | Event::Warning { .. } => {}
-            _ => {}
+        // Without layers, the image was there and no registry was asked for them.
+        if has_pulled && !self.state.layers.is_empty() {
+            let sums = summary::sums(self.state.sums(), self.started.elapsed());
+            output::summary(&[(None, &sums)]);
         }
         Ok(())
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    style.progress_chars("=> ")
+impl Renderer for Tty {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.state.apply(event, self.started.elapsed());
+        self.drawn.1 = true;
+        self.draw();
+        self.lines.as_mut().map_or(Ok(()), |lines| lines.event(event))
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(INTERVAL)
+    }
+
+    fn tick(&mut self) {
+        self.draw();
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.clear();
+        let finished = self.lines.as_mut().map_or(Ok(()), |lines| lines.finish());
+        finished.and(self.summarize())
+    }
 }

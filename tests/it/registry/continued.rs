@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::hub::Hub;
@@ -107,6 +108,24 @@ fn killed_download_is_continued_by_the_next_process() {
     assert_eq!(names(&content.join("ingest")), [""; 0]);
     assert_consistent(other.root());
     judge::judge_root(other.root());
+}
+
+#[test]
+fn resumed_bytes_are_reported_and_not_counted_again() {
+    let (pushed, layer) = large("test/continued-reported");
+    let Place { rpull, content, _scratch } = killed(&pushed, &layer, 8 << 20);
+    let there = kept(&content, &layer);
+    let name = pushed.name();
+    let args = ["--progress", "json", "--content", content.to_str().unwrap(), &name];
+    let events: Vec<Value> =
+        rpull.ok(args).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let resumed: Vec<_> = events.iter().filter(|event| event["event"] == "resumed").collect();
+    assert_eq!(resumed.len(), 1, "{resumed:?}");
+    assert_eq!((&resumed[0]["layer"], &resumed[0]["bytes"]), (&json!(layer), &json!(there)));
+    let downloads = events.iter().filter(|event| event["phase"] == "download");
+    let done: Vec<u64> = downloads.map(|event| event["done"].as_u64().unwrap()).collect();
+    assert!(done.iter().all(|done| *done > there) && done.is_sorted(), "{done:?}");
+    assert!(done.last().is_some_and(|done| *done > SIZE as u64), "{done:?}");
 }
 
 #[test]
