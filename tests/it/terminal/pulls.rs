@@ -113,7 +113,9 @@ fn retries_of_a_registry_that_floods_stay_short() {
     ]);
     let output = command.output().unwrap();
     assert_clean(&output, "retries");
-    assert_eq!(text(&output.stderr).matches("; attempt ").count(), 3);
+    // Retries within a second have one line.
+    let lines = text(&output.stderr).matches("; attempt ").count();
+    assert!((1..=3).contains(&lines), "{lines}: {}", text(&output.stderr));
     let events = events(&output.stdout);
     for (event, key) in [("retrying", "cause"), ("failed", "error")] {
         let event = events.iter().find(|line| line["event"] == event).expect(event);
