@@ -1,6 +1,7 @@
 //! Fail points for tests, in debug builds only: each file operation that names its path in errors
 //! is one. With `RPULL_FAIL_AT=N` the process kills itself after its Nth operation, with
-//! `RPULL_FAIL_AT=N:abort` it aborts. `RPULL_FAIL_LIST=FILE` appends one line per operation.
+//! `RPULL_FAIL_AT=N:abort` it aborts, and with `RPULL_FAIL_AT=N:stop` it stops until it gets
+//! SIGCONT; several are separated by commas. `RPULL_FAIL_LIST=FILE` appends one line per operation.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,10 +9,18 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::process::{Signal, getpid, kill_process};
+
 struct Plan {
-    kill_after: Option<u64>,
-    abort: bool,
+    points: Vec<(u64, How)>,
     list: Option<File>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum How {
+    Kill,
+    Abort,
+    Stop,
 }
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -26,14 +35,15 @@ pub fn pass(op: &str, path: &Path) {
         // One call, so that lines of several threads stay whole.
         let _ = list.write_all(format!("{count} {op} {}\n", path.display()).as_bytes());
     }
-    if plan.kill_after == Some(count) {
-        if !plan.abort {
-            let _ = rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::KILL,
-            );
+    match plan.points.iter().find(|(at, _)| *at == count) {
+        Some((_, How::Stop)) => drop(kill_process(getpid(), Signal::STOP)),
+        Some((_, how)) => {
+            if *how == How::Kill {
+                let _ = kill_process(getpid(), Signal::KILL);
+            }
+            std::process::abort();
         }
-        std::process::abort();
+        None => {}
     }
 }
 
@@ -43,7 +53,16 @@ fn plan() -> Option<Plan> {
     let open = |path: String| File::options().append(true).create(true).open(path).ok();
     (at.is_some() || list.is_some()).then(|| {
         let at = at.unwrap_or_default();
-        let (count, signal) = at.split_once(':').unwrap_or((&at, ""));
-        Plan { kill_after: count.parse().ok(), abort: signal == "abort", list: list.and_then(open) }
+        Plan { points: at.split(',').filter_map(point).collect(), list: list.and_then(open) }
     })
+}
+
+fn point(text: &str) -> Option<(u64, How)> {
+    let (count, how) = text.split_once(':').unwrap_or((text, ""));
+    let how = match how {
+        "abort" => How::Abort,
+        "stop" => How::Stop,
+        _ => How::Kill,
+    };
+    Some((count.parse().ok()?, how))
 }

@@ -26,6 +26,7 @@ mod power;
 mod protocol;
 mod pull;
 mod registry;
+mod stress;
 mod support;
 mod terminal;
 mod unpack;

@@ -1,12 +1,11 @@
 //! Power failures: the file system of a root is copied while and after rpull writes to it, as the
 //! disk has it, and mounted again. What the first commands there show is whole.
 
+mod moments;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use rustix::process::{Pid, Signal, kill_process};
+use std::process::Command;
 
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
@@ -133,31 +132,6 @@ fn images_after_a_power_failure_are_whole_or_absent() {
     }
     // The names are synced and the files are not, so this is not a test that cannot fail.
     assert!(dropped, "no copy had a damaged layer");
-}
-
-#[test]
-fn pull_cut_by_a_power_failure_leaves_whole_images() {
-    let images = images("power-cut", 6);
-    let place = scratch::in_memory();
-    let disk = Disk::new(place.path());
-    let rpull = Rpull::on(disk.root());
-    for moment in 0..5 {
-        let mut args = vec!["pull".to_owned(), "-q".to_owned()];
-        args.extend(images.iter().map(Pushed::name));
-        let mut child = rpull.command(&args).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(10 + 15 * moment));
-        // It does not write while the disk is copied; the kernel may have written any of it.
-        let _ = kill_process(Pid::from_child(&child), Signal::STOP);
-        if moment % 2 == 0 {
-            File::open(disk.root()).map(|root| root.sync_all()).ok();
-        }
-        let copy = disk.after_power_failure(&place.path().join("copy"));
-        let _ = kill_process(Pid::from_child(&child), Signal::CONT);
-        child.wait().unwrap();
-        first_commands(&copy, &images);
-        drop(copy);
-        rpull.ok([&["rm".to_owned(), "-f".to_owned()][..], &args[2..]].concat());
-    }
 }
 
 #[test]
