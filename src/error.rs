@@ -180,7 +180,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         | RegistryError::Outage { .. }
         | RegistryError::Tls { .. }
         | RegistryError::Status { .. } => ErrorKind::Network,
-        RegistryError::Protocol { .. } => ErrorKind::Network,
+        RegistryError::Protocol { .. } | RegistryError::Html { .. } => ErrorKind::Network,
         RegistryError::InsecureRedirect { .. } => ErrorKind::Network,
         RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => ErrorKind::Network,
         RegistryError::Token { status: 429, .. } | RegistryError::RateLimited { .. } => {
@@ -193,7 +193,8 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         RegistryError::Digest { .. }
         | RegistryError::Size { .. }
         | RegistryError::TooLarge { .. } => ErrorKind::Integrity,
-        RegistryError::Certificates { .. } => ErrorKind::Usage,
+        RegistryError::NoHelper { .. } => ErrorKind::Auth,
+        RegistryError::Certificates { .. } | RegistryError::Proxy { .. } => ErrorKind::Usage,
         RegistryError::Internal(_) => ErrorKind::Other,
     }
 }

@@ -254,6 +254,26 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
             RegistryError::Tls { .. } => {
                 "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt; if the registry only serves plain HTTP, use --plain-http"
             }
+            RegistryError::Network { proxy: Some(variable), host, .. } => {
+                let name = host.split(':').next().unwrap_or(host);
+                return Some(format!(
+                    "check the proxy that {variable} names, or add {name} to NO_PROXY"
+                ));
+            }
+            RegistryError::Proxy { .. } => {
+                "use a URL like http://proxy.example:3128 or socks5h://proxy.example:1080"
+            }
+            RegistryError::Html { .. } => {
+                "check that the host is a registry; if the network has a login page, log in there, then retry"
+            }
+            RegistryError::NoHelper { program, file } => {
+                return Some(format!(
+                    "install {program}; or remove it from {file} and log in again (docker login, podman login)"
+                ));
+            }
+            RegistryError::Credentials { .. } => {
+                "correct or remove it, or log in again (docker login, podman login)"
+            }
             RegistryError::Network { down: true, .. } => {
                 "check the registry's name and port, and that it is running"
             }

@@ -140,7 +140,7 @@ impl RegistryFlags {
     /// The client that the flags and the environment describe.
     ///
     /// # Errors
-    /// A password is missing.
+    /// A password is missing, or a directory of certificates.
     pub fn client(&self) -> Result<Client, Error> {
         let mut builder = ClientBuilder::from_env()
             .plain_http(self.plain_http)
@@ -154,6 +154,10 @@ impl RegistryFlags {
             builder = builder.auth_file(path);
         }
         for dir in &self.certs_dir {
+            if !dir.is_dir() {
+                let text = format!("--certs-dir {}: there is no such directory", dir.display());
+                return Err(Error::Usage(text));
+            }
             builder = builder.certs_dir(dir);
         }
         Ok(builder.build())

@@ -12,8 +12,9 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::Registry;
 use super::attempts::Attempts;
-use super::body::{Body, Peer};
+use super::body::{Body, Peer, TransferError};
 use super::error::RegistryError;
+use super::html;
 use super::http::Request;
 use crate::oci::Descriptor;
 use crate::reference::Repository;
@@ -136,9 +137,12 @@ impl ResumableBlob {
                 }
                 Ok(None) => {
                     self.body = None;
-                    let cause = "the connection ended before the blob did".to_owned();
                     self.ended_at = Some(self.offset);
-                    self.back_off(self.interrupted(cause)).await?;
+                    let ended = TransferError::Other("the connection ended before the blob did");
+                    if let Some(peer) = &self.peer {
+                        let error = ended.into_body_error(peer);
+                        self.back_off(error).await?;
+                    }
                 }
                 Err(e) => {
                     self.body = None;
@@ -225,6 +229,13 @@ impl ResumableBlob {
         let length = response.content_length();
         if self.partial {
             self.check_range(&response)?;
+        } else if html::is_html(html::content_type(&response))
+            && length != Some(self.descriptor.size)
+        {
+            let peer = self.registry.shared.clients.peer(response.url());
+            let actual = length.unwrap_or_default();
+            let page = html::read(response, &peer, "a layer").await;
+            return Err(page.unwrap_or_else(|| self.size_mismatch(actual)));
         } else {
             // The response is the whole blob, perhaps despite a range request.
             self.skip = self.offset;
@@ -291,11 +302,5 @@ impl ResumableBlob {
 
     fn size_mismatch(&self, actual: u64) -> RegistryError {
         RegistryError::Size { what: self.what(), expected: self.descriptor.size, actual }
-    }
-
-    fn interrupted(&self, cause: String) -> RegistryError {
-        let host = self.peer.as_ref().map(|peer| peer.host.clone());
-        let host = host.unwrap_or_else(|| self.repository.domain().to_owned());
-        RegistryError::Network { host, cause: cause.into(), down: false }
     }
 }

@@ -8,7 +8,9 @@ use reqwest::{RequestBuilder, Response};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::error::{self, Cause, RegistryError};
+use super::fact;
 use super::outage::HostState;
+use super::proxy::Proxy;
 use super::wait::{LimitExceeded, SpeedLimit, WaitLimits, within};
 
 /// Consecutive HTTP/2 frames without data that are accepted. One ends a body; thousands
@@ -24,6 +26,8 @@ pub struct Peer {
     pub limits: WaitLimits,
     /// What is known of the host.
     pub state: Arc<HostState>,
+    /// The proxy between.
+    pub proxy: Option<Proxy>,
 }
 
 /// Why a response, or the rest of its body, did not arrive.
@@ -42,22 +46,39 @@ impl TransferError {
     pub fn cause(self) -> Cause {
         match self {
             Self::LimitExceeded(exceeded) => exceeded.to_string().into(),
-            Self::Http(e) => Cause::of_http(e),
+            Self::Http(e) => {
+                let fact = fact::of_http(&e);
+                Cause::of_http(e).lead_with(fact)
+            }
             Self::Other(cause) => cause.into(),
         }
     }
 
     /// Converts to the error of a request to `peer` without a response.
     pub fn into_request_error(self, peer: &Peer) -> RegistryError {
-        match self {
-            Self::Http(e) => error::of_request(&peer.host, e),
-            other => other.into_body_error(peer),
+        let Self::Http(e) = self else { return self.into_body_error(peer) };
+        let mut fact = fact::of_http(&e);
+        if let Some(proxy) = &peer.proxy {
+            fact = match fact.as_str() {
+                "connection refused" => format!("proxy {proxy} refused the connection"),
+                _ => format!("proxy {proxy}: {fact}"),
+            };
+        }
+        match error::of_request(&peer.host, e) {
+            RegistryError::Network { host, cause, down, .. } => {
+                tracing::info!("{host}: {cause}");
+                let proxy = peer.proxy.as_ref().map(|proxy| proxy.variable.to_owned());
+                RegistryError::Network { host, cause: cause.lead_with(fact), down, proxy }
+            }
+            other => other,
         }
     }
 
     /// Converts to the error of an incomplete response from `peer`.
     pub fn into_body_error(self, peer: &Peer) -> RegistryError {
-        RegistryError::Network { host: peer.host.clone(), cause: self.cause(), down: false }
+        let (host, proxy) = (peer.host.clone(), peer.proxy.as_ref());
+        let proxy = proxy.map(|proxy| proxy.variable.to_owned());
+        RegistryError::Network { host, cause: self.cause(), down: false, proxy }
     }
 }
 

@@ -13,15 +13,17 @@ use crate::digest::Digest;
 #[non_exhaustive]
 pub enum RegistryError {
     /// No connection, or it broke, or bytes stopped coming.
-    #[error("cannot reach {host}: {cause}")]
+    #[error("{cause}: {host}")]
     Network {
         /// The host and port.
         host: String,
-        /// All causes in a row.
+        /// What happened, in plain words.
         #[source]
         cause: Cause,
         /// Whether the host is unreachable: connection refused or DNS failure.
         down: bool,
+        /// The variable that names the proxy, if the connection goes through one.
+        proxy: Option<String>,
     },
     /// A host that answered before has been silent for too long.
     #[error("{cause}: {host}; it has sent nothing for {} seconds", silent_for.as_secs())]
@@ -161,6 +163,35 @@ pub enum RegistryError {
         /// The bound, in bytes.
         limit: u64,
     },
+    /// A web page in place of what a registry sends: the login page of a network, or a host that is
+    /// not a registry.
+    #[error("{host} answered with {content_type}, not with {expected}: '{text}'")]
+    Html {
+        /// The host and port.
+        host: String,
+        /// The content type of the response.
+        content_type: String,
+        /// What was requested: `a manifest`.
+        expected: &'static str,
+        /// The title of the page or its first words.
+        text: String,
+    },
+    /// A variable of the environment that is to name a proxy and does not.
+    #[error("invalid proxy URL in {variable}: {cause}")]
+    Proxy {
+        /// The variable.
+        variable: String,
+        /// What is wrong with its value, which can contain a password.
+        cause: String,
+    },
+    /// A program that is to have the credentials is not there.
+    #[error("{program} is not in PATH, and {file} asks for it")]
+    NoHelper {
+        /// The program: `docker-credential-NAME`.
+        program: String,
+        /// The file that names it.
+        file: String,
+    },
     /// An answer that breaks the protocol.
     #[error("invalid response from {host}: {what}")]
     Protocol {
@@ -229,6 +260,11 @@ impl Cause {
         Self { text: text.join(": "), source: Some(Arc::new(error)) }
     }
 
+    /// Replaces the text, and keeps the error that it was made of.
+    pub(super) fn lead_with(self, text: String) -> Self {
+        Self { text, ..self }
+    }
+
     /// Returns the cause of a failure in the HTTP client, without the URL, which can hold a
     /// signature.
     pub(super) fn of_http(error: reqwest::Error) -> Self {
@@ -268,7 +304,9 @@ pub(super) fn of_request(host: &str, error: reqwest::Error) -> RegistryError {
     let cause = Cause::of_http(error);
     match tls {
         true => RegistryError::Tls { host, cause },
-        false => RegistryError::Network { host, cause, down: connecting && !timed_out },
+        false => {
+            RegistryError::Network { host, cause, down: connecting && !timed_out, proxy: None }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Url};
@@ -14,7 +14,7 @@ use super::credentials::CredentialHost;
 use super::error::{Cause, RegistryError};
 use super::options::RegistryOptions;
 use super::outage::Outages;
-use super::proxy::{Proxies, Proxy};
+use super::proxy::Proxy;
 use super::wait::WaitLimits;
 use crate::reference::DOCKER_HUB;
 
@@ -39,8 +39,6 @@ pub struct Clients {
     options: RegistryOptions,
     built: Mutex<HashMap<Trust, Client>>,
     outages: Outages,
-    /// Only for the log.
-    proxies: OnceLock<Proxies>,
     /// The origins whose certificates and proxy are logged.
     logged: Mutex<HashSet<String>>,
 }
@@ -105,7 +103,6 @@ impl Clients {
             options,
             built: Mutex::default(),
             outages: Outages::default(),
-            proxies: OnceLock::new(),
             logged: Mutex::default(),
         }
     }
@@ -124,13 +121,14 @@ impl Clients {
     pub fn peer(&self, url: &Url) -> Peer {
         let host = authority(url);
         let (limits, state) = (WaitLimits::of(&self.options), self.outages.of(&host));
-        Peer { host, limits, state }
+        Peer { host, limits, state, proxy: self.proxy(url) }
     }
 
     /// Returns the client for `url`.
     ///
     /// # Errors
-    /// [`RegistryError::Certificates`] if the host's certificates are invalid.
+    /// [`RegistryError::Certificates`] if the host's certificates are invalid,
+    /// [`RegistryError::Proxy`] if a variable does not name a proxy.
     pub fn client(&self, url: &Url) -> Result<Client, RegistryError> {
         let host = authority(url);
         let dir = certs::dir_of(&self.options.certs_dirs, &host);
@@ -154,7 +152,8 @@ impl Clients {
             dir: named.clone(),
             cause: Cause::of_http(e),
         };
-        let client = self.build(&trust, local, &host_certs).map_err(wrong)?;
+        let proxies = if local { Vec::new() } else { self.options.proxies.clients()? };
+        let client = self.build(&trust, proxies, &host_certs).map_err(wrong)?;
         built.insert(trust, client.clone());
         Ok(client)
     }
@@ -175,23 +174,29 @@ impl Clients {
         tracing::info!("{}: {proxy}, {certs}", origin(url));
     }
 
-    /// Returns the proxy of requests to `url`, for the log.
+    /// Returns the proxy of requests to `url`.
     pub fn proxy(&self, url: &Url) -> Option<Proxy> {
         let local = url.host_str().is_some_and(is_loopback);
-        let proxied = self.options.proxy_from_env && !local;
-        proxied.then(|| self.proxies.get_or_init(Proxies::from_env).of(&origin(url))).flatten()
+        if local { None } else { self.options.proxies.of(&origin(url)) }
     }
 
-    fn build(&self, trust: &Trust, local: bool, certs: &HostCerts) -> reqwest::Result<Client> {
+    fn build(
+        &self,
+        trust: &Trust,
+        proxies: Vec<reqwest::Proxy>,
+        certs: &HostCerts,
+    ) -> reqwest::Result<Client> {
         install_crypto();
         let mut builder = Client::builder()
+            // Those of the system are in the options, if the program wants them.
+            .no_proxy()
             // Redirects are followed in `http`, because credentials must not be sent there.
             .redirect(Policy::none())
             .connect_timeout(self.options.connect_timeout)
             .tcp_nodelay(true)
             .user_agent(concat!("rpull/", env!("CARGO_PKG_VERSION")));
-        if local || !self.options.proxy_from_env {
-            builder = builder.no_proxy();
+        for proxy in proxies {
+            builder = builder.proxy(proxy);
         }
         if matches!(trust, Trust::Local | Trust::Plain) {
             // Reading the system's CA certificates takes longer than pulling a present image.

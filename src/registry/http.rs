@@ -12,6 +12,7 @@ use super::Registry;
 use super::body::{self, Body};
 use super::error::RegistryError;
 use super::host::{self, Endpoint, authority};
+use super::html;
 use crate::printable;
 use crate::reference::Repository;
 
@@ -44,9 +45,11 @@ impl Registry {
     /// Sends a request without retries and returns the response if its status is a success.
     ///
     /// # Errors
-    /// [`RegistryError`] if there is no response, or its status is an error.
+    /// [`RegistryError`] if there is no response, or its status is an error, or a file with
+    /// credentials is not valid.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, RegistryError> {
         let endpoint = Endpoint::of(request.repository.domain(), &self.shared.options);
+        self.shared.check_credentials().await?;
         let mut reauthenticated = false;
         loop {
             let auth = &self.shared.auth;
@@ -178,9 +181,11 @@ impl Registry {
         let retry_after = retry_after(response.headers());
         let rate_limit = rate_limit(response.headers());
         let head = request.method == Method::HEAD;
+        let content_type = html::content_type(&response).to_owned();
         // Without the body, the status is enough.
         let body = Body::new(response, &peer).read(MAX_ERROR_BODY_SIZE).await;
-        let (text, host) = (message(&body.unwrap_or_default()), peer.host);
+        let (body, host) = (body.unwrap_or_default(), peer.host);
+        let text = message(&body);
         let message = match (text.is_empty(), status.canonical_reason()) {
             (true, Some(reason)) => reason.to_ascii_lowercase(),
             _ => text,
@@ -192,7 +197,12 @@ impl Registry {
             }
             401 => RegistryError::Unauthorized { host, message, source_of },
             403 => RegistryError::Denied { repository, message },
-            404 => RegistryError::NotFound { what: request.what.clone(), message },
+            404 => {
+                // A registry answers with JSON.
+                let page = html::error_of(&host, &content_type, "JSON", &body);
+                let message = page.map_or(message, |page| page.to_string());
+                RegistryError::NotFound { what: request.what.clone(), message }
+            }
             429 => RegistryError::RateLimited { host, message: message + &rate_limit, retry_after },
             status => RegistryError::Status { host, status, message, retry_after },
         }

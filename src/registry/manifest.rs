@@ -7,6 +7,8 @@ use reqwest::{Method, Response};
 use super::Registry;
 use super::body::{Body, BodyError};
 use super::error::RegistryError;
+use super::host::authority;
+use super::html;
 use super::http::Request;
 use crate::digest::Digest;
 use crate::oci::{Descriptor, media_type};
@@ -86,7 +88,12 @@ impl Registry {
             .retrying(|| async {
                 let response = self.send(&request).await?;
                 let headers = (digest_header(response.headers()), media_type_of(&response));
-                Ok((self.read_body(response, &request.what, MAX_MANIFEST_SIZE).await?, headers))
+                let host = authority(response.url());
+                let body = self.read_body(response, &request.what, MAX_MANIFEST_SIZE).await?;
+                match html::error_of(&host, &headers.1, "a manifest", &body) {
+                    Some(page) => Err(page),
+                    None => Ok((body, headers)),
+                }
             })
             .await?;
         let (header_digest, media_type) = headers;
@@ -124,7 +131,13 @@ impl Registry {
         let bytes = self
             .retrying(|| async {
                 let response = self.send(&request).await?;
-                self.read_body(response, &request.what, max_size).await
+                let (host, media_type) = (authority(response.url()), media_type_of(&response));
+                let body = self.read_body(response, &request.what, max_size).await?;
+                let page = html::error_of(&host, &media_type, "a config", &body);
+                match page.filter(|_| Digest::of(&body) != descriptor.digest) {
+                    Some(page) => Err(page),
+                    None => Ok(body),
+                }
             })
             .await?;
         let (actual, what) = (bytes.len() as u64, request.what);

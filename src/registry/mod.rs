@@ -11,7 +11,9 @@ mod body;
 mod certs;
 mod credentials;
 mod error;
+mod fact;
 mod host;
+mod html;
 mod http;
 mod manifest;
 mod options;
@@ -25,7 +27,7 @@ mod wait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::progress::{Image, Sender};
 use crate::reference::Repository;
@@ -38,6 +40,7 @@ pub use error::{Cause, RegistryError};
 pub use manifest::{ManifestInfo, RawManifest};
 pub use options::RegistryOptions;
 pub use parallel::{BlobRange, Keeper};
+pub use proxy::Proxies;
 pub use retry::is_transient;
 
 use auth::Authenticator;
@@ -58,9 +61,22 @@ struct Shared {
     requests: AtomicU64,
     /// One permit per segment of a parallel download in memory.
     segments: Semaphore,
+    /// Set when the files with credentials have been checked.
+    credentials_checked: OnceCell<()>,
 }
 
 impl Shared {
+    /// Checks the files with credentials before the first request.
+    async fn check_credentials(&self) -> Result<(), RegistryError> {
+        let check = || async {
+            let options = self.options.clone();
+            // Reading files blocks.
+            let checked = tokio::task::spawn_blocking(move || credentials::check(&options));
+            checked.await.map_err(|e| RegistryError::Internal(e.to_string()))?
+        };
+        self.credentials_checked.get_or_try_init(check).await.copied()
+    }
+
     fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -68,11 +84,15 @@ impl Shared {
 
 impl Registry {
     /// Creates a client with `options`.
-    pub fn new(options: RegistryOptions) -> Self {
+    pub fn new(mut options: RegistryOptions) -> Self {
+        // Below the stall limit: a host that drops all packets is one that cannot be connected to.
+        let below_stall = options.stall_timeout.mul_f64(0.9);
+        options.connect_timeout = options.connect_timeout.min(below_stall);
         let auth = Authenticator::new(credentials::chain(&options));
         let clients = Clients::new(options.clone());
         let (requests, segments) = (AtomicU64::new(0), Semaphore::new(parallel::MAX_SEGMENTS));
-        let shared = Shared { options, clients, auth, requests, segments };
+        let credentials_checked = OnceCell::new();
+        let shared = Shared { options, clients, auth, requests, segments, credentials_checked };
         Self { shared: Arc::new(shared), events: None }
     }
 

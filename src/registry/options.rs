@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::credentials::{CustomSources, Explicit, Sources};
+use super::proxy::Proxies;
 
 /// How registries are contacted.
 #[derive(Debug, Clone)]
@@ -20,8 +21,8 @@ pub struct RegistryOptions {
     /// Directories with `<host[:port]>/{*.crt,*.cert,*.key}`; the first that has the host
     /// is used.
     pub certs_dirs: Vec<PathBuf>,
-    /// Whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured.
-    pub proxy_from_env: bool,
+    /// The proxies, which are not used for loopback hosts.
+    pub proxies: Proxies,
     /// Limit on setting up a connection.
     pub connect_timeout: Duration,
     /// Limit on waiting for an answer (with the connection that it needs), and on each wait
@@ -53,7 +54,7 @@ impl Default for RegistryOptions {
             custom: CustomSources::default(),
             sources: Sources::default(),
             certs_dirs: vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()],
-            proxy_from_env: false,
+            proxies: Proxies::default(),
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             min_speed: 1024,
@@ -82,7 +83,7 @@ impl RegistryOptions {
         Self {
             sources: Sources::from_variables(&variable),
             certs_dirs: own.into_iter().filter_map(below_home).chain(defaults.certs_dirs).collect(),
-            proxy_from_env: true,
+            proxies: Proxies::from_variables(&variable),
             ..defaults
         }
     }
@@ -99,7 +100,8 @@ mod tests {
         let Sources { docker_auth_config, auth_file, docker_config, default_auth_files, .. } =
             options.sources;
         assert_eq!((docker_auth_config, auth_file, docker_config), (None, None, None));
-        assert!(default_auth_files.is_empty() && !options.proxy_from_env);
+        assert!(default_auth_files.is_empty());
+        assert_eq!(options.proxies.of("https://registry.example"), None);
     }
 
     #[test]
@@ -109,6 +111,7 @@ mod tests {
             "XDG_RUNTIME_DIR" => Some("/run/me".into()),
             "REGISTRY_AUTH_FILE" => Some("auth.json".into()),
             "DOCKER_AUTH_CONFIG" => Some("{}".into()),
+            "HTTPS_PROXY" => Some("http://proxy.example".into()),
             _ => None,
         });
         assert_eq!(options.certs_dirs[0], PathBuf::from("/home/me/.config/docker/certs.d"));
@@ -116,7 +119,8 @@ mod tests {
         let sources = options.sources;
         assert_eq!(sources.docker_config, Some("/home/me/.docker/config.json".into()));
         assert_eq!(sources.auth_file, Some("auth.json".into()));
-        assert!(sources.docker_auth_config.is_some() && options.proxy_from_env);
+        assert!(sources.docker_auth_config.is_some());
+        assert!(options.proxies.of("https://registry.example").is_some());
         let auth_files =
             ["/run/me", "/home/me/.config"].map(|d| format!("{d}/containers/auth.json"));
         assert_eq!(sources.default_auth_files, auth_files.map(PathBuf::from));

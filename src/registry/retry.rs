@@ -213,7 +213,12 @@ mod tests {
     }
 
     fn broken(down: bool) -> RegistryError {
-        RegistryError::Network { host: "registry.example".to_owned(), cause: "".into(), down }
+        RegistryError::Network {
+            host: "registry.example".to_owned(),
+            cause: "".into(),
+            down,
+            proxy: None,
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::body::{self, Body, BodyError, Peer};
 use super::credentials::{Credential, Secret, without_values};
 use super::error::{Cause, RegistryError};
 use super::host::{self, Clients, Endpoint};
+use super::html;
 use super::http::{MAX_ERROR_BODY_SIZE, message};
 
 /// Seconds that a token is valid at least (distribution spec, auth/token).
@@ -133,7 +134,11 @@ impl TokenRequest {
         peer: &Peer,
     ) -> Result<Response, RegistryError> {
         let began = Instant::now();
-        let response = body::send(request, peer).await.map_err(|e| self.failed(0, e.cause()))?;
+        let response =
+            body::send(request, peer).await.map_err(|e| match e.into_request_error(peer) {
+                RegistryError::Network { cause, .. } => self.failed(0, cause),
+                error => self.failed(0, error.to_string()),
+            })?;
         let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
         tracing::debug!("{method} {} {status}, {ms} ms", self.shown_realm());
         Ok(response)
@@ -161,6 +166,7 @@ impl TokenRequest {
                 format!("{status}: {text}")
             }));
         }
+        let content_type = html::content_type(&response).to_owned();
         let body = match Body::new(response, peer).read(MAX_RESPONSE_SIZE).await {
             Ok(body) => body,
             Err(BodyError::Transfer(e)) => return Err(self.failed(0, e.cause())),
@@ -169,6 +175,9 @@ impl TokenRequest {
                     .failed(0, format!("its response is larger than {MAX_RESPONSE_SIZE} bytes")));
             }
         };
+        if let Some(page) = html::error_of(&peer.host, &content_type, "a token", &body) {
+            return Err(page);
+        }
         let answer: TokenResponse = serde_json::from_slice(&body)
             .map_err(|e| failed(format!("its response is not a token: {}", without_values(&e))))?;
         let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };

@@ -39,7 +39,7 @@ fn script() -> Vec<Event> {
             transfers: 1,
             attempt: 2,
             wait: Duration::from_millis(1500),
-            cause: "cannot reach docker.io: reset".into(),
+            cause: "connection reset: docker.io".into(),
         },
         bytes(big, Phase::Download, 2048, 2048),
         bytes(big, Phase::Unpack, 2048, 2048),

@@ -43,7 +43,7 @@ impl CredentialSource for AuthFile {
             None => return Ok(None),
         };
         if let Some(name) = config.cred_helpers.get(host) {
-            return self.helpers.get(name, host);
+            return self.helpers.get(name, &self.path, host);
         }
         let whole = format!("{host}/{path}");
         let mut key = whole.as_str();

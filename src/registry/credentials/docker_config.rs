@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -77,15 +77,27 @@ impl Auth {
     }
 }
 
+/// Returns the error of a file that is there and is not valid JSON of this kind. One that cannot be
+/// read is an error only for a registry that asks for credentials.
+///
+/// # Errors
+/// [`RegistryError::Credentials`].
+pub fn check(path: &Path) -> Result<(), RegistryError> {
+    let Ok(bytes) = fs::read(path) else { return Ok(()) };
+    parse(path, &bytes).map(drop)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<ConfigFile, RegistryError> {
+    serde_json::from_slice(bytes).map_err(|e| wrong(path.display(), without_values(&e)))
+}
+
 /// Reads a file that need not be there.
 ///
 /// # Errors
 /// [`RegistryError::Credentials`].
-pub fn read(path: &PathBuf) -> Result<Option<ConfigFile>, RegistryError> {
+pub fn read(path: &Path) -> Result<Option<ConfigFile>, RegistryError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| wrong(path.display(), without_values(&e))),
+        Ok(bytes) => parse(path, &bytes).map(Some),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
@@ -117,11 +129,13 @@ impl CredentialSource for DockerConfig {
             .filter(|name| !name.is_empty());
         match helper {
             // With a helper, what stands in the file is not asked.
-            Some(name) => self.helpers.get(name, key),
+            Some(name) => self.helpers.get(name, &self.path, key),
             None => in_auths(&config, host, &self.path.display().to_string()),
         }
     }
 }
+
+const VARIABLE: &str = "DOCKER_AUTH_CONFIG";
 
 /// `DOCKER_AUTH_CONFIG`.
 pub struct FromEnvironment(Secret);
@@ -131,14 +145,23 @@ impl FromEnvironment {
     pub fn new(json: Secret) -> Self {
         Self(json)
     }
+
+    /// Checks the value.
+    ///
+    /// # Errors
+    /// [`RegistryError::Credentials`] if it is not valid.
+    pub fn check(&self) -> Result<(), RegistryError> {
+        self.parse().map(drop)
+    }
+
+    fn parse(&self) -> Result<ConfigFile, RegistryError> {
+        serde_json::from_str(self.0.reveal()).map_err(|e| wrong(VARIABLE, without_values(&e)))
+    }
 }
 
 impl CredentialSource for FromEnvironment {
     fn find(&self, host: &str, _path: &str) -> Result<Option<Found>, RegistryError> {
-        const FROM: &str = "DOCKER_AUTH_CONFIG";
-        let config: ConfigFile =
-            serde_json::from_str(self.0.reveal()).map_err(|e| wrong(FROM, without_values(&e)))?;
-        in_auths(&config, host, FROM)
+        in_auths(&self.parse()?, host, VARIABLE)
     }
 }
 

@@ -12,6 +12,11 @@ impl Explicit {
     pub fn new(found: Found) -> Self {
         Self(Some(found))
     }
+
+    /// Returns whether there is one.
+    pub fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl CredentialSource for Explicit {

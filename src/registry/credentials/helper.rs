@@ -2,7 +2,7 @@
 //! `docker-credential-<name>` is run with `get`, reads the server's name and answers JSON.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,16 +41,28 @@ impl Helpers {
         Self { dir, limit }
     }
 
-    /// Asks the helper `name` for the credential of `server`.
+    /// Asks the helper `name`, which `file` names, for the credential of `server`.
     ///
     /// # Errors
-    /// [`RegistryError::Credentials`] if it cannot be run, fails, or does not end in time.
-    pub fn get(&self, name: &str, server: &str) -> Result<Option<Found>, RegistryError> {
+    /// [`RegistryError::NoHelper`] if there is no such program; [`RegistryError::Credentials`] if it
+    /// cannot be run, fails, or does not end in time.
+    pub fn get(
+        &self,
+        name: &str,
+        file: &Path,
+        server: &str,
+    ) -> Result<Option<Found>, RegistryError> {
         let program = format!("docker-credential-{name}");
         let in_dir = self.dir.as_ref().map(|dir| dir.join(&program)).filter(|path| path.exists());
         let mut command = Command::new(in_dir.unwrap_or_else(|| PathBuf::from(&program)));
         command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut helper = Running(command.spawn().map_err(|e| wrong(&program, e))?);
+        let mut helper = Running(command.spawn().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => RegistryError::NoHelper {
+                program: program.clone(),
+                file: file.display().to_string(),
+            },
+            _ => wrong(&program, e),
+        })?);
         let (status, said) = helper.talk(server, self.limit).map_err(|e| wrong(&program, e))?;
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         if !status.success() {
@@ -151,7 +163,11 @@ mod tests {
         stdin.write_all(format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
         drop(stdin);
         assert!(install.wait().unwrap().success());
-        let found = Helpers::new(Some(dir.path().into()), limit).get("test", "host");
+        let found = Helpers::new(Some(dir.path().into()), limit).get(
+            "test",
+            Path::new("config.json"),
+            "host",
+        );
         (dir, found.map_err(|e| e.to_string()))
     }
 

@@ -193,6 +193,25 @@ pub fn chain(options: &RegistryOptions) -> Vec<Box<dyn CredentialSource>> {
     chain
 }
 
+/// Checks the files with credentials, also for registries that ask for none: a user whose
+/// credentials are ignored gets wrong answers. Nothing is checked if a credential was given
+/// explicitly.
+///
+/// # Errors
+/// [`RegistryError::Credentials`] if one is not valid.
+pub fn check(options: &RegistryOptions) -> Result<(), RegistryError> {
+    let sources = &options.sources;
+    let files = sources.auth_file.iter().chain(&sources.docker_config);
+    let mut files = files.chain(&sources.default_auth_files);
+    if options.explicit.is_given() {
+        return Ok(());
+    }
+    if let Some(json) = &sources.docker_auth_config {
+        docker_config::FromEnvironment::new(json.clone()).check()?;
+    }
+    files.try_for_each(|path| docker_config::check(path))
+}
+
 /// The host for which credentials are looked up: the one that is contacted. The domain of a
 /// reference is not one, because a mirror can serve it. Only an endpoint makes one
 /// (`Endpoint::credential_host`).

@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod rpull;
 pub mod scratch;
 pub mod snapshot;
+pub mod socks;
 // The unit tests of `layer` use the rest.
 #[allow(dead_code)]
 pub mod tar;
