@@ -74,6 +74,17 @@ impl Store {
         self.read(store::Store::image_lines)
     }
 
+    /// Returns the names of all images, in no order. In contrast to [`images`](Self::images), it never waits
+    /// for another process and does not verify layers after a power failure, so it suits completions of
+    /// command lines. A removal or a pull that is running can have changed them already.
+    ///
+    /// # Errors
+    /// The names cannot be read.
+    pub fn names(&self) -> Result<Vec<Reference>, Error> {
+        let names = self.begin().names().load()?;
+        Ok(names.iter().map(|(name, _)| name).collect())
+    }
+
     /// Finds an image by a reference, an ID, or the beginning of an ID.
     ///
     /// # Errors

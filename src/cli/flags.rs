@@ -83,6 +83,12 @@ pub enum Command {
     Gc(commands::gc::Gc),
     /// Remove images that were not used for long
     Prune(commands::prune::Prune),
+    /// Print a script that completes commands, flags and images in a shell
+    Completions(commands::completions::Completions),
+    /// Write the manual pages to a directory
+    #[cfg(feature = "man")]
+    #[command(hide = true)]
+    Man(commands::man::Man),
 }
 
 /// Flags of all commands.
@@ -102,16 +108,6 @@ pub struct Global {
     /// also each request and its time [env: RPULL_LOG=LEVEL or MODULE=LEVEL,...]
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
-    /// Choose how a pull shows its progress
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "HOW",
-        help_heading = "Output"
-    )]
-    pub progress: Progress,
     /// Choose the format of results: text, json, or a Go template such as '{{.ID}}' (images, history,
     /// inspect)
     #[arg(

@@ -1,11 +1,15 @@
 //! What the command line says. Parsed low here, resolved by `commands`.
 
 pub mod colour;
+pub mod complete;
 pub mod failure;
 pub mod flags;
 pub mod format;
+mod help;
 pub mod hints;
 pub mod log;
+#[cfg(any(test, feature = "man"))]
+pub mod manual;
 pub mod names;
 pub mod output;
 pub mod quantity;
@@ -88,11 +92,11 @@ pub fn stop(why: Stop) -> ExitCode {
     let wrong = error.use_stderr();
     let text = in_lines(error).render().ansi().to_string();
     if none {
-        output::usage_error(&text);
+        output::usage_error(&help::plain(&text));
     } else if wrong {
         failure::print_usage(&text);
     } else {
-        return match output::help(&text) {
+        return match output::help(&help::plain(&text)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failure::fail(&error.into()),
         };

@@ -228,6 +228,14 @@ pub fn help(text: &str) -> Result<(), Error> {
     printed(stdout().write(&escaped_lines(text)))
 }
 
+/// Prints a file of this project.
+///
+/// # Errors
+/// As [`line`].
+pub fn script(text: &str) -> Result<(), Error> {
+    printed(stdout().write(text.trim_end()))
+}
+
 /// Prints a usage error of the command line's parser, which has several lines, on standard error.
 pub fn usage_error(text: &str) {
     // Standard error may be closed, and there is no other place to report it.

@@ -48,7 +48,7 @@ pub fn has(words: &[OsString], flag: &str, value: &str) -> bool {
 }
 
 /// What follows the flags at the beginning, and where.
-enum First {
+pub enum First {
     /// `--help` or `--version`.
     Help(usize),
     /// The name of a command.
@@ -57,7 +57,7 @@ enum First {
     Image(usize),
 }
 
-fn first_word(words: &[OsString], command: &Command) -> First {
+pub fn first_word(words: &[OsString], command: &Command) -> First {
     let mut at = 0;
     while let Some(word) = words.get(at).and_then(|word| word.to_str()) {
         if matches!(word, "--help" | "-h" | "--version" | "-V") {
@@ -70,22 +70,24 @@ fn first_word(words: &[OsString], command: &Command) -> First {
         if word == "--" {
             return First::Image(at);
         }
-        at += if takes_next(word, command) { 2 } else { 1 };
+        at += if flag_before_value(word, || flags(command)).is_some() { 2 } else { 1 };
     }
     First::Image(at.min(words.len()))
 }
 
-/// Whether the word after the flag `word` is its value.
-fn takes_next(word: &str, command: &Command) -> bool {
+/// Returns the flag `word` if the next word is its value. `flags` are searched in their order.
+pub fn flag_before_value<'a, I: Iterator<Item = &'a Arg>>(
+    word: &str,
+    flags: impl Fn() -> I,
+) -> Option<&'a Arg> {
     if let Some(name) = word.strip_prefix("--") {
-        return flags(command).any(|flag| flag.get_long() == Some(name) && takes_value(flag));
+        return flags().find(|flag| flag.get_long() == Some(name)).filter(|flag| takes_value(flag));
     }
     let mut letters = word.chars().skip(1);
-    let with_value = |letter: &char| {
-        flags(command).any(|flag| flag.get_short() == Some(*letter) && takes_value(flag))
-    };
+    let find = |letter| flags().find(|flag| flag.get_short() == Some(letter));
     // In `-qj4`, the value is in the same word.
-    letters.find(with_value).is_some() && letters.next().is_none()
+    let flag = letters.find_map(|letter| find(letter).filter(|flag| takes_value(flag)))?;
+    letters.next().is_none().then_some(flag)
 }
 
 fn takes_value(flag: &Arg) -> bool {
@@ -93,7 +95,7 @@ fn takes_value(flag: &Arg) -> bool {
 }
 
 /// The flags of all commands.
-fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
+pub fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let all = std::iter::once(command).chain(command.get_subcommands());
     all.flat_map(Command::get_arguments)
 }

@@ -10,6 +10,7 @@ use crate::cli::output;
 
 const EXAMPLES: &str = "\
 Examples:
+  rpull gc
   rpull gc --dry-run
   rpull --root /var/lib/docker gc    # while dockerd is stopped";
 

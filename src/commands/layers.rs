@@ -10,7 +10,8 @@ use crate::cli::output;
 const EXAMPLES: &str = "\
 Examples:
   rpull layers nginx
-  rpull layers -q nginx        # the directories only, base layer first";
+  rpull layers -q nginx        # the directories only, base layer first
+  rpull layers --no-trunc --format json nginx";
 
 /// List the layers of an image with their IDs and directories
 #[derive(Debug, Args)]

@@ -1,12 +1,15 @@
 //! One verb a file: its flags, and a `run` that calls the library and prints.
 
 pub mod check;
+pub mod completions;
 pub mod df;
 pub mod gc;
 pub mod history;
 pub mod images;
 pub mod inspect;
 pub mod layers;
+#[cfg(feature = "man")]
+pub mod man;
 pub mod mount;
 pub mod mounts;
 pub mod prune;
@@ -19,7 +22,7 @@ pub mod umount;
 
 use std::io::Read;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use directories::ProjectDirs;
@@ -51,7 +54,7 @@ pub struct Context {
 /// # Errors
 /// Why it failed.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    let context = root(&cli.global).map(|root| Context { root, global: cli.global });
+    let context = root(cli.global.root.as_deref()).map(|root| Context { root, global: cli.global });
     let unknown = cli.first_image.and_then(|word| Some((unknown::command(&word)?, word)));
     if let Some((failure, word)) = unknown
         && !context.as_ref().is_ok_and(|context| context.has_image(&word))
@@ -81,15 +84,18 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Df(verb) => verb.run(context)?,
         Command::Gc(verb) => verb.run(context)?,
         Command::Prune(verb) => verb.run(context)?,
+        Command::Completions(verb) => verb.run(context)?,
+        #[cfg(feature = "man")]
+        Command::Man(verb) => verb.run(context)?,
     }
     Ok(())
 }
 
 /// `--root`, `RPULL_ROOT`, or the data directory of this user; absolute, because the mount
 /// lines and layer paths that are printed must be.
-fn root(global: &Global) -> Result<PathBuf, Error> {
-    let root = match &global.root {
-        Some(root) => root.clone(),
+fn root(chosen: Option<&Path>) -> Result<PathBuf, Error> {
+    let root = match chosen {
+        Some(root) => root.to_owned(),
         None => ProjectDirs::from("", "", "rpull")
             .map(|dirs| dirs.data_dir().to_owned())
             .ok_or_else(|| {

@@ -9,7 +9,7 @@ use rpull::{Client, Error, Limits, Platform, Policy, Reference};
 
 use super::{Context, interruptible, runtime};
 use crate::cli::failure::Failure;
-use crate::cli::flags::{PlatformFlag, RegistryFlags};
+use crate::cli::flags::{PlatformFlag, Progress, RegistryFlags};
 use crate::cli::{names, output, render};
 
 const EXAMPLES: &str = "\
@@ -43,30 +43,33 @@ pub struct Pull {
     #[arg(long)]
     sync: bool,
     /// Refuse layers that unpack to more than BYTES
-    #[arg(long, default_value_t = Limits::default().bytes, value_name = "BYTES", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().bytes, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
     max_layer_size: u64,
     /// Refuse layers over 1 GiB that unpack to more than N times their compressed size
-    #[arg(long, default_value_t = Limits::default().ratio, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().ratio, value_name = "N", help_heading = "Limits", hide_short_help = true)]
     max_ratio: u64,
     /// Refuse layers with more than N entries
-    #[arg(long, default_value_t = Limits::default().entries, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().entries, value_name = "N", help_heading = "Limits", hide_short_help = true)]
     max_entries: u64,
     /// Refuse layers with paths of more than N components
-    #[arg(long, default_value_t = Limits::default().depth, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().depth, value_name = "N", help_heading = "Limits", hide_short_help = true)]
     max_path_depth: usize,
     /// Refuse layers with PAX headers of more than BYTES
-    #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
     max_pax_size: u64,
     /// Refuse images whose new layers unpack to more than BYTES together
-    #[arg(long, default_value_t = Limits::default().image_bytes, value_name = "BYTES", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().image_bytes, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
     max_image_size: u64,
     /// Refuse images whose new layers have more than N entries together
-    #[arg(long, default_value_t = Limits::default().image_entries, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = Limits::default().image_entries, value_name = "N", help_heading = "Limits", hide_short_help = true)]
     max_image_entries: u64,
     #[command(flatten)]
     registry: RegistryFlags,
     #[command(flatten)]
     platform: PlatformFlag,
+    /// Choose how to show the progress
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Output")]
+    progress: Progress,
 }
 
 /// When the registry is contacted.
@@ -92,7 +95,7 @@ impl Pull {
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
         let platform = self.platform.parsed()?;
         let (store, client) = (context.store()?, self.registry.client()?);
-        let renderer = render::choose(&context.global, &images);
+        let renderer = render::choose(self.progress, context.global.quiet, &images);
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));

@@ -12,6 +12,7 @@ use crate::cli::output;
 const EXAMPLES: &str = "\
 Examples:
   rpull rm nginx:1.27
+  rpull rm nginx:1.27 debian:12
   rpull rm --force 9c7a54a9a43c      # by ID, with all its tags";
 
 /// Remove images from the store

@@ -10,7 +10,9 @@ use crate::cli::output;
 
 const EXAMPLES: &str = "\
 Examples:
-  rpull tag nginx registry.example/nginx:pinned";
+  rpull tag nginx registry.example/nginx:pinned
+  rpull tag 9c7a54a9a43c app:1.4     # by ID
+  rpull tag nginx@sha256:... nginx:good";
 
 /// Add a tag to an image
 #[derive(Debug, Args)]

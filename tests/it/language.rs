@@ -83,7 +83,9 @@ fn help_of_every_command_is_plain() {
     for command in commands {
         for flag in ["-h", "--help"] {
             let help = rpull.ok([command.as_str(), flag]);
-            assert!(help.contains("\nExamples:\n  rpull "), "no examples: {command} {flag}");
+            let examples = help.split("\nExamples:\n").nth(1).unwrap_or_default();
+            let count = examples.lines().filter(|line| line.starts_with("  rpull ")).count();
+            assert!(count >= 3, "not three examples: {command} {flag}");
             check(&format!("rpull {command} {flag}"), &help, &mut faults);
         }
     }

@@ -3,6 +3,7 @@
 
 mod check;
 mod clean;
+mod completions;
 mod content;
 mod crash;
 mod damage;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use rpull::event::{Event, LayerState};
 use rpull::{Error, Reference};
 
-use super::flags::{Global, Progress};
+use super::flags::Progress;
 use super::output::{self, Lines};
 
 /// Shows events.
@@ -48,7 +48,7 @@ pub trait Renderer: Send {
 }
 
 /// Chooses the renderer that the flags ask for. `images` are the arguments of the command.
-pub fn choose(global: &Global, images: &[Reference]) -> Box<dyn Renderer> {
+pub fn choose(progress: Progress, quiet: bool, images: &[Reference]) -> Box<dyn Renderer> {
     let images: Vec<_> = images.iter().map(|image| image.clone().with_default_tag().0).collect();
     let plain = || Box::new(plain::Plain::new(output::stdout()));
     // Standard output has the same lines with and without bars, unless it shows them itself.
@@ -56,9 +56,9 @@ pub fn choose(global: &Global, images: &[Reference]) -> Box<dyn Renderer> {
         let lines = (!output::is_terminal()).then(|| plain() as Box<dyn Renderer>);
         Box::new(tty::Tty::new(&images, lines))
     };
-    match global.progress {
+    match progress {
         Progress::Json => Box::new(json::Json::new(output::stdout())),
-        _ if global.quiet => Box::new(quiet::Quiet::new(output::stdout(), &images)),
+        _ if quiet => Box::new(quiet::Quiet::new(output::stdout(), &images)),
         Progress::None => Box::new(quiet::Quiet::new(Lines::to(io::sink()), &images)),
         Progress::Tty if output::can_draw() => tty(),
         Progress::Auto if output::can_draw() && !output::is_piped() => tty(),
