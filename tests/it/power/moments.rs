@@ -61,6 +61,8 @@ impl<'a> Scenario<'a> {
     /// A new copy of the disk.
     fn fresh(&self) -> Disk {
         let copy = self.place.path().join("live");
+        // A new file: another mount namespace of this machine may still have the last one mounted.
+        let _ = fs::remove_file(&copy);
         super::run(
             "cp",
             &["--sparse=always", &text(&self.place.path().join("disk")), &text(&copy)],
