@@ -149,8 +149,11 @@ impl Store {
         let lonely = !self.layers().has_child(index, &parent, &[])?
             && !containers::parents(&self.layout)?.contains(&parent);
         match self.layers().get(&parent)?.filter(|_| lonely) {
-            Some(parent) => Ok(self.overlay().uncommit(&parent.cache_id)?),
-            None => Ok(()),
+            // The build cache can have children of its own directories.
+            Some(parent) if !parent.cache_id.is_of_buildkit() => {
+                Ok(self.overlay().uncommit(&parent.cache_id)?)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::support::hub::Hub;
 use crate::support::image::{Image, Pushed};
 use crate::support::rpull::Rpull;
 use crate::support::scratch::{self, Mounted};
-use crate::support::snapshot::{assert_agreement, assert_consistent, walk};
+use crate::support::snapshot::{assert_agreement, assert_consistent, chains, walk};
 use crate::support::tar::{Tar, noise};
 use crate::support::{fixture, judge};
 
@@ -190,6 +190,29 @@ fn gc_keeps_layers_that_are_mounted() {
     drop(mounted);
     let gone = place.rpull.ok(["gc"]);
     assert_eq!(gone.matches("removed layer ").count(), 2, "{gone}");
+}
+
+#[test]
+fn removal_keeps_the_mark_of_a_directory_that_buildkit_created() {
+    let base = Image::new().layer(Tar::new().file("base", "base").end());
+    let below = push(&base, "below");
+    let above = push(&base.clone().layer(Tar::new().file("above", "above").end()), "above");
+    let scratch = scratch::dir();
+    let rpull = Rpull::on(scratch.path().join("root"));
+    rpull.ok(["pull", "-q", &below.name(), &above.name()]);
+    // BuildKit names directories in another way, and builds on them without records.
+    let docker = rpull.root().join("image/overlay2");
+    let chain = &chains(&base.diff_ids())[0];
+    let record = docker.join("layerdb/sha256").join(chain).join("cache-id");
+    let (old, new) = (fs::read_to_string(&record).unwrap(), "97hedujzdfi3nwntmld3hmxvt");
+    let overlay = rpull.root().join("overlay2");
+    fs::rename(overlay.join(old), overlay.join(new)).unwrap();
+    fs::write(record, new).unwrap();
+    let link = fs::read_to_string(overlay.join(new).join("link")).unwrap();
+    fs::remove_file(overlay.join("l").join(&link)).unwrap();
+    symlink(format!("../{new}/diff"), overlay.join("l").join(link)).unwrap();
+    rpull.ok(["rm", &above.name()]);
+    assert!(overlay.join(new).join("committed").is_file());
 }
 
 fn lose_an_image_that_is_there(rpull: &Rpull, pushed: &Pushed) {
