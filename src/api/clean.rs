@@ -23,6 +23,17 @@ impl Store {
             store.orphans()
         })
     }
+
+    /// Returns what [`Removal::prune`] would remove.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn prunable(&self, prune: &Prune) -> Result<Pruned, Error> {
+        self.read(|store| {
+            store.must_exist()?;
+            store.prune(prune, true)
+        })
+    }
 }
 
 impl Removal {
@@ -42,6 +53,6 @@ impl Removal {
     /// # Errors
     /// The store cannot be read or changed.
     pub fn prune(&self, prune: &Prune) -> Result<Pruned, Error> {
-        Ok(self.store.prune(prune)?)
+        Ok(self.store.prune(prune, false)?)
     }
 }

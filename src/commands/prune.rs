@@ -51,8 +51,11 @@ impl Prune {
         prune.dangling = self.dangling;
         prune.unused_for = self.unused_for;
         prune.keep_bytes = self.keep_bytes;
-        prune.dry_run = self.dry_run;
-        let pruned = context.store()?.removal()?.prune(&prune)?;
+        let store = context.store()?;
+        let pruned = match self.dry_run {
+            true => store.prunable(&prune)?,
+            false => store.removal()?.prune(&prune)?,
+        };
         let bytes: u64 = pruned.removed.iter().map(|image| image.bytes).sum();
         if context.json() {
             let image = |image: &PrunedImage| {

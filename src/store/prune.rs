@@ -18,8 +18,6 @@ pub struct Prune {
     pub unused_for: Option<Duration>,
     /// Only as many as it takes until all layers have at most this many bytes.
     pub keep_bytes: Option<u64>,
-    /// Remove nothing.
-    pub dry_run: bool,
 }
 
 /// A removed image.
@@ -47,15 +45,16 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Removes the images that match `prune`, the least recently used first. An image that a
-    /// container or a mount uses, or on which another image was built, stays. The caller holds the
-    /// store lock in exclusive mode.
+    /// Removes the images that match `prune`, the least recently used first, or only returns them
+    /// with `dry_run`. An image that a container or a mount uses, or on which another image was built,
+    /// stays. The caller holds the store lock, in exclusive mode unless it is a dry run.
     ///
     /// # Errors
     /// [`StoreError`] if the root cannot be read or changed.
-    pub fn prune(&self, prune: &Prune) -> Result<Pruned, StoreError> {
+    pub fn prune(&self, prune: &Prune, dry_run: bool) -> Result<Pruned, StoreError> {
         let stacks = self.stacks()?;
-        let mut state = State::new(&stacks);
+        let mut names = self.names().load()?.by_image();
+        let mut state = State::new(&stacks, dry_run);
         for image in &stacks.images {
             if let Some(parent) = self.images().parent(&image.id)? {
                 state.children.entry(parent).or_default().push(image.id);
@@ -69,7 +68,7 @@ impl Store {
                     break;
                 }
                 if !state.gone.contains(&image.id) && !state.has_child(&image.id) {
-                    self.prune_one(prune, image, &mut state)?;
+                    self.prune_one(prune, image, &mut names, &mut state)?;
                 }
             }
             if state.gone.len() == before {
@@ -82,21 +81,22 @@ impl Store {
         &self,
         prune: &Prune,
         image: &ImageStack,
+        names: &mut HashMap<ImageId, Vec<Reference>>,
         state: &mut State<'_>,
     ) -> Result<(), StoreError> {
-        let names = self.names().load()?.of(image.id);
-        if !matches(prune, image, &names) || state.is_kept(&image.id) {
+        let of_image = names.get(&image.id).map_or(&[][..], Vec::as_slice);
+        if !matches(prune, image, of_image) || state.is_kept(&image.id) {
             return Ok(());
         }
         let query = image.id.to_string();
-        let removed = match prune.dry_run {
+        let removed = match state.dry_run {
             // Its children would be gone by then.
             true if state.children.contains_key(&image.id) => Ok(()),
             true => self.refuse_if_used(&query, &image.id),
             false => self.remove(&query, true).map(drop),
         };
         match removed {
-            Ok(()) => state.remove(image, names),
+            Ok(()) => state.remove(image, names.remove(&image.id).unwrap_or_default()),
             Err(StoreError::InUse { by, .. }) => {
                 state.pruned.kept.push((image.id, by.to_string()));
             }
@@ -117,14 +117,15 @@ struct State<'a> {
     children: HashMap<ImageId, Vec<ImageId>>,
     gone: HashSet<ImageId>,
     pruned: Pruned,
+    dry_run: bool,
 }
 
 impl<'a> State<'a> {
-    fn new(stacks: &'a Stacks) -> Self {
+    fn new(stacks: &'a Stacks, dry_run: bool) -> Self {
         let users = stacks.users();
         let total = users.keys().map(|chain| stacks.size(chain)).sum();
         let (children, gone, pruned) = Default::default();
-        Self { stacks, users, total, children, gone, pruned }
+        Self { stacks, users, total, children, gone, pruned, dry_run }
     }
 
     fn has_child(&self, id: &ImageId) -> bool {

@@ -155,8 +155,12 @@ fn gc_keeps_what_containers_mounts_and_the_build_cache_of_dockerd_use() {
     let root = rpull.root().to_owned();
     // Their layers belong to the build cache alone from now on.
     docker.ok(&["rmi", "-f", "built:0", "other:0", "again:1", "other:1"]);
-    let done = rpull.fails(8, ["gc"]);
-    assert!(done.stderr.contains("running dockerd"), "{done}");
+    for args in [&["gc"][..], &["prune", "--dangling"]] {
+        let done = rpull.fails(8, args.iter().copied());
+        assert!(done.stderr.contains("running dockerd"), "{done}");
+        // A dry run only reads.
+        rpull.ok([args, &["--dry-run"]].concat());
+    }
     docker.stop();
     rpull.ok(["rm", "built:1"]);
     rpull.ok(["gc"]);
