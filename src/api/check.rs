@@ -2,26 +2,21 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::num::NonZero;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::store::Store;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil::At;
 use crate::layer::{self, LayerError};
 use crate::oci::{ChainId, ImageId};
 use crate::overlay::{DiffDir, XattrSpace};
 use crate::store::{self, Damage, DamageClass, Findings, LayerRecord};
-
-/// Bytes that are read per step of hashing a blob.
-const STEP_SIZE: usize = 256 << 10;
 
 /// What a deep check has verified so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,34 +151,18 @@ impl Check {
         if self.images.is_empty() && chains.is_none() {
             items.extend(store.content().blobs()?.into_iter().map(Item::Blob));
         }
-        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let results = Mutex::new(Ok(Vec::new()));
-        let work = || {
-            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = match item {
-                    Item::Layer(record) => layer_damage(&store, record),
-                    Item::Blob(digest) => blob_damage(&store, digest),
-                };
-                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                (self.progress)(CheckProgress { done, total: items.len() });
-                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *results, result) {
-                    (Ok(all), Ok(damage)) => all.extend(damage),
-                    (Ok(_), Err(e)) => *results = Err(e),
-                    (Err(_), _) => return,
-                }
-            }
+        let done = AtomicUsize::new(0);
+        let work = |item: &Item| {
+            let damage = match item {
+                Item::Layer(record) => layer_damage(&store, record),
+                Item::Blob(digest) => blob_damage(&store, digest),
+            };
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            (self.progress)(CheckProgress { done, total: items.len() });
+            damage
         };
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(items.len()) {
-                // Without more threads, this one does all of the work.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-            }
-            work();
-        });
-        let damage = results.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-        Ok(damage.into_iter().map(|damage| found.with_images(damage)).collect())
+        let damage = store::on_all_cores(&items, work)?.into_iter().flatten();
+        Ok(damage.map(|damage| found.with_images(damage)).collect())
     }
 }
 
@@ -254,21 +233,10 @@ fn damage_of(
 pub(super) fn blob_damage(store: &store::Store, digest: &Digest) -> Result<Vec<Damage>, Error> {
     let Some(file) = store.content().open(digest)? else { return Ok(Vec::new()) };
     let path = store.content().blob_path(digest);
-    let actual = hash(file).at("read", &path)?;
+    let actual = Digest::of_reader(file).at("read", &path)?;
     if actual == *digest {
         return Ok(Vec::new());
     }
     let why = "its SHA-256 does not match its name";
     Ok(vec![Damage::new(DamageClass::ContentBlob, path, why)])
-}
-
-fn hash(mut file: File) -> io::Result<Digest> {
-    use io::Read;
-    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; STEP_SIZE]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }

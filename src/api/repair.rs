@@ -10,11 +10,11 @@ use super::client::Client;
 use super::store::Store;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::oci::{ChainId, ImageConfig, ImageId, Platform};
+use crate::oci::{ChainId, ImageId};
 use crate::progress::{Event, Sender};
 use crate::pull::{self, Options, RepairedLayers};
 use crate::reference::Reference;
-use crate::store::{self, Damage, DamageClass, Mode};
+use crate::store::{Damage, DamageClass, Mode};
 
 /// The result of [`Client::repair`].
 #[derive(Debug, Clone, Serialize)]
@@ -137,7 +137,7 @@ impl Client {
             return Ok(Err(why.to_owned()));
         }
         let mut options = Options {
-            platform: platform_of(&known, &id)?,
+            platform: known.any_config(&id)?.map(|config| config.platform()),
             repair: Some(RepairedLayers::new(chains)),
             dry_run: true,
             ..Options::default()
@@ -198,14 +198,4 @@ fn without_image(damage: &Damage) -> &'static str {
         DamageClass::ContentBlob => "it belongs to a shared cache or another tool",
         _ => "no image in the store needs it",
     }
-}
-
-/// Returns the platform of an image, if its config can be read here or in the content store.
-fn platform_of(store: &store::Store, id: &ImageId) -> Result<Option<Platform>, Error> {
-    let bytes = match store.images().get(id) {
-        Ok(Some(bytes)) => Some(bytes.into()),
-        _ => store.content().get(&id.digest())?,
-    };
-    let config = bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok());
-    Ok(config.map(|config| config.platform()))
 }

@@ -1,4 +1,4 @@
-//! One verb a file: its flags, and a `run` that calls the library and prints.
+//! One file per command: its flags, and a `run` that calls the library and prints.
 
 pub mod check;
 pub mod completions;
@@ -36,13 +36,13 @@ use crate::cli::flags::{Cli, Command, Global, PlatformFlag, RegistryFlags};
 use crate::cli::format::Format;
 use crate::cli::{output, unknown};
 
-/// Threads that carry bytes, at most: they keep up with any line.
-const MOST_CARRIERS: usize = 4;
+/// Threads of the async runtime at most, which receive bytes: they keep up with any connection.
+const MAX_WORKERS: usize = 4;
 
 /// Blocking threads besides those of the layers, for name resolution and short work on the store.
 const SPARE_THREADS: usize = 2;
 
-/// What every verb needs of the flags.
+/// What every command needs of the flags.
 pub struct Context {
     /// The flags of all commands.
     pub global: Global,
@@ -69,24 +69,24 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         return Err(Error::Usage(text.to_owned()).into());
     }
     match cli.command {
-        Command::Pull(verb) => verb.run(context)?,
-        Command::Resolve(verb) => verb.run(context)?,
-        Command::Images(verb) => verb.run(context)?,
-        Command::Inspect(verb) => verb.run(context)?,
-        Command::Layers(verb) => verb.run(context)?,
-        Command::History(verb) => verb.run(context)?,
-        Command::Mount(verb) => verb.run(context)?,
-        Command::Mounts(verb) => verb.run(context)?,
-        Command::Umount(verb) => verb.run(context)?,
-        Command::Rm(verb) => verb.run(context)?,
-        Command::Tag(verb) => verb.run(context)?,
-        Command::Check(verb) => verb.run(context)?,
-        Command::Df(verb) => verb.run(context)?,
-        Command::Gc(verb) => verb.run(context)?,
-        Command::Prune(verb) => verb.run(context)?,
-        Command::Completions(verb) => verb.run(context)?,
+        Command::Pull(command) => command.run(context)?,
+        Command::Resolve(command) => command.run(context)?,
+        Command::Images(command) => command.run(context)?,
+        Command::Inspect(command) => command.run(context)?,
+        Command::Layers(command) => command.run(context)?,
+        Command::History(command) => command.run(context)?,
+        Command::Mount(command) => command.run(context)?,
+        Command::Mounts(command) => command.run(context)?,
+        Command::Umount(command) => command.run(context)?,
+        Command::Rm(command) => command.run(context)?,
+        Command::Tag(command) => command.run(context)?,
+        Command::Check(command) => command.run(context)?,
+        Command::Df(command) => command.run(context)?,
+        Command::Gc(command) => command.run(context)?,
+        Command::Prune(command) => command.run(context)?,
+        Command::Completions(command) => command.run(context)?,
         #[cfg(feature = "man")]
-        Command::Man(verb) => verb.run(context)?,
+        Command::Man(command) => command.run(context)?,
     }
     Ok(())
 }
@@ -207,7 +207,7 @@ fn password_from_stdin() -> Result<String, Error> {
 /// [`Error::Threads`] if the system refuses threads.
 pub fn runtime() -> Result<Runtime, Error> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = (cores / 2).clamp(1, MOST_CARRIERS);
+    let workers = (cores / 2).clamp(1, MAX_WORKERS);
     rpull::internal::try_threads(workers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)

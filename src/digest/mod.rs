@@ -10,12 +10,16 @@
 mod hasher;
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 pub use hasher::Hasher;
+
+/// Bytes that are read per step of hashing.
+const STEP_SIZE: usize = 256 << 10;
 
 /// A SHA-256 digest, displayed as `sha256:<64 hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +47,20 @@ impl Digest {
         let mut hasher = Hasher::new();
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// Computes the digest of all bytes of `reader`.
+    ///
+    /// # Errors
+    /// The reader's error.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+        let (mut hasher, mut buffer) = (Hasher::new(), vec![0; STEP_SIZE]);
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                n => hasher.update(&buffer[..n]),
+            }
+        }
     }
 
     /// Returns the 64 hex digits without the algorithm.

@@ -62,6 +62,12 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
+/// Returns whether two paths lead to the same file or directory.
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) else { return false };
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
 /// Implements `Read::read` by the buffer of `reader`.
 ///
 /// # Errors

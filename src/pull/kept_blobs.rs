@@ -5,7 +5,7 @@
 //! fetches a blob; the others wait and read what it kept.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use super::unpack::unpack_blob;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil;
 use crate::layer::LayerError;
@@ -106,18 +106,8 @@ fn is_cancelled(error: &LayerError) -> bool {
 
 /// Whether a kept blob has its digest: then its content is invalid, and the copy is not damaged.
 fn is_whole(mut file: File, digest: &Digest) -> bool {
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut hash = || {
-        file.rewind()?;
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok::<_, io::Error>(()),
-                n => hasher.update(&buffer[..n]),
-            }
-        }
-    };
-    hash().is_ok() && hasher.finish() == *digest
+    let actual = file.rewind().and_then(|()| Digest::of_reader(file));
+    actual.is_ok_and(|actual| actual == *digest)
 }
 
 /// Waits until no other process fetches and keeps the same blob; `None` if the content store is

@@ -10,8 +10,6 @@ use super::damage::{Damage, DamageClass};
 use super::layer_record::LayerRecord;
 use super::references::References;
 use super::{Store, StoreError, containers, daemon, lock};
-use crate::digest::Digest;
-use crate::fsutil;
 use crate::oci::{ChainId, ImageConfig, ImageId};
 
 /// How often a root that dockerd changes meanwhile is checked, and the interval.
@@ -98,7 +96,7 @@ impl Store {
         }
         let mut chains: BTreeSet<ChainId> = users.keys().copied().collect();
         if wanted.is_none() {
-            chains.extend(self.recorded_chains()?);
+            chains.extend(self.layers().chains()?);
             chains.extend(containers::parents(&self.layout)?);
         }
         let layers = self.check_layers(chains, &mut damage)?;
@@ -151,12 +149,6 @@ impl Store {
             }
         }
         Ok(images)
-    }
-
-    /// Returns the chain IDs of all records, complete or not.
-    fn recorded_chains(&self) -> Result<Vec<ChainId>, StoreError> {
-        let names = fsutil::names_in(&self.layout.layers())?;
-        Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId)).collect())
     }
 
     fn check_layers(

@@ -43,6 +43,19 @@ impl Store {
         })
     }
 
+    /// Returns the config of an image from the image db or else from the content store, if it can be
+    /// read there.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the content cannot be read.
+    pub fn any_config(&self, id: &ImageId) -> Result<Option<ImageConfig>, StoreError> {
+        if let Some(config) = self.images().config(id) {
+            return Ok(Some(config));
+        }
+        let bytes = self.content().get(&id.digest())?;
+        Ok(bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()))
+    }
+
     /// Returns whether `repository` is recorded as a source of each layer of an image, as every
     /// pull from there records it.
     ///

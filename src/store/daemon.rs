@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::StoreError;
+use crate::fsutil::is_same;
 
 const DEFAULT_ROOT: &str = "/var/lib/docker";
 const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
@@ -32,7 +32,7 @@ fn process_using(root: &Path) -> Option<String> {
     let pid = pids.find(|pid| {
         let dir = PathBuf::from(format!("/proc/{pid}"));
         let name = fs::read_to_string(dir.join("comm")).unwrap_or_default();
-        name.trim_end() == "dockerd" && is_same_dir(&data_root(&dir), root)
+        name.trim_end() == "dockerd" && is_same(&data_root(&dir), root)
     })?;
     Some(format!("process {pid}"))
 }
@@ -68,16 +68,11 @@ fn flag_value(words: &[String], names: &[&str]) -> Option<String> {
     })
 }
 
-fn is_same_dir(a: &Path, b: &Path) -> bool {
-    let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) else { return false };
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
-}
-
 /// Finds a dockerd by its socket, for one in another PID namespace.
 fn socket_using(root: &Path) -> Option<String> {
     let info = docker_info(Path::new(SOCKET))?;
     let dir = info.get("DockerRootDir")?.as_str()?;
-    is_same_dir(Path::new(dir), root).then(|| format!("socket {SOCKET}"))
+    is_same(Path::new(dir), root).then(|| format!("socket {SOCKET}"))
 }
 
 fn docker_info(socket: &Path) -> Option<serde_json::Value> {

@@ -62,7 +62,8 @@ impl Layers {
         Ok(counts)
     }
 
-    fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
+    /// Returns the chain IDs of all records, complete or not.
+    pub(super) fn chains(&self) -> Result<Vec<ChainId>, StoreError> {
         let names = fsutil::names_in(&self.layout.layers())?;
         Ok(names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId)).collect())
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::layout::Layout;
 use super::lock;
-use crate::fsutil::{self, At};
+use crate::fsutil::{self, At, is_same};
 use crate::oci::ImageId;
 use crate::overlay;
 
@@ -243,12 +243,6 @@ fn is_empty(dir: &Path) -> bool {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) => e.kind() == io::ErrorKind::NotFound,
     }
-}
-
-pub(super) fn is_same(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) else { return false };
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::mounted::Mounts;
 use super::{Store, StoreError, containers};
 use crate::digest::Digest;
 use crate::fsutil;
-use crate::oci::{ChainId, DiffId, ImageConfig};
+use crate::oci::{ChainId, DiffId};
 use crate::overlay::CacheId;
 
 /// The kind of an [`Orphan`]. The names are stable: they are shown in JSON.
@@ -109,10 +109,9 @@ impl Store {
     /// [`StoreError`] if the root cannot be read, or the list of image names is damaged.
     pub fn orphans(&self) -> Result<Orphans, StoreError> {
         let mounts = Mounts::read()?;
-        let names = fsutil::names_in(&self.layout.layers())?;
-        let chains = names.iter().filter_map(|name| Digest::from_hex(name).ok().map(ChainId));
+        let chains = self.layers().chains()?;
         let known = self.layers().list()?.into_iter().map(|record| (record.chain, record));
-        let records = Records { known: known.collect(), chains: chains.collect() };
+        let records = Records { known: known.collect(), chains };
         let mut orphans = Orphans::default();
         match self.needed_layers(&records, &mounts)? {
             Ok(needed) => self.orphaned_layers(&records, &needed, &mut orphans),
@@ -139,11 +138,7 @@ impl Store {
         let mut ids: HashSet<_> = named.iter().map(|(_, id)| id).collect();
         ids.extend(self.images().list()?);
         for id in ids {
-            let bytes = match self.images().get(&id) {
-                Ok(Some(bytes)) => Some(bytes.into()),
-                _ => self.content().get(&id.digest())?,
-            };
-            match bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()) {
+            match self.any_config(&id)? {
                 Some(config) => next.extend(ChainId::stack(config.diff_ids())),
                 None => {
                     return Ok(Err(format!("the config of the image {} is damaged", id.short())));
@@ -218,7 +213,7 @@ impl Store {
                 named.extend(cache_id_in(&dir.join(name))?);
             }
         }
-        let all = overlay.all()?;
+        let all: HashSet<CacheId> = overlay.all()?.into_iter().collect();
         for id in &all {
             let plain = id.as_str().parse::<CacheId>().is_ok() && !id.is_of_buildkit();
             let init = CacheId::of_container(&format!("{id}-init"));

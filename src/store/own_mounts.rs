@@ -2,15 +2,14 @@
 //! programs with what `mount --print` shows. Mounts of dockerd's containers are not among them.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::mounts::{KeptDir, MountedImage, is_same};
+use super::mounts::{KeptDir, MountedImage};
 use super::{Store, StoreError};
-use crate::fsutil::At;
-use crate::oci::{ChainId, ImageConfig, ImageId};
+use crate::fsutil::{At, is_same};
+use crate::oci::{ChainId, ImageId};
 use crate::overlay::{self, CacheId, MountEntry, OverlayRoot};
 
 /// One line of `mounts`: a mount of an image, or the changes that a mount left.
@@ -125,15 +124,14 @@ impl Store {
 
     /// Returns an image for each topmost layer.
     fn images_by_top(&self) -> Result<HashMap<CacheId, MountedImage>, StoreError> {
-        let names = self.names().load()?;
+        let names = self.names().load()?.by_image();
         let mut found = HashMap::new();
         for id in self.images().list()? {
-            let config = self.images().get(&id).unwrap_or(None);
-            let config = config.and_then(|bytes| ImageConfig::parse(&bytes).ok());
-            let Some(config) = config else { continue };
+            let Some(config) = self.images().config(&id) else { continue };
             let Some(top) = ChainId::stack(config.diff_ids()).pop() else { continue };
             let Some(record) = self.layers().get(&top)? else { continue };
-            let name = names.of(id).first().map_or_else(|| id.short(), ToString::to_string);
+            let name = names.get(&id).and_then(|names| names.first());
+            let name = name.map_or_else(|| id.short(), ToString::to_string);
             found.entry(record.cache_id).or_insert(MountedImage { image: name, id });
         }
         Ok(found)
@@ -153,9 +151,7 @@ fn own_mount(overlay: &OverlayRoot, mount: &MountEntry) -> Option<OwnMount> {
     }
     // An image with one layer is a bind mount of it.
     let top = layer_name(&mount.root)?;
-    let (at, own) = (mount.target.metadata().ok()?, overlay.diff(&top).metadata().ok()?);
-    let same = (at.dev(), at.ino()) == (own.dev(), own.ino());
-    same.then_some(OwnMount { top, upper: None })
+    is_same(&mount.target, &overlay.diff(&top)).then_some(OwnMount { top, upper: None })
 }
 
 /// Returns the layer of this store at `path`: its files, or its link. The path is the one that

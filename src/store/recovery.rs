@@ -2,14 +2,13 @@
 //! damaged is dropped, before any command uses it.
 
 use std::collections::HashSet;
-use std::num::NonZero;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::convert::Infallible;
 
 use super::layer_record::{LayerRecord, cache_id_in};
+use super::parallel::on_all_cores;
 use super::{Store, StoreError, links, stage, unsynced};
 use crate::fsutil;
-use crate::oci::{ChainId, ImageConfig};
+use crate::oci::ChainId;
 use crate::overlay::CacheId;
 use crate::reference::Reference;
 
@@ -56,7 +55,9 @@ impl Store {
             }
         }
         let verified = records.len();
-        damaged.extend(find_damaged(&records, is_intact));
+        let check = |record: &LayerRecord| Ok((!is_intact(record)).then_some(record.chain));
+        let found: Result<_, Infallible> = on_all_cores(&records, check);
+        damaged.extend(found.unwrap_or_default().into_iter().flatten());
         for record in records.iter().filter(|record| !damaged.contains(&record.chain)) {
             self.repair_links(record, &damaged)?;
         }
@@ -85,9 +86,13 @@ impl Store {
     /// Removes staged layers of other boots. Their journals may be lost, and the files of their
     /// write sets too; names are not.
     fn remove_dead_write_sets(&self) -> Result<(), StoreError> {
-        let (dir, all) = (self.layout.write_sets(), self.overlay().all()?);
-        let records = self.layers().records_per_directory()?;
-        for name in fsutil::names_in(&dir)? {
+        let dir = self.layout.write_sets();
+        let names = fsutil::names_in(&dir)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (all, records) = (self.overlay().all()?, self.layers().records_per_directory()?);
+        for name in names {
             if let Some(prefix) = stage::directory_prefix(&name) {
                 // Another directory is that of a record which was being replaced.
                 let named = cache_id_in(&dir.join(&name))?;
@@ -138,8 +143,7 @@ impl Store {
             return Ok(dropped);
         }
         for id in self.images().list()? {
-            let Ok(Some(bytes)) = self.images().get(&id) else { continue };
-            let Ok(config) = ImageConfig::parse(&bytes) else { continue };
+            let Some(config) = self.images().config(&id) else { continue };
             if !ChainId::stack(config.diff_ids()).iter().any(|chain| chains.contains(chain)) {
                 continue;
             }
@@ -154,29 +158,4 @@ impl Store {
         }
         Ok(dropped)
     }
-}
-
-/// Returns the layers that are not intact.
-fn find_damaged(
-    records: &[LayerRecord],
-    is_intact: &(dyn Fn(&LayerRecord) -> bool + Sync),
-) -> Vec<ChainId> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let (next, damaged) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some(record) = records.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if !is_intact(record)
-                && let Ok(mut damaged) = damaged.lock()
-            {
-                damaged.push(record.chain);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..cores.min(records.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    damaged.into_inner().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::orphans::Orphans;
 use super::view::ImageLine;
 use super::{Store, StoreError, containers};
-use crate::oci::{ChainId, ImageConfig, ImageId};
+use crate::oci::{ChainId, ImageId};
 
 /// The space of one image. Sizes are bytes as Docker counts them.
 #[derive(Debug, Clone)]
@@ -88,10 +88,7 @@ impl Store {
     pub(super) fn stacks(&self) -> Result<Stacks, StoreError> {
         let mut images = Vec::new();
         for id in self.images().list()? {
-            let bytes = self.images().get(&id).unwrap_or(None);
-            let Some(config) = bytes.and_then(|bytes| ImageConfig::parse(&bytes).ok()) else {
-                continue;
-            };
+            let Some(config) = self.images().config(&id) else { continue };
             let chains = ChainId::stack(config.diff_ids());
             images.push(ImageStack { id, chains, last_used: self.last_use(&id)? });
         }

@@ -7,7 +7,7 @@ use crc_fast::CrcAlgorithm;
 
 use super::line::Line;
 use super::reader::MetadataReader;
-use crate::digest::Hasher;
+use crate::digest::Digest;
 use crate::layer::LayerError;
 use crate::layer::error::show;
 use crate::layer::tar::path;
@@ -127,18 +127,9 @@ impl StoredFile {
 /// [`LayerError::Damaged`] with the first file that differs, or with the whole layer;
 /// [`LayerError::TarSplit`] if the metadata cannot be read.
 pub fn verify(tar_split: File, diff: &DiffDir, diff_id: DiffId) -> Result<(), LayerError> {
-    let mut source = TarAssembler::new(tar_split, diff);
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let n =
-            source.read(&mut buffer).map_err(|e| LayerError::from_io(e, LayerError::TarSplit))?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-    }
-    let actual = hasher.finish();
+    let tar = TarAssembler::new(tar_split, diff);
+    let actual =
+        Digest::of_reader(tar).map_err(|e| LayerError::from_io(e, LayerError::TarSplit))?;
     if actual != diff_id.digest() {
         return Err(damaged(b"/", format!("the layer's digest is {actual}, expected {diff_id}")));
     }
