@@ -180,6 +180,26 @@ def curve_section(figures):
         yield table(["image", "wall", "cpu", "RSS", "igzip|tar wall", "igzip|tar / rpull"], rows)
 
 
+def scale_section(figures):
+    """What commands cost in a store of many layers."""
+    if figures:
+        yield "## Growth with the store\n"
+        yield (
+            "Commands in a store on tmpfs that has the given number of other layers, in stacks of ten: a pull "
+            "of ten layers (10 MB), the same pull when the image is present, `images`, and `rm` of the "
+            "image. Median times in milliseconds, and the files and directories that the command opens. *First "
+            "command* is a pull after another program added the layers.\n"
+        )
+        commands = list(next(iter(figures["rows"].values()))["commands"])
+        rows = []
+        for count, row in figures["rows"].items():
+            found = [row["commands"][name] for name in commands]
+            cells = [cell for it in found for cell in (f"{it['ms']:.1f}", it["files"])]
+            rows.append([count, *cells, f"{row['first']:.0f}"])
+        header = [cell for name in commands for cell in (name, "opened")]
+        yield table(["layers", *header, "first command"], rows)
+
+
 def slow_section(figures):
     """One layer through a proxy that limits each connection."""
     if figures:
@@ -252,7 +272,7 @@ SECTIONS = {
     "check": check_section,
     "budget": budget_section,
     "present": present_section,
-    "curve": curve_section,
+    "curve": curve_section, "scale": scale_section,
     "slow": slow_section,
     "longline": longline_section,
 }
