@@ -120,10 +120,10 @@ impl Context {
         })
     }
 
-    /// Whether the store has an image of this repository.
+    /// Whether the store has an image of this repository. Waits for no lock.
     fn has_image(&self, repository: &str) -> bool {
-        let images = self.store().and_then(|store| store.images()).unwrap_or_default();
-        images.iter().any(|image| image.repository.as_deref() == Some(repository))
+        let names = self.store().and_then(|store| store.names()).unwrap_or_default();
+        names.iter().any(|name| name.repository().to_string() == repository)
     }
 
     /// Whether results are printed as JSON.
