@@ -1,6 +1,8 @@
-//! Sizes and ages on the command line.
+//! Sizes and ages: those of the command line, and those that are printed.
 
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 /// Parses a size in bytes: a number with an optional unit, decimal as in `20GB` and in docker's
 /// output, or binary as in `512MiB`. Upper and lower case are the same.
@@ -53,6 +55,49 @@ fn split(text: &str) -> Option<(f64, &str)> {
     Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
+/// A size in bytes as docker prints it: decimal units, three digits.
+pub fn human_size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    // Go's %.3g: three significant digits, no trailing zeros.
+    let decimals = if value < 10.0 {
+        2
+    } else if value < 100.0 {
+        1
+    } else {
+        0
+    };
+    let text = format!("{value:.decimals$}");
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", units[unit])
+}
+
+/// How long ago `created` (RFC 3339) was, in docker's words; empty if it is no time.
+pub fn human_age(created: &str, now: DateTime<Utc>) -> String {
+    let Ok(then) = created.parse::<DateTime<Utc>>() else { return String::new() };
+    let seconds = now.signed_duration_since(then).num_seconds().max(0);
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match () {
+        () if seconds < 1 => "Less than a second ago".to_owned(),
+        () if seconds == 1 => "1 second ago".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds ago"),
+        () if minutes == 1 => "About a minute ago".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes ago"),
+        () if hours == 1 => "About an hour ago".to_owned(),
+        () if hours < 48 => format!("{hours} hours ago"),
+        () if hours < 24 * 7 * 2 => format!("{} days ago", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks ago", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months ago", hours / 24 / 30),
+        () => format!("{} years ago", hours / 24 / 365),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +130,39 @@ mod tests {
         }
         for text in ["", "7", "d", "-7d", "7y", "99999999999999999999w"] {
             assert!(parse_age(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_as_docker_prints_them() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1234, "1.23kB"),
+            (13_256, "13.3kB"),
+            (187_400_000, "187MB"),
+            (1_090_000_000, "1.09GB"),
+        ] {
+            assert_eq!(human_size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn ages_are_as_docker_prints_them() {
+        let now: DateTime<Utc> = "2026-01-31T12:00:00Z".parse().unwrap();
+        for (then, text) in [
+            ("2026-01-31T11:59:30Z", "30 seconds ago"),
+            ("2026-01-31T11:58:30Z", "About a minute ago"),
+            ("2026-01-31T11:00:00Z", "About an hour ago"),
+            ("2026-01-30T12:00:00Z", "24 hours ago"),
+            ("2026-01-28T12:00:00.5Z", "3 days ago"),
+            ("2026-01-10T12:00:00Z", "3 weeks ago"),
+            ("2025-06-01T00:00:00+02:00", "8 months ago"),
+            ("1970-01-01T00:00:00Z", "56 years ago"),
+            ("yesterday", ""),
+        ] {
+            assert_eq!(human_age(then, now), text, "{then}");
         }
     }
 }

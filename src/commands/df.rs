@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use rpull::{Error, ImageSummary, ImageUsage, OrphanKind, Usage};
 
 use super::Context;
-use crate::cli::output;
+use crate::cli::{output, quantity};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,7 +55,7 @@ impl Df {
 
 fn summary(usage: &Usage, kinds: &Kinds) -> Result<(), Error> {
     let active = usage.images.iter().filter(|image| image.containers > 0).count();
-    let size = output::human_size;
+    let size = quantity::human_size;
     let (of, all) = (usage.layers_reclaimable, usage.layers_size);
     let percent = (of * 100).checked_div(all).map(|percent| format!(" ({percent}%)"));
     let mut rows = vec![vec![
@@ -88,11 +88,11 @@ fn images(usage: &Usage) -> Result<(), Error> {
             or_none(name.and_then(|name| name.repository.as_ref())),
             or_none(name.and_then(|name| name.tag.as_ref())),
             image.id.short(),
-            output::human_size(image.size),
-            output::human_size(image.shared),
-            output::human_size(image.unique()),
+            quantity::human_size(image.size),
+            quantity::human_size(image.shared),
+            quantity::human_size(image.unique()),
             image.containers.to_string(),
-            output::human_age(&time(image), now),
+            quantity::human_age(&time(image), now),
         ]
     };
     let rows = usage.images.iter().flat_map(|image| match image.lines.as_slice() {

@@ -6,7 +6,7 @@ use serde_json::json;
 use rpull::{Error, Orphan, Orphans};
 
 use super::Context;
-use crate::cli::output;
+use crate::cli::{output, quantity};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,12 +55,12 @@ impl Gc {
             let (kind, path) = (orphan.kind.name(), orphan.path.display());
             output::line(format_args!(
                 "{verb} {kind} {path} ({})",
-                output::human_size(orphan.bytes)
+                quantity::human_size(orphan.bytes)
             ))
         };
         if !context.global.quiet {
             orphans.all.iter().try_for_each(line)?;
         }
-        output::line(format_args!("{verb} {}", output::human_size(bytes)))
+        output::line(format_args!("{verb} {}", quantity::human_size(bytes)))
     }
 }

@@ -8,7 +8,7 @@ use rpull::{Error, HistoryEntry, printable};
 
 use super::Context;
 use crate::cli::format::Rows;
-use crate::cli::output;
+use crate::cli::quantity;
 
 /// The characters of an instruction that docker shows.
 const INSTRUCTION: usize = 45;
@@ -68,13 +68,13 @@ impl History {
         let created = line.created.parse::<DateTime<Utc>>();
         json!({
             "ID": id.unwrap_or_else(|| "<missing>".to_owned()),
-            "CreatedSince": output::human_age(&line.created, now),
+            "CreatedSince": quantity::human_age(&line.created, now),
             "CreatedAt": created.map_or_else(
                 |_| "N/A".to_owned(),
                 |created| created.to_rfc3339_opts(SecondsFormat::Secs, true),
             ),
             "CreatedBy": by,
-            "Size": output::human_size(line.size),
+            "Size": quantity::human_size(line.size),
             "Comment": printable::shorten(&line.comment, most),
             "SizeBytes": line.size,
         })

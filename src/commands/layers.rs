@@ -5,7 +5,7 @@ use clap::Args;
 use rpull::{Error, ImageLayer};
 
 use super::Context;
-use crate::cli::output;
+use crate::cli::{output, quantity};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,7 +56,7 @@ impl Layers {
             id(line.diff_id().to_string(), line.diff_id().short()),
             id(line.chain_id().to_string(), line.chain_id().short()),
             id(line.cache_id().to_owned(), line.cache_id().chars().take(12).collect()),
-            output::human_size(line.size()),
+            quantity::human_size(line.size()),
             line.diff_dir().display().to_string(),
         ]
     }

@@ -10,7 +10,7 @@ use rpull::{Error, PrunedImage};
 
 use super::Context;
 use crate::cli::output;
-use crate::cli::quantity::{parse_age, parse_size};
+use crate::cli::quantity::{human_size, parse_age, parse_size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,12 +79,12 @@ impl Prune {
         for image in &pruned.removed {
             let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
             let names = if names.is_empty() { "<none>".to_owned() } else { names.join(", ") };
-            let size = output::human_size(image.bytes);
+            let size = human_size(image.bytes);
             output::line(format_args!("{verb} {} {names} ({size})", image.id.short()))?;
         }
         for (id, why) in &pruned.kept {
             output::notice(&format!("kept {}: {why}", id.short()));
         }
-        output::line(format_args!("{verb} {}", output::human_size(bytes)))
+        output::line(format_args!("{verb} {}", human_size(bytes)))
     }
 }

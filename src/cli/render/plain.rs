@@ -7,7 +7,7 @@ use rpull::Reference;
 use rpull::event::{Event, LayerState};
 
 use super::{Lines, Renderer, summary, words};
-use crate::cli::output::human_size;
+use crate::cli::quantity::human_size;
 
 /// Prints Docker's lines.
 pub struct Plain<W>(Lines<W>);

@@ -9,7 +9,8 @@ use super::fit;
 use super::rate::remaining;
 use super::state::{Image, ImageStep, Layer, State, Step, Total};
 use crate::cli::colour::{Colour, Palette};
-use crate::cli::output::{Size, human_size};
+use crate::cli::output::Size;
+use crate::cli::quantity::human_size;
 
 /// The columns of a digest's short form.
 const ID: usize = 12;
@@ -115,14 +116,10 @@ impl Layout {
             () => (Numbers::None, 0),
         };
         let rest = rest.saturating_sub(numbers_width);
-        let longest = state.images.iter().map(|image| fit::width(&image.name.to_string()));
-        let name = match several {
-            false => 0,
-            true => longest.max().unwrap_or(0).min(rest.saturating_sub(1)).min(
-                // Names take what a wide terminal has more.
-                (*NAME.end()).max(columns / 3),
-            ),
-        };
+        // A wide terminal has room for longer names.
+        let most = rest.saturating_sub(1).min((*NAME.end()).max(columns / 3));
+        let names = state.images.iter().filter(|_| several).map(|image| image.name.to_string());
+        let name = names.map(|name| fit::width(&fit::name(&name, most))).max().unwrap_or(0);
         let name_width = if name > 0 { name + 1 } else { 0 };
         let fitting = |left: usize| match left.saturating_sub(1) {
             left if left >= *BAR.start() => left.min(*BAR.end()),

@@ -6,7 +6,7 @@ use rpull::event::Status;
 use rpull::{Digest, Reference};
 
 use super::rate::whole_seconds;
-use crate::cli::output::human_size;
+use crate::cli::quantity::human_size;
 
 /// What was fetched and what was not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

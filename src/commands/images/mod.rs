@@ -11,7 +11,7 @@ use rpull::{Error, ImageSummary};
 
 use super::Context;
 use crate::cli::format::{Rows, created_at};
-use crate::cli::output;
+use crate::cli::quantity;
 use filter::{Filter, Filters};
 
 const EXAMPLES: &str = "\
@@ -89,9 +89,9 @@ impl Images {
             "Tag": or_none(line.tag.clone()),
             "Digest": or_none(line.digest.map(|digest| digest.to_string())),
             "ID": if self.no_trunc { line.id.to_string() } else { line.id.short() },
-            "CreatedSince": output::human_age(&line.created, now),
+            "CreatedSince": quantity::human_age(&line.created, now),
             "CreatedAt": created_at(&line.created),
-            "Size": output::human_size(line.size),
+            "Size": quantity::human_size(line.size),
             "Created": line.created,
             "SizeBytes": line.size,
         })
