@@ -95,7 +95,7 @@ impl Pull {
         let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
         let platform = self.platform.parsed()?;
         let (store, client) = (context.store()?, self.registry.client()?);
-        let renderer = render::choose(self.progress, context.global.quiet, &images);
+        let renderer = render::choose(self.progress, context.global.quiet, context.json(), &images);
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));

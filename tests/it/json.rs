@@ -66,7 +66,10 @@ fn json_of_every_command_fits_its_documentation() {
     let scratch = scratch::dir();
     let rpull = Rpull::on(scratch.path().join("root"));
     let (one, two) = (push("json-one"), push("json-two"));
-    rpull.ok(["pull", "-q", &one.name(), &two.name()]);
+    let planned = rpull.ok(["pull", "--dry-run", "--format", "json", &one.name()]);
+    let pulled = rpull.ok(["pull", "--format", "json", &one.name(), &two.name()]);
+    let again: Value = serde_json::from_str(&rpull.ok(["--format", "json", &one.name()])).unwrap();
+    assert_eq!((&again["status"], &again["id"]), (&"up-to-date".into(), &one.id.as_str().into()));
     let at = scratch.path().join("mnt");
     fs::create_dir(&at).unwrap();
     let (name, dir) = (one.name(), at.to_str().unwrap());
@@ -78,6 +81,8 @@ fn json_of_every_command_fits_its_documentation() {
     };
     let ok = |args: &[&str]| rpull.ok(args.iter().chain(&["--format", "json"]));
     let mut printed: Vec<(&str, String)> = vec![
+        ("pull", pulled),
+        ("pull --dry-run", planned),
         ("images", ok(&["images"])),
         ("history", ok(&["history", &name])),
         ("layers", ok(&["layers", &name])),

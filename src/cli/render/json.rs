@@ -32,7 +32,7 @@ impl<W: Write + Send> Renderer for Json<W> {
 }
 
 /// Returns the object for `event`, unless it is of a kind that the stream does not have.
-fn object(event: &Event) -> Option<Value> {
+pub fn object(event: &Event) -> Option<Value> {
     Some(match event {
         Event::DefaultTag { image } => json!({"event": "default-tag", "image": image.canonical()}),
         Event::Resolving { image } => json!({"event": "resolving", "image": image.canonical()}),

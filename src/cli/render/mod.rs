@@ -4,8 +4,8 @@
 mod fit;
 mod json;
 mod plain;
-mod quiet;
 mod rate;
+mod results;
 mod rows;
 mod state;
 mod summary;
@@ -21,6 +21,7 @@ use rpull::{Error, Reference};
 
 use super::flags::Progress;
 use super::output::{self, Lines};
+use results::{Form, Results};
 
 /// Shows events.
 pub trait Renderer: Send {
@@ -48,21 +49,33 @@ pub trait Renderer: Send {
 }
 
 /// Chooses the renderer that the flags ask for. `images` are the arguments of the command.
-pub fn choose(progress: Progress, quiet: bool, images: &[Reference]) -> Box<dyn Renderer> {
+pub fn choose(
+    progress: Progress,
+    quiet: bool,
+    json: bool,
+    images: &[Reference],
+) -> Box<dyn Renderer> {
     let images: Vec<_> = images.iter().map(|image| image.clone().with_default_tag().0).collect();
-    let plain = || Box::new(plain::Plain::new(output::stdout()));
+    let plain = || -> Box<dyn Renderer> { Box::new(plain::Plain::new(output::stdout())) };
+    let results =
+        |form| -> Box<dyn Renderer> { Box::new(Results::new(output::stdout(), form, &images)) };
+    let draws = output::can_draw()
+        && match progress {
+            Progress::Tty => true,
+            Progress::Auto => !output::is_piped(),
+            _ => false,
+        };
     // Standard output has the same lines with and without bars, unless it shows them itself.
-    let tty = || -> Box<dyn Renderer> {
-        let lines = (!output::is_terminal()).then(|| plain() as Box<dyn Renderer>);
-        Box::new(tty::Tty::new(&images, lines))
-    };
+    let bars = |lines: Option<Box<dyn Renderer>>| Box::new(tty::Tty::new(&images, lines));
     match progress {
         Progress::Json => Box::new(json::Json::new(output::stdout())),
-        _ if quiet => Box::new(quiet::Quiet::new(output::stdout(), &images)),
-        Progress::None => Box::new(quiet::Quiet::new(Lines::to(io::sink()), &images)),
-        Progress::Tty if output::can_draw() => tty(),
-        Progress::Auto if output::can_draw() && !output::is_piped() => tty(),
-        Progress::Plain | Progress::Auto | Progress::Tty => plain(),
+        // On one terminal, bars would stand between the objects.
+        _ if json && (quiet || !draws || output::is_terminal()) => results(Form::Json),
+        _ if json => bars(Some(results(Form::Json))),
+        _ if quiet => results(Form::Name),
+        Progress::None => Box::new(Results::new(Lines::to(io::sink()), Form::Name, &images)),
+        _ if draws => bars((!output::is_terminal()).then(plain)),
+        _ => plain(),
     }
 }
 

@@ -300,7 +300,8 @@ fn on_screen(script: &Script, lines: u16, columns: u16) -> (String, String) {
     let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
     let size = move || Size { columns: columns.into(), lines: lines.into() };
     let images: Vec<_> = script.state.images.iter().map(|image| image.name.clone()).collect();
-    let silent = Box::new(super::quiet::Quiet::new(super::Lines::to(std::io::sink()), &[]));
+    let silent =
+        Box::new(super::Results::new(super::Lines::to(std::io::sink()), super::Form::Name, &[]));
     let mut tty = Tty::on(target, Box::new(size), Palette::PLAIN, &images, Some(silent));
     for event in &script.events {
         tty.event(event).unwrap();

@@ -89,7 +89,7 @@ fn plain_speaks_dockers_words() {
 #[test]
 fn quiet_prints_the_canonical_name_alone() {
     let images = ["nginx:latest".parse().unwrap()];
-    let printed = rendered(|out| super::quiet::Quiet::new(out, &images));
+    let printed = rendered(|out| super::Results::new(out, super::Form::Name, &images));
     assert_eq!(printed, "docker.io/library/nginx:latest\n");
 }
 
@@ -98,7 +98,7 @@ fn quiet_prints_the_canonical_name_alone() {
 fn quiet(images: &[&str], ends: &[&str]) -> (String, String) {
     let images: Vec<Reference> = images.iter().map(|name| name.parse().unwrap()).collect();
     let page = Page::default();
-    let mut renderer = super::quiet::Quiet::new(Lines::to(page.clone()), &images);
+    let mut renderer = super::Results::new(Lines::to(page.clone()), super::Form::Name, &images);
     for end in ends {
         let image: ImageRef = Arc::new(end.trim_start_matches('!').parse().unwrap());
         let event = match end.starts_with('!') {
