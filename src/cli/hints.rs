@@ -260,6 +260,9 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
                     "check the proxy that {variable} names, or add {name} to NO_PROXY"
                 ));
             }
+            RegistryError::Status { status: 407, .. } => {
+                "put user and password into the proxy's URL: http://USER:PASSWORD@HOST:PORT"
+            }
             RegistryError::Proxy { .. } => {
                 "use a URL like http://proxy.example:3128 or socks5h://proxy.example:1080"
             }

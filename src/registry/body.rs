@@ -61,6 +61,10 @@ impl TransferError {
         if let Some(proxy) = &peer.proxy {
             fact = match fact.as_str() {
                 "connection refused" => format!("proxy {proxy} refused the connection"),
+                // hyper-util's error of a SOCKS proxy drops its cause.
+                fact if fact.ends_with("failed to create underlying connection") => {
+                    format!("proxy {proxy} cannot be reached")
+                }
                 _ => format!("proxy {proxy}: {fact}"),
             };
         }

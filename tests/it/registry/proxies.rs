@@ -1,7 +1,7 @@
 //! Proxies of the environment: HTTP and SOCKS5, exceptions, and values that are wrong.
 
 use super::{Puller, at, pushed};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::socks::Socks;
 
 #[test]
@@ -67,6 +67,27 @@ fn proxy_that_refuses_is_named_with_its_variable() {
             assert!(!done.to_string().contains("hunter2"), "{done}");
         }
     }
+}
+
+#[test]
+fn socks5_proxy_that_cannot_be_reached_is_named() {
+    let url = "socks5h://127.0.0.1:1";
+    let args = ["--plain-http", "registry.invalid/x/y"];
+    let done = Puller::new().run(&args, &[("all_proxy", url)]);
+    assert_eq!(done.code, Some(5), "{done}");
+    let says = format!("rpull: proxy {url} (from all_proxy) cannot be reached: registry.invalid\n");
+    assert!(done.stderr.contains(&says), "{done}");
+}
+
+#[test]
+fn proxy_that_wants_a_login_gets_a_hint() {
+    let proxy = Proxy::every("", Fault::Instead("407 Proxy Authentication Required", "", ""));
+    let url = format!("http://{}", proxy.host);
+    let done =
+        Puller::new().run(&["--plain-http", "registry.invalid/x/y"], &[("HTTP_PROXY", &url)]);
+    assert_eq!(done.code, Some(5), "{done}");
+    assert!(done.stderr.contains("407: proxy authentication required"), "{done}");
+    assert!(done.stderr.contains("hint: put user and password into the proxy's URL"), "{done}");
 }
 
 #[test]
