@@ -18,8 +18,8 @@ use tempfile::TempDir;
 
 use rpull::internal::digest::{Digest, Hasher};
 use rpull::internal::fsutil;
-use rpull::internal::layer::{self, BlobSpec, BufferPool, ImageUsage, Job, Limits, Owners};
-use rpull::internal::overlay::{DiffDir, XattrSpace};
+use rpull::internal::layer::{self, BlobSpec, BufferPool, ImageUsage, Job, Limits};
+use rpull::internal::overlay::{self, DiffDir};
 
 fn main() {
     divan::main();
@@ -71,13 +71,13 @@ fn unpack(blob: &[u8], dir: &Path) {
     std::fs::create_dir(dir.join("diff")).unwrap();
     let record =
         File::options().read(true).write(true).create_new(true).open(dir.join("record")).unwrap();
-    let mut diff = DiffDir::open(&dir.join("diff"), XattrSpace::of_this_process()).unwrap();
+    let abilities = overlay::probe(&dir.join("probe")).unwrap().unwrap();
+    let mut diff = DiffDir::open_to_fill(&dir.join("diff"), abilities.into()).unwrap();
     let job = Job {
         blob: Some(BlobSpec { digest: Digest::of(blob), size: blob.len() as u64 }),
         diff: &mut diff,
         tar_split: record,
         limits: Limits::default(),
-        owners: Owners::of_this_process(),
         meter: None,
         pool: BufferPool::default(),
         window: Box::new(|_| true),
@@ -167,7 +167,7 @@ fn reassemble(bencher: Bencher) {
     let bytes = tar(20_000, 1 << 10);
     let dir = scratch();
     unpack(&bytes, dir.path());
-    let diff = DiffDir::open(&dir.path().join("diff"), XattrSpace::of_this_process()).unwrap();
+    let diff = DiffDir::open(&dir.path().join("diff")).unwrap();
     let diff_id = rpull::internal::oci::DiffId(Digest::of(&bytes));
     bencher.counter(BytesCount::of_slice(&bytes)).bench(|| {
         layer::verify(File::open(dir.path().join("record")).unwrap(), &diff, diff_id).unwrap();

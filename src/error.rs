@@ -88,6 +88,19 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A mount would show files that the image deletes, since it could not read all marks of
+    /// overlayfs.
+    #[error(
+        "cannot mount {image}: the marks of deleted files in layer {layer} are trusted.overlay.*, and {why}"
+    )]
+    Marks {
+        /// The image as it was named.
+        image: String,
+        /// The short chain ID of the layer.
+        layer: String,
+        /// Why a mount does not show them.
+        why: &'static str,
+    },
     /// Unmounting failed.
     #[error("cannot unmount {target}: {source}")]
     Unmount {
@@ -165,6 +178,7 @@ impl Error {
                 ErrorKind::Integrity
             }
             Self::Interrupted => ErrorKind::Interrupted,
+            Self::Marks { .. } => ErrorKind::Storage,
             // The layers exist as long as the plan, so it is a directory that the user named.
             Self::Mount { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,
             Self::Mount { source, .. } | Self::Unmount { source, .. } => of_io(source),

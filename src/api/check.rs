@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fsutil::At;
 use crate::layer::{self, LayerError};
 use crate::oci::{ChainId, ImageId};
-use crate::overlay::{DiffDir, XattrSpace};
+use crate::overlay::DiffDir;
 use crate::store::{self, Damage, DamageClass, Findings, LayerRecord};
 
 /// What a deep check has verified so far.
@@ -186,7 +186,7 @@ fn verify(store: &store::Store, record: &LayerRecord) -> Result<(), Error> {
 }
 
 fn open(path: &Path) -> Result<DiffDir, LayerError> {
-    DiffDir::open(path, XattrSpace::of_this_process()).map_err(|e| LayerError::open(path, e))
+    DiffDir::open(path).map_err(|e| LayerError::open(path, e))
 }
 
 /// Returns what the error of [`verify`] means: damage, or that this user may not read the files.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::marks;
 use super::mount::MountPlan;
 use super::store::Store;
 use crate::digest::Digest;
@@ -102,14 +103,16 @@ impl Image {
     /// from the store.
     ///
     /// # Errors
-    /// The image was removed or is damaged.
+    /// The image was removed or is damaged; or a mount by this process would show files that the image
+    /// deletes ([`Error::Marks`]).
     pub fn mount_plan(&self) -> Result<MountPlan, Error> {
         let read = self.store.read_and_keep(|store| {
-            let stack = store.mount_stack(&self.id)?;
+            let mount = store.mount_stack(&self.id)?;
             store.record_use(&self.id);
-            Ok(stack)
+            Ok(mount)
         });
-        let (stack, lock) = self.named(read)?;
+        let ((mut stack, layers), lock) = self.named(read)?;
+        stack.userxattr = marks::needs_userxattr(&self.store.begin(), &self.name, &layers)?;
         let image = MountedImage { image: self.name.clone(), id: self.id };
         Ok(MountPlan::new(self.store.clone(), stack, image, lock))
     }

@@ -4,6 +4,7 @@ mod check;
 mod clean;
 mod client;
 mod image;
+mod marks;
 mod mount;
 mod pull;
 mod repair;

@@ -122,12 +122,17 @@ impl Client {
         damage: &[Damage],
         events: &Sender,
     ) -> Result<Result<(), String>, Error> {
-        let chains = damage.iter().filter(|it| it.images.contains(&id));
-        let replace =
-            |it: &&Damage| matches!(it.class, DamageClass::LayerContent | DamageClass::TarSplit);
-        let chains: HashSet<ChainId> = chains.filter(replace).filter_map(|it| it.layer).collect();
+        let layers_of = |classes: &[DamageClass]| {
+            let of_image = damage.iter().filter(|it| it.images.contains(&id));
+            let of_class = of_image.filter(|it| classes.contains(&it.class));
+            of_class.filter_map(|it| it.layer).collect::<HashSet<ChainId>>()
+        };
+        // An unprivileged layer is not fetched, but unpacked again from its own files.
+        let chains = layers_of(&[DamageClass::LayerContent, DamageClass::TarSplit]);
+        let mut replaced = layers_of(&[DamageClass::UnprivilegedLayer]);
+        replaced.extend(&chains);
         let known = store.begin();
-        if let Some(at) = known.mounted_layer(&chains)? {
+        if let Some(at) = known.mounted_layer(&replaced)? {
             return Ok(Err(format!("it is mounted at {at}: unmount it first")));
         }
         let names = known.names().load()?.of(id);

@@ -74,6 +74,7 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some(CANNOT_MOUNT.to_owned())
         }
+        Error::Marks { .. } => Some(MARKS.to_owned()),
         Error::Threads(_) => Some(NO_THREADS.to_owned()),
         Error::Unmount { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
             Some("end the programs that use it; fuser -vm DIR lists them".to_owned())
@@ -96,6 +97,10 @@ const DAMAGED_STORE: &str = "repair images with `rpull check --repair`, remove l
 /// For a user who may not mount.
 const CANNOT_MOUNT: &str =
     "run as root, or let another tool mount what `rpull mount --print` shows";
+
+/// For an image that cannot be mounted as it is.
+const MARKS: &str = "pull it again as root with CAP_SYS_ADMIN, and mount it as that user; or pull it into \
+     another --root, without root";
 
 /// For a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup.
 const NO_THREADS: &str =
@@ -131,8 +136,12 @@ fn hint_store(error: &StoreError) -> Option<String> {
                     "remove one name with `rpull rm {name}`, or all of them with --force"
                 ));
             }
+            StoreError::FileSystem { file_system, .. } if file_system == "overlayfs" => {
+                "choose a --root on a volume or tmpfs: a container's own files, where the default root is, \
+                 are on overlayfs; for example, docker run -v images:/images, and --root /images"
+            }
             StoreError::FileSystem { .. } => {
-                "choose a --root on ext4, xfs with ftype=1, btrfs or tmpfs; in a container, mount a volume there"
+                "choose a --root on ext4, xfs with ftype=1, btrfs or tmpfs"
             }
             StoreError::NotMounted(_) => "run `rpull mounts` to list what is mounted",
             StoreError::ForeignMount { .. } => {

@@ -13,7 +13,7 @@ mod usage;
 
 pub use budget::{DECODER_OVERHEAD, WINDOWS_PER_LAYER};
 pub use error::{LayerError, LimitKind};
-pub use extract::metadata::Owners;
+pub use extract::omissions::OmissionReport;
 pub use limits::Limits;
 pub use stream::chunks::BufferPool;
 pub use stream::decompress::Decoder;
@@ -21,6 +21,7 @@ pub use stream::digests::BlobSpec;
 pub use stream::zstd_reader::WindowGate;
 pub use tar_split::assemble::{TarAssembler, verify};
 pub use tar_split::damage::{DamagedFile, damaged_files};
+pub use tar_split::marks::{Marks, marks};
 pub use unpack::{Job, Unpacked, unpack};
 pub use usage::ImageUsage;
 

@@ -16,7 +16,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use super::LayerError;
 use super::budget;
 use super::extract::deferred;
-use super::extract::metadata::Owners;
+use super::extract::omissions::OmissionReport;
 use super::extract::{Extracted, Extractor, OpenFile};
 use super::limits::Limits;
 use super::stream::chunks::{self, BufferPool, ChunkSender, ChunkStream, LayerBuffers};
@@ -47,8 +47,6 @@ pub struct Job<'a> {
     pub tar_split: File,
     /// Limits on the content.
     pub limits: Limits,
-    /// Who owns the files.
-    pub owners: Owners,
     /// Counts compressed bytes.
     pub meter: Option<Meter>,
     /// The pool of buffers. Layers with the same pool reuse each other's buffers.
@@ -68,8 +66,8 @@ pub struct Unpacked {
     pub size: u64,
     /// The number of entries in the archive.
     pub entries: u64,
-    /// Warnings for the user.
-    pub warnings: Vec<String>,
+    /// What this process could not create.
+    pub omissions: OmissionReport,
 }
 
 /// Unpacks `source` as `job` describes. After an error the directory has partial output, which
@@ -83,7 +81,7 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let (to_hash, hash_input) = digests::channel();
     let (deferred, worker) = deferred::channel();
     let (to_compressor, lines) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
-    let Job { blob, diff, tar_split, limits, owners, meter, pool, window, image } = job;
+    let Job { blob, diff, tar_split, limits, meter, pool, window, image } = job;
     let mut usage = LayerUsage::new(image);
     let local = blob.is_none();
     let mut metadata = tar_split.try_clone().map_err(LayerError::TarSplit)?;
@@ -96,7 +94,7 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
         let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input, blob)))?;
         let compressing = spawn(scope, "metadata", move || compress(tar_split, &lines))?;
         let writing = spawn(scope, "write", move || worker.run())?;
-        let extractor = Extractor::new(diff, owners, deferred);
+        let extractor = Extractor::new(diff, deferred);
         let size = blob.map(|blob| blob.size);
         let unpacked = unpack_entries(files, extractor, &limits, &mut usage, size, to_compressor);
         let (decoded, hashed) = (join(decoding), join(hashing));
@@ -108,14 +106,14 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
         decoded?;
         compressed?;
         written?;
-        let (Extracted { size, mut overwritten, warnings }, repeated, entries) = unpacked?;
+        let (Extracted { size, mut overwritten, omissions }, repeated, entries) = unpacked?;
         if !repeated.is_empty() || !overwritten.is_empty() {
             let scratch = diff.temp_file().map_err(LayerError::TarSplit)?;
             rewrite(&mut metadata, scratch, &repeated, &mut overwritten)?;
         }
         let diff_id = hashed.diff_id()?;
         usage.keep();
-        Ok(Unpacked { diff_id, size, entries, warnings })
+        Ok(Unpacked { diff_id, size, entries, omissions })
     })
 }
 

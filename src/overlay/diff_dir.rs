@@ -13,48 +13,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{
-    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags,
-};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
+
+use super::abilities::{Abilities, USER_OPAQUE, XattrSpace};
 
 /// Open directory descriptors per layer at most.
 const CACHED_DIRS: usize = 128;
-
-/// The xattr namespace of overlayfs's marks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum XattrSpace {
-    /// `trusted.overlay.*`: mounts made by root in the first user namespace.
-    Trusted,
-    /// `user.overlay.*`: mounts made with `userxattr`.
-    User,
-}
-
-impl XattrSpace {
-    /// Returns the namespace that mounts by the current user read.
-    pub fn of_this_process() -> Self {
-        if rustix::process::geteuid().is_root() && !in_user_namespace() {
-            Self::Trusted
-        } else {
-            Self::User
-        }
-    }
-
-    pub(super) fn opaque(self) -> &'static str {
-        match self {
-            Self::Trusted => "trusted.overlay.opaque",
-            Self::User => "user.overlay.opaque",
-        }
-    }
-}
-
-/// Returns whether this process is in a user namespace other than the initial one: then its uid
-/// map is not the whole range (user_namespaces(7)).
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    !map.is_empty() && !whole
-}
 
 /// An open directory of the layer.
 #[derive(Debug)]
@@ -79,21 +44,34 @@ impl AsFd for DirHandle {
 #[derive(Debug)]
 pub struct DiffDir {
     root: OwnedFd,
-    space: XattrSpace,
+    abilities: Arc<Abilities>,
     umask: u32,
     cache: HashMap<Vec<u8>, Arc<DirHandle>>,
     last: Option<(Vec<u8>, Arc<DirHandle>)>,
 }
 
 impl DiffDir {
-    /// Opens the directory at `path`, which must exist.
+    /// Opens the directory at `path`, which must exist, to read its files.
     ///
     /// # Errors
     /// The error of open(2).
-    pub fn open(path: &Path, space: XattrSpace) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_to_fill(path, Arc::new(Abilities::none()))
+    }
+
+    /// Opens the empty directory at `path` to unpack a layer into it with `abilities`.
+    ///
+    /// # Errors
+    /// The error of open(2).
+    pub fn open_to_fill(path: &Path, abilities: Arc<Abilities>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(path, flags, Mode::empty())?;
-        Ok(Self { root, space, umask: umask(), cache: HashMap::new(), last: None })
+        Ok(Self { root, abilities, umask: umask(), cache: HashMap::new(), last: None })
+    }
+
+    /// Returns what this process may do with the files.
+    pub fn abilities(&self) -> &Arc<Abilities> {
+        &self.abilities
     }
 
     /// Returns the mode bits that the kernel clears on files that this process creates.
@@ -187,7 +165,22 @@ impl DiffDir {
     pub fn set_opaque(&self, dir: &DirHandle) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = fs::openat(dir, ".", flags, Mode::empty())?;
-        Ok(fs::fsetxattr(&fd, self.space.opaque(), b"y", XattrFlags::empty())?)
+        Ok(fs::fsetxattr(&fd, self.abilities.space.opaque(), b"y", XattrFlags::empty())?)
+    }
+
+    /// Returns whether the directory is marked opaque for mounts with `userxattr`.
+    ///
+    /// # Errors
+    /// The error of fgetxattr(2).
+    pub fn is_marked_for_users(&self, dir: &DirHandle) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = fs::openat(dir, ".", flags, Mode::empty())?;
+        let mut value = [0; 1];
+        match fs::fgetxattr(&fd, USER_OPAQUE, &mut value) {
+            Ok(1) => Ok(value == *b"y"),
+            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Marks the whiteout `name` opaque as dockerd does, although this hides nothing more. Does
@@ -196,12 +189,12 @@ impl DiffDir {
     /// # Errors
     /// The error of lsetxattr(2).
     pub fn set_whiteout_opaque(&self, dir: &DirHandle, name: &[u8]) -> io::Result<()> {
-        if self.space == XattrSpace::User {
+        if self.abilities.space == XattrSpace::User {
             // A device cannot have an attribute of that namespace.
             return Ok(());
         }
         let path = proc_path(dir, name);
-        Ok(fs::lsetxattr(path, self.space.opaque(), b"y", XattrFlags::empty())?)
+        Ok(fs::lsetxattr(path, self.abilities.space.opaque(), b"y", XattrFlags::empty())?)
     }
 
     /// Creates an unnamed file on the file system of the layer; it is removed when it is closed.
@@ -261,9 +254,8 @@ impl DiffDir {
             Some(_) => return Err(error),
         }
         make_dir(&*parent, name, 0o755, self.umask)?;
-        if parent.gid != 0 && rustix::process::geteuid().is_root() {
-            // It may have inherited the group; in dockerd, implied parents belong to root.
-            let (uid, gid) = (Some(Uid::ROOT), Some(Gid::ROOT));
+        // It may have inherited the group; in dockerd, implied parents belong to root.
+        if let Some((uid, gid)) = self.abilities.owners.to_set_on_new(0, 0, parent.gid) {
             fs::chownat(&*parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -78,6 +78,13 @@ async fn layer(
         });
         match (outcome.await?, suspect.take()) {
             (CommitOutcome::Committed(record), None) => {
+                if ready.is_some() && is_avoidable(session, &record).await? {
+                    // A process with fewer capabilities staged it.
+                    task.broken = Some(record.cache_id.clone());
+                    task.unprivileged = Some(record);
+                    ready = Some(stager.stage_anew(&task).await?);
+                    continue;
+                }
                 if ready.is_some() {
                     session.report(&task, LayerState::PullComplete);
                 }
@@ -104,6 +111,13 @@ async fn layer(
         "cannot commit layer {}: it was removed repeatedly; check that no other program writes to this root",
         task.blob.digest
     )))
+}
+
+/// Whether the layer lacks what this process would not omit.
+async fn is_avoidable(session: &Session, record: &LayerRecord) -> Result<bool, Error> {
+    let (record, abilities) = (record.clone(), session.abilities());
+    let avoidable = session.store(move |store| store.avoidable(&[record], &abilities));
+    Ok(avoidable.await?.is_some())
 }
 
 /// Stores the image with its committed `layers`, then writes its names.

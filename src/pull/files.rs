@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::gate::WorkError;
 use crate::layer::{self, LayerError};
-use crate::overlay::{DiffDir, XattrSpace};
+use crate::overlay::DiffDir;
 use crate::store::{LayerRecord, Store};
 
 /// Opens the files of a layer.
@@ -12,8 +12,7 @@ use crate::store::{LayerRecord, Store};
 /// # Errors
 /// [`LayerError::Open`] if it is missing or cannot be read.
 pub fn open_diff(path: &Path) -> Result<DiffDir, WorkError> {
-    DiffDir::open(path, XattrSpace::of_this_process())
-        .map_err(|e| WorkError::Layer(LayerError::open(path, e)))
+    DiffDir::open(path).map_err(|e| WorkError::Layer(LayerError::open(path, e)))
 }
 
 /// Verifies that the files of a committed layer have its diff ID: reassembles and hashes its tar.

@@ -3,7 +3,7 @@
 //! The store blocks, and a runtime with two worker threads has no thread to spare for that. A
 //! [`StoreGate`] owns the store and lends it to blocking threads only.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use tokio::task::JoinError;
@@ -11,6 +11,7 @@ use tokio::task::JoinError;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::LayerError;
+use crate::overlay::Abilities;
 use crate::store::{self, Lock, Mode, Store, StoreError};
 
 /// The error of blocking work on a layer in the store.
@@ -52,17 +53,20 @@ struct Locked {
     /// The store lock, once the pull writes. Work that has begun keeps it, even if the pull is
     /// cancelled.
     lock: OnceCell<Lock>,
+    /// What was probed under the lock.
+    abilities: OnceLock<Arc<Abilities>>,
 }
 
 impl StoreGate {
     /// Creates the gate to `store`.
     pub fn new(store: Arc<Store>) -> Self {
-        Self(Arc::new(Locked { store, lock: OnceCell::new() }))
+        Self(Arc::new(Locked { store, lock: OnceCell::new(), abilities: OnceLock::new() }))
     }
 
     /// Takes the store lock as a command that adds, once, and keeps it as long as the gate and
     /// its work exist: no removal can invalidate what the pull plans from now on. Sweeps what
-    /// dead processes left, and checks that the file system can hold layers.
+    /// dead processes left, and probes what this process may
+    /// do with the files of layers.
     pub async fn lock_to_write(&self, on_wait: impl Fn(String)) -> Result<(), Error> {
         let lock = || async {
             let pending = self.run(|store| store.pending_lock(Mode::Shared)).await?;
@@ -70,10 +74,16 @@ impl StoreGate {
             let attempt =
                 move |_: &Store| pending.lock().unwrap_or_else(PoisonError::into_inner).attempt();
             let lock = self.wait(on_wait, attempt).await?;
-            self.run(|store| store.sweep().and_then(|()| store.check_file_system())).await?;
+            let probed = self.run(|store| store.sweep().and_then(|()| store.probe())).await?;
+            self.0.abilities.get_or_init(|| Arc::new(probed));
             Ok(lock)
         };
         self.0.lock.get_or_try_init(lock).await.map(drop)
+    }
+
+    /// Returns what this process may do with the files of layers, once the pull writes.
+    pub fn abilities(&self) -> Option<Arc<Abilities>> {
+        self.0.abilities.get().cloned()
     }
 
     /// Runs `work` with the store on a blocking thread. Work that has begun runs to its end, even

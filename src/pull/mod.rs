@@ -12,6 +12,7 @@ mod fetch;
 mod files;
 mod gate;
 mod kept_blobs;
+mod omissions;
 mod options;
 mod plan;
 mod recover;
@@ -102,6 +103,7 @@ pub async fn pull(
     });
     let results = future::join_all(pulls).await;
     stager.close().await;
+    session.warn_of_omissions();
     results
 }
 

@@ -1,5 +1,6 @@
 //! What has to be done for an image, layer by layer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -11,7 +12,9 @@ use super::stage::Stager;
 use super::task::{LayerTask, ReadyLayer};
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, DiffId, Document, ImageConfig, ImageId};
+use crate::overlay::Abilities;
 use crate::progress::{Image, LayerState};
+use crate::store::{LayerRecord, Store, StoreError};
 
 /// A layer that is being staged. Dropped, it is cancelled.
 pub struct Staging(JoinHandle<Result<Arc<ReadyLayer>, Error>>);
@@ -112,10 +115,10 @@ pub async fn with_config(
 ) -> Result<Plan, Error> {
     let diff_ids = config.parsed.diff_ids().to_vec();
     let chains = ChainId::stack(&diff_ids);
-    let looked_up = chains.clone();
+    let (looked_up, abilities) = (chains.clone(), session.abilities());
     let records = session.store(move |store| {
-        let record = |chain| store.layers().get(chain);
-        looked_up.iter().map(record).collect::<Result<Vec<_>, _>>()
+        let known = |chain| known(store, chain, &abilities);
+        looked_up.iter().map(known).collect::<Result<Vec<_>, _>>()
     });
     let records = records.await?;
     let broken = |chain: &ChainId| {
@@ -127,8 +130,18 @@ pub async fn with_config(
         blobs.zip(diff_ids).zip(chains).zip(records).zip(early)
     {
         let mut task = LayerTask::new(image, resolved.source(), blob, Some((diff_id, chain)));
-        let present = record.is_some() && !broken(&chain);
-        task.broken = record.filter(|_| !present).map(|record| record.cache_id);
+        let mut present = record.is_some() && !broken(&chain);
+        if let (Some(Known { record, avoidable: Some(avoidable) }), true) = (&record, present) {
+            match &avoidable.mounted {
+                Some(at) => session.warn_of_shared(image, mounted(&chain, &avoidable.why, at)),
+                None if !session.options.dry_run => {
+                    present = false;
+                    task.unprivileged = Some(record.clone());
+                }
+                None => {}
+            }
+        }
+        task.broken = record.filter(|_| !present).map(|known| known.record.cache_id);
         match present {
             true => session.report(&task, LayerState::AlreadyExists),
             false if session.options.dry_run => {}
@@ -146,4 +159,43 @@ pub async fn with_config(
         layers.push(PlannedLayer { task, diff_id, step });
     }
     Ok(Plan { layers, id: ImageId(config.digest), is_config_fetched })
+}
+
+/// A layer in the store.
+struct Known {
+    record: LayerRecord,
+    /// What it lacks, and this process would not omit.
+    avoidable: Option<Avoidable>,
+}
+
+/// What a layer lacks.
+struct Avoidable {
+    /// In one clause.
+    why: String,
+    /// Where the layer is mounted, if it is.
+    mounted: Option<String>,
+}
+
+fn known(
+    store: &Store,
+    chain: &ChainId,
+    abilities: &Abilities,
+) -> Result<Option<Known>, StoreError> {
+    let Some(record) = store.layers().get(chain)? else { return Ok(None) };
+    let why = store.omitted(&record)?.and_then(|omitted| omitted.avoidable(abilities));
+    let avoidable = match why {
+        None => None,
+        Some(why) => {
+            Some(Avoidable { why, mounted: store.mounted_layer(&HashSet::from([*chain]))? })
+        }
+    };
+    Ok(Some(Known { record, avoidable }))
+}
+
+fn mounted(chain: &ChainId, why: &str, at: &str) -> String {
+    let chain = chain.short();
+    format!(
+        "layer {chain} was unpacked without privileges ({why}), and is mounted at {at}: unmount it \
+         and pull again"
+    )
 }

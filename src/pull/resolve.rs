@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::ImageUsage;
 use crate::oci::{Document, ImageConfig, ImageId, Manifest, ManifestError, Platform};
+use crate::overlay::Abilities;
 use crate::progress::{Event, Image};
 use crate::reference::Reference;
 use crate::registry::{RawManifest, Registry};
@@ -66,7 +67,15 @@ impl ResolvedImage {
 pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Error> {
     let known = local(session, image).await?;
     let settled = image.digest().is_some() || session.options.policy != Policy::Always;
-    let settled = settled && session.options.repair.is_none();
+    let never = session.options.policy == Policy::Never;
+    let unprivileged = known.unprivileged.filter(|_| !session.options.dry_run);
+    if let Some(why) = &unprivileged {
+        let then = if never { "" } else { "; unpacking them again" };
+        let text =
+            format!("layers of the stored image were unpacked without privileges ({why}){then}");
+        session.warn(image, text);
+    }
+    let settled = settled && session.options.repair.is_none() && (unprivileged.is_none() || never);
     if let Some((digest, id)) = known.whole.filter(|_| settled) {
         tracing::info!("{image} is in the store; no request is needed");
         if let Some(actual) = &known.other_platform {
@@ -74,7 +83,7 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
         }
         return Ok(Resolution::Present { digest, id });
     }
-    if session.options.policy == Policy::Never {
+    if never {
         return Err(match known.damaged {
             Some(why) => Error::Damaged { image: image.to_string(), why },
             None => Error::NotPresent(image.to_string()),
@@ -88,11 +97,16 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     session.events.send(Event::Resolving { image: image.clone() });
     registry.log_endpoint(image.repository());
     let (mut digest, mut heads) = (image.digest(), 0);
+    if let (Some((known, _)), Some(_), Policy::Missing) =
+        (known.whole, &unprivileged, session.options.policy)
+    {
+        digest = Some(known);
+    }
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
         heads = 1;
         // An index can have an image for the host's platform too.
-        let is_other = known.other_platform.is_some();
+        let is_other = known.other_platform.is_some() || unprivileged.is_some();
         if !is_other && means(session, image.with_digest(head), id).await? {
             tracing::info!("{image} is in the store, and {head} is what its tag points to");
             return Ok(Resolution::Present { digest: head, id });
@@ -125,6 +139,8 @@ struct Local {
     other_platform: Option<Platform>,
     /// What is wrong with it otherwise, if it is there.
     damaged: Option<String>,
+    /// What its layers lack that this process would not omit.
+    unprivileged: Option<String>,
 }
 
 /// Looks at the store under its lock: no removal is half done.
@@ -166,7 +182,9 @@ fn look_up(
     }
     let is_other = platform.is_none() && !config.runs_on(&Platform::host());
     let other_platform = is_other.then(|| config.platform());
-    Ok(Local { whole: Some((digest, id)), other_platform, damaged: None })
+    let layers = store.layers().stack(config.diff_ids())?.unwrap_or_default();
+    let unprivileged = store.avoidable(&layers, &Abilities::expected())?;
+    Ok(Local { whole: Some((digest, id)), other_platform, damaged: None, unprivileged })
 }
 
 fn tag(image: &Reference) -> &str {

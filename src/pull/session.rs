@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::gate::{StoreGate, WorkError};
+use super::omissions::Omissions;
 use super::options::Options;
 use super::recover::recover;
 use super::states;
@@ -15,8 +16,9 @@ use super::threads::reserve_threads;
 use super::windows::Windows;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::layer::{BufferPool, Owners};
+use crate::layer::{BufferPool, OmissionReport};
 use crate::oci::ChainId;
+use crate::overlay::Abilities;
 use crate::progress::{Event, Image, LayerState, Sender};
 use crate::registry::Registry;
 use crate::store::{Lock, Store, StoreError};
@@ -38,6 +40,7 @@ pub struct Session {
     pub buffers: BufferPool,
     /// The memory for zstd windows of all layers.
     pub windows: Windows,
+    omissions: Omissions,
     gate: StoreGate,
     recovered: OnceCell<()>,
     threads: OnceCell<()>,
@@ -55,6 +58,7 @@ impl Session {
             windows: Windows::new(options.jobs.max(1)),
             options,
             buffers: BufferPool::default(),
+            omissions: Omissions::default(),
             gate: StoreGate::new(store),
             recovered: OnceCell::new(),
             threads: OnceCell::new(),
@@ -114,15 +118,17 @@ impl Session {
     /// [`Error::Store`] if the root cannot be prepared or locked, [`Error::Threads`] if the system
     /// refuses threads.
     pub async fn begin_writing(&self) -> Result<(), Error> {
-        if Owners::of_this_process() == Owners::Single {
-            let text = "not running as root: this user owns all files, and devices are left out";
-            self.warn_of_any(text.to_owned());
-        }
         let reserve = || async {
             reserve_threads(&Handle::current(), self.options.jobs.clamp(1, MOST_RESERVED))
         };
         self.threads.get_or_try_init(reserve).await?;
         self.gate.lock_to_write(|what| self.events.send(Event::Waiting { what })).await
+    }
+
+    /// Returns what this process may do with the files of layers: what was probed, or, before the
+    /// command writes, what its capabilities promise.
+    pub fn abilities(&self) -> Arc<Abilities> {
+        self.gate.abilities().unwrap_or_else(|| Arc::new(Abilities::expected()))
     }
 
     /// Waits for the lock of a command that reads.
@@ -179,6 +185,19 @@ impl Session {
     /// Warns about what belongs to no image, once with the same text.
     pub fn warn_of_any(&self, text: String) {
         self.warn_once(None, None, text);
+    }
+
+    /// Adds what a layer lacks that was unpacked, for the warnings of
+    /// [`warn_of_omissions`](Self::warn_of_omissions). Sends its other warnings at once.
+    pub fn add_omissions(&self, mut layer: OmissionReport) {
+        std::mem::take(&mut layer.warnings).into_iter().for_each(|text| self.warn_of_any(text));
+        self.omissions.add(layer);
+    }
+
+    /// Warns of what all layers lack that were unpacked, in one line per kind.
+    pub fn warn_of_omissions(&self) {
+        let warnings = self.omissions.warnings(&self.abilities());
+        warnings.into_iter().for_each(|text| self.warn_of_any(text));
     }
 
     fn warn_once(&self, about: Option<&Image>, image: Option<&Image>, text: String) {

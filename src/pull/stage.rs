@@ -159,6 +159,8 @@ fn stored(store: &Store, task: &LayerTask) -> Result<Stored, StoreError> {
     layers.refresh();
     let mut records = layers.by_diff_id(&diff_id)?;
     records.retain(usable);
+    // Its content is right.
+    records.extend(task.unprivileged.clone());
     Ok(match records.is_empty() {
         true => Stored::Nowhere,
         false => Stored::Elsewhere(diff_id, records),

@@ -8,7 +8,7 @@ use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
 use crate::progress::Image;
 use crate::registry::Registry;
-use crate::store::StagedLayer;
+use crate::store::{LayerRecord, StagedLayer};
 
 /// A layer that an image needs.
 #[derive(Clone)]
@@ -23,6 +23,9 @@ pub struct LayerTask {
     pub place: Option<(DiffId, ChainId)>,
     /// A directory of the layer that is known to be damaged.
     pub broken: Option<CacheId>,
+    /// The layer as it is in the store, if it was unpacked without a capability that this process has:
+    /// it is unpacked again from its own files.
+    pub unprivileged: Option<LayerRecord>,
     /// The memory for its zstd window, if the layer waited for it.
     pub window: Option<Window>,
     /// What all layers of the image unpacked.
@@ -38,7 +41,16 @@ impl LayerTask {
         place: Option<(DiffId, ChainId)>,
     ) -> Self {
         let (image, registry, blob) = (image.clone(), registry.clone(), blob.clone());
-        Self { image, registry, blob, place, broken: None, window: None, usage: usage.clone() }
+        Self {
+            image,
+            registry,
+            blob,
+            place,
+            broken: None,
+            unprivileged: None,
+            window: None,
+            usage: usage.clone(),
+        }
     }
 }
 

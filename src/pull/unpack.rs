@@ -1,11 +1,11 @@
 //! Unpacks a layer into a staging directory. Blocking.
 
-use super::files::open_diff;
 use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use crate::fsutil::Buffers;
-use crate::layer::{self, BlobSpec, ImageUsage, Job, Owners, Unpacked, WindowGate};
+use crate::layer::{self, BlobSpec, ImageUsage, Job, LayerError, Unpacked, WindowGate};
+use crate::overlay::{Abilities, DiffDir};
 use crate::progress::{Meter, Phase};
 use crate::store::Store;
 
@@ -56,22 +56,23 @@ fn unpack(
     let layer = || blob.map_or("copy".to_owned(), |blob| blob.digest.short());
     let _span = tracing::debug_span!("unpack", layer = %layer()).entered();
     let staged = store.stage()?;
-    let mut diff = open_diff(&staged.diff_path())?;
+    let (abilities, path) = (session.abilities(), staged.diff_path());
+    let diff = DiffDir::open_to_fill(&path, abilities.clone());
+    let mut diff = diff.map_err(|e| LayerError::open(&path, e))?;
     let job = Job {
         blob,
         diff: &mut diff,
         tar_split: staged.create_tar_split()?,
         limits: session.options.limits,
-        owners: Owners::of_this_process(),
         meter,
         pool: session.buffers.clone(),
         window,
         image,
     };
-    let Unpacked { diff_id, size, warnings, .. } = layer::unpack(source, job)?;
-    for text in warnings {
-        session.warn_of_any(text);
-    }
-    staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size)?;
+    let Unpacked { diff_id, size, omissions, .. } = layer::unpack(source, job)?;
+    let omitted = omissions.omitted.avoided_by_capabilities(&Abilities::expected());
+    let record = (!abilities.is_complete()).then_some(&omitted);
+    staged.complete(blob.map(|blob| blob.digest).as_ref(), &diff_id, size, record)?;
+    session.add_omissions(omissions);
     Ok(ReadyLayer::staged_here(diff_id, staged))
 }

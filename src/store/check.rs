@@ -9,8 +9,9 @@ use super::check_layer::{self, CheckedRecord, Links};
 use super::damage::{Damage, DamageClass};
 use super::layer_record::LayerRecord;
 use super::references::References;
-use super::{Store, StoreError, containers, daemon, lock};
+use super::{Store, StoreError, containers, daemon, lock, omitted};
 use crate::oci::{ChainId, ImageConfig, ImageId};
+use crate::overlay::Abilities;
 
 /// How often a root that dockerd changes meanwhile is checked, and the interval.
 const LIVE_CHECKS: usize = 3;
@@ -183,6 +184,7 @@ impl Store {
             damage.extend(of_layer);
         }
         self.shared_directories(&checked, damage)?;
+        self.unprivileged_layers(&checked, damage)?;
         let count = checked.len();
         let mut verifiable = Vec::new();
         for (chain, found) in checked {
@@ -206,6 +208,28 @@ impl Store {
                 let why = "another layer uses the same directory";
                 let shared = Damage::new(DamageClass::SharedDirectory, path, why);
                 damage.push(shared.of_layer(record.chain));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Adds the layers that this process could unpack with less omitted. For a process without
+    /// capabilities, they are as they should be.
+    fn unprivileged_layers(
+        &self,
+        checked: &BTreeMap<ChainId, CheckedRecord>,
+        damage: &mut Vec<Damage>,
+    ) -> Result<(), StoreError> {
+        let abilities = Abilities::expected();
+        for record in checked.values().filter_map(|found| found.record.as_ref()) {
+            let omitted = self.omitted(record)?;
+            if let Some(why) = omitted.and_then(|omitted| omitted.avoidable(&abilities)) {
+                let path = omitted::path(&self.layout, &record.cache_id);
+                let why = format!("the layer was unpacked without privileges: {why}");
+                let found = Damage::new(DamageClass::UnprivilegedLayer, path, why);
+                damage.push(found.of_layer(record.chain));
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::layer_index::{IndexView, REMOVING};
 use super::layer_record::{LayerRecord, cache_id_in};
 use super::layers::Layers;
 use super::layout::{Layout, PARENT};
-use super::{Store, StoreError, links, lock, stage, unsynced};
+use super::{Store, StoreError, links, lock, omitted, stage, unsynced};
 use crate::digest::Digest;
 use crate::fsutil::{self, At, Durability};
 use crate::oci::{ChainId, DiffId, ImageId};
@@ -273,6 +273,7 @@ impl Layers {
         {
             self.layout.overlay().remove_layer(&cache_id, None)?;
             chain.map_or(Ok(()), |chain| unsynced::forget(&self.layout, &chain, &cache_id))?;
+            omitted::forget(&self.layout, &cache_id)?;
         }
         Ok(fsutil::remove(moved)?)
     }

@@ -32,6 +32,9 @@ pub enum DamageClass {
     LayerWork,
     /// A layer with a child is not marked as having one.
     CommittedMark,
+    /// A layer was unpacked without a capability that this process has, so that dockerd shows
+    /// deleted files, or lacks devices, owners or attributes.
+    UnprivilegedLayer,
     /// A file of a layer does not have the recorded content.
     LayerContent,
     /// A file of the content store does not match its name.
@@ -52,6 +55,7 @@ impl DamageClass {
             Self::LayerLower => "layer-lower",
             Self::LayerWork => "layer-work",
             Self::CommittedMark => "committed-mark",
+            Self::UnprivilegedLayer => "unprivileged-layer",
             Self::LayerContent => "layer-content",
             Self::ContentBlob => "content-blob",
         }

@@ -33,6 +33,7 @@ impl Store {
                 _ => fsutil::remove(&orphan.path)?,
             }
         }
+        self.remove_stale_omitted()?;
         self.trim_content()?;
         self.content().remove_partials()?;
         Ok(orphans)

@@ -25,6 +25,7 @@
 //!     ├── layer-index/                                0700  LayerIndex, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
 //!     ├── mounts/<random>/{upper,work,image}          0700  MountDir; writable mounts
+//!     ├── omitted/<cache id>                    file  0600  omitted; what a layer lacks
 //!     ├── probe/                                      0700  Store; while a pull checks the file system
 //!     ├── tmp/<random>                          file  0600  Temporary; on its way to another name
 //!     ├── unsynced/<boot id>/<layer>            file  0600  unsynced; to verify after another boot
@@ -233,6 +234,11 @@ impl Layout {
     /// Returns the directory of the lists of layers that are not synced, one per boot.
     pub fn unsynced(&self) -> PathBuf {
         self.root.join("rpull/unsynced")
+    }
+
+    /// Returns the directory of the records of what layers lack.
+    pub fn omitted(&self) -> PathBuf {
+        self.root.join("rpull/omitted")
     }
 
     /// Returns the directory that exists while the file system is checked.

@@ -26,6 +26,7 @@ mod links;
 mod lock;
 mod mounted;
 mod mounts;
+mod omitted;
 mod orphans;
 mod own_mounts;
 mod parallel;
@@ -43,7 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::Digest;
 use crate::oci::ImageId;
-use crate::overlay::{self, OverlayRoot, XattrSpace};
+use crate::overlay::{self, Abilities, OverlayRoot};
 use crate::reference::Query;
 
 pub use check::Findings;
@@ -144,7 +145,7 @@ impl Store {
             self.layout.temporary().sweep()?;
             self.layers.finish_removals()?;
             mounts::sweep(&self.layout)?;
-            crate::fsutil::remove(&self.layout.probe())?;
+            overlay::remove_probe(&self.layout.probe())?;
             let dead = DeadJournal::all(&self.layout)?;
             if !dead.is_empty() {
                 self.overlay().remove_temporary_links()?;
@@ -168,23 +169,19 @@ impl Store {
         Ok(())
     }
 
-    /// Checks that the file system of the root can hold layers, which takes microseconds. The
-    /// caller holds the store lock.
+    /// Checks that the file system of the root can hold layers, and returns what this process may do
+    /// with them. Takes microseconds. The caller holds the store lock.
     ///
     /// # Errors
     /// [`StoreError::FileSystem`] if not, [`StoreError::Fs`] if it cannot be checked.
-    pub fn check_file_system(&self) -> Result<(), StoreError> {
+    pub fn probe(&self) -> Result<Abilities, StoreError> {
         // All processes use the same directory, so that a killed one leaves at most one.
         let _commit = lock::commit_lock(&self.layout)?;
-        let space = XattrSpace::of_this_process();
-        match overlay::missing_for_layers(&self.layout.probe(), space)? {
-            None => Ok(()),
-            Some(why) => Err(StoreError::FileSystem {
-                root: self.root().to_owned(),
-                file_system: overlay::file_system(self.root()),
-                why,
-            }),
-        }
+        overlay::probe(&self.layout.probe())?.map_err(|why| StoreError::FileSystem {
+            root: self.root().to_owned(),
+            file_system: overlay::file_system(self.root()),
+            why,
+        })
     }
 
     /// Stages a new layer. The caller holds the store lock.

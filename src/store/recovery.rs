@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use super::layer_record::{LayerRecord, cache_id_in};
 use super::parallel::on_all_cores;
-use super::{Store, StoreError, links, stage, unsynced};
+use super::{Store, StoreError, links, omitted, stage, unsynced};
 use crate::fsutil;
 use crate::oci::ChainId;
 use crate::overlay::CacheId;
@@ -113,7 +113,8 @@ impl Store {
         for link in overlay.links_to(id)? {
             overlay.remove_link(id, &link)?;
         }
-        Ok(overlay.remove_layer(id, None)?)
+        overlay.remove_layer(id, None)?;
+        Ok(omitted::forget(&self.layout, id)?)
     }
 
     /// Rewrites the links of an intact layer, if a power failure damaged them.

@@ -24,11 +24,11 @@ use super::StoreError;
 use super::journal::{Journal, JournalEntry};
 use super::layer_record::cache_id_in;
 use super::layout::{CACHE_ID, DIFF, Layout, PARENT, SIZE, TAR_SPLIT};
-use super::lock;
+use super::{lock, omitted};
 use crate::digest::Digest;
 use crate::fsutil::{self, At, FsError};
 use crate::oci::{ChainId, DiffId};
-use crate::overlay::{CacheId, LinkId};
+use crate::overlay::{CacheId, LinkId, Omitted};
 
 const UNPACKING: &str = "write-set-";
 const COMPLETE: &str = "complete-";
@@ -83,8 +83,8 @@ impl StagedLayer {
     }
 
     /// Marks the layer as unpacked and verified: its tar has the SHA-256 `diff_id`, its files have
-    /// `size` bytes (as Docker counts), and `blob` unpacks to it unless it is a copy. From now on
-    /// any process may commit it.
+    /// `size` bytes (as Docker counts), and `blob` unpacks to it unless it is a copy. `omitted` is what
+    /// it lacks, if it was unpacked without a capability. From now on any process may commit it.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the record's files cannot be written.
@@ -93,7 +93,11 @@ impl StagedLayer {
         blob: Option<&Digest>,
         diff_id: &DiffId,
         size: u64,
+        omitted: Option<&Omitted>,
     ) -> Result<(), StoreError> {
+        if let Some(omitted) = omitted {
+            omitted::record(&self.layout, &self.entry.cache_id, omitted)?;
+        }
         let set = self.write_set();
         let put =
             |name: &str, text: String| fsutil::write_new(&set.join(name), text.as_bytes(), 0o644);
@@ -209,6 +213,7 @@ pub(super) fn discard(layout: &Layout, entry: &JournalEntry) -> Result<bool, Sto
     };
     let overlay = layout.overlay();
     overlay.remove_layer(&entry.cache_id, Some(&entry.link_id))?;
+    omitted::forget(layout, &entry.cache_id)?;
     // `lower` is written only just before the commit, together with the parent's mark.
     if let Some(parent) = parent {
         let _commit = lock::commit_lock(layout)?;

@@ -10,7 +10,7 @@ use super::layer_index::IndexView;
 use super::{LayerRecord, Store, StoreError, links};
 use crate::digest::Digest;
 use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
-use crate::overlay::{CacheId, Stack, XattrSpace};
+use crate::overlay::{CacheId, Stack};
 use crate::reference::{Reference, Repository};
 
 /// One line of `images`.
@@ -185,11 +185,12 @@ impl Store {
         Ok(lines)
     }
 
-    /// Returns the read-only mount of an image: the directories that dockerd would mount.
+    /// Returns the read-only mount of an image: the directories that dockerd would mount, with its
+    /// options. Returns the layers as well, base first, whose marks may need another option.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other directories.
-    pub fn mount_stack(&self, id: &ImageId) -> Result<Stack, StoreError> {
+    pub fn mount_stack(&self, id: &ImageId) -> Result<(Stack, Vec<LayerRecord>), StoreError> {
         let image = self.load(id)?;
         let overlay = self.overlay();
         let (lower, links) = links::mounted_by_dockerd(&overlay, &image.layers)?;
@@ -197,9 +198,9 @@ impl Store {
             let why = "it has no layers, so there is nothing to mount".to_owned();
             return Err(StoreError::Damaged { path: self.layout.image(id), why });
         }
-        let userxattr = XattrSpace::of_this_process() == XattrSpace::User;
         let links_dir = overlay.path().to_owned();
-        Ok(Stack { lower, links, links_dir, upper: None, userxattr })
+        let stack = Stack { lower, links, links_dir, upper: None, userxattr: false };
+        Ok((stack, image.layers))
     }
 
     /// Returns an image as `docker inspect` shows it (moby api/types `ImageInspect`).

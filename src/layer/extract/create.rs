@@ -1,5 +1,6 @@
 //! Creation of entries, one function per type.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ impl Tree<'_> {
     fn create_file(&mut self, at: &Destination<'_>) -> Result<OpenFile, LayerError> {
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | new;
-        let mode = Mode::from_raw_mode(at.entry.mode & 0o777);
+        let mode = Mode::from_raw_mode(self.mode_of_new_file(at.entry));
         let open = || fs::openat(&**at.dir, at.name, flags, mode);
         let fd = self.replacing("create", at, &open)?;
         Ok(OpenFile { file: File::from(fd), parent_gid: at.dir.gid })
@@ -58,7 +59,7 @@ impl Tree<'_> {
 
     fn create_dir(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
         let (entry, dir, umask) = (at.entry, at.dir, self.diff.umask());
-        let mode = if self.owners.defers_dir_modes() { entry.mode | 0o700 } else { entry.mode };
+        let mode = if self.defers_modes() { entry.mode | 0o700 } else { entry.mode };
         let make = || overlay::make_dir(&**dir, at.name, mode, umask);
         let cannot = |e| LayerError::write("create directory", at.path, e);
         let found = match make() {
@@ -118,11 +119,9 @@ impl Tree<'_> {
         self.replacing("link", at, &link)?;
         // dockerd gives the file the link's metadata. Setting an owner drops capabilities,
         // so only what differs is set.
-        let same_owner = metadata::same_owner(&stat, entry) || self.owners.ignored();
-        if !same_owner {
-            self.set_owner(at, true)?;
-        }
-        let same_mode = same_owner && stat.st_mode & 0o7777 == entry.mode;
+        let owner = metadata::owner_to_change(self.owners(), &stat, entry);
+        self.io("set the owner of", at.path, |_| metadata::set_owner(at.dir, at.name, owner))?;
+        let same_mode = owner.is_none() && stat.st_mode & 0o7777 == entry.mode;
         if !same_mode && file_type(&stat) != FileType::Symlink {
             chmod(at, entry.mode)?;
         }
@@ -132,13 +131,26 @@ impl Tree<'_> {
 
     fn create_node(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {
         let (kind, device) = metadata::device(at.entry)?;
-        if self.owners.ignored() && kind != FileType::Fifo {
+        let is_device = kind != FileType::Fifo;
+        if is_device && !self.diff.abilities().devices {
             self.omissions.device(at.path);
             return Ok(());
         }
         let mode = Mode::from_raw_mode(at.entry.mode);
-        let make = || fs::mknodat(&**at.dir, at.name, kind, mode, device);
+        let refused = Cell::new(false);
+        let make = || match fs::mknodat(&**at.dir, at.name, kind, mode, device) {
+            // The devices that a container may create can be limited one by one (cgroups).
+            Err(Errno::PERM) if is_device => {
+                refused.set(true);
+                Ok(())
+            }
+            other => other,
+        };
         self.replacing("create device", at, &make)?;
+        if refused.get() {
+            self.omissions.refused_device(at.path);
+            return Ok(());
+        }
         self.set_owner(at, false)?;
         self.set_xattrs(at)?;
         chmod(at, at.entry.mode)?;
@@ -180,9 +192,10 @@ impl Tree<'_> {
 
     fn set_owner(&mut self, at: &Destination<'_>, existing: bool) -> Result<(), LayerError> {
         let Destination { entry, dir, name, path, .. } = *at;
-        self.io("set the owner of", path, |tree| {
-            tree.owners.set(dir, name, entry, existing, dir.gid)
-        })
+        let (uid, gid) = metadata::ids(entry);
+        let new = self.owner_of_new(entry, dir.gid);
+        let owner = if existing { self.owners().to_set(uid, gid) } else { new };
+        self.io("set the owner of", path, |_| metadata::set_owner(dir, name, owner))
     }
 
     fn set_xattrs(&mut self, at: &Destination<'_>) -> Result<(), LayerError> {

@@ -143,12 +143,11 @@ impl DirList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overlay::XattrSpace;
 
     #[test]
     fn list_of_many_directories_is_read_in_both_directions_from_little_memory() {
         let dir = tempfile::tempdir().unwrap();
-        let diff = DiffDir::open(dir.path(), XattrSpace::of_this_process()).unwrap();
+        let diff = DiffDir::open(dir.path()).unwrap();
         let directory = |n: usize| {
             let time = |tv_sec| Timespec { tv_sec, tv_nsec: 999_999_999 };
             let n_i64 = i64::try_from(n).unwrap();

@@ -2,80 +2,24 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::LazyLock;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, FileType, Mode, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::omissions::Omissions;
 use crate::layer::LayerError;
 use crate::layer::tar::entry::{EntryType, TarEntry};
 use crate::layer::tar::header::Time;
-use crate::overlay::DirHandle;
+use crate::overlay::{DirHandle, NewOwner, Owners};
 
 /// The last second of Go's clock. Later times become the epoch, as in dockerd (moby pkg/system
 /// `chtimes.go`).
 const LAST_SECOND: i64 = i64::MAX / 1_000_000_000;
 
-/// Who owns the files of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owners {
-    /// The owners in the archive; this process may set them.
-    Keep,
-    /// This process, because it may not set another owner.
-    Single,
-}
-
-impl Owners {
-    /// Returns what this process may do: only root may set owners.
-    pub fn of_this_process() -> Self {
-        if rustix::process::geteuid().is_root() { Self::Keep } else { Self::Single }
-    }
-
-    /// Whether the owners in the archive are ignored.
-    pub fn ignored(self) -> bool {
-        self == Self::Single
-    }
-
-    /// Whether directories stay writable until all entries exist: without root, a mode may forbid
-    /// writing.
-    pub fn defers_dir_modes(self) -> bool {
-        self == Self::Single
-    }
-
-    /// Returns the owner to set on a new file, or `None` if it was created with the right one.
-    pub fn of_new(self, entry: &TarEntry, parent_gid: u32) -> Option<(Uid, Gid)> {
-        let right = self.ignored() || created_with_owner(entry, parent_gid);
-        (!right).then(|| ids(entry))
-    }
-
-    /// Sets the owner of `name` in `dir` without following a symlink. `existing` if it may have had
-    /// another owner before.
-    ///
-    /// # Errors
-    /// The error of fchownat(2).
-    pub fn set(
-        self,
-        dir: &DirHandle,
-        name: &[u8],
-        entry: &TarEntry,
-        existing: bool,
-        parent_gid: u32,
-    ) -> io::Result<()> {
-        let owner = if existing && !self.ignored() {
-            Some(ids(entry))
-        } else {
-            self.of_new(entry, parent_gid)
-        };
-        let Some((uid, gid)) = owner else { return Ok(()) };
-        Ok(fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-}
-
 /// The metadata that is set on a new file after its data.
 pub struct FileMetadata {
     /// The owner, if the file was created with another one.
-    pub owner: Option<(Uid, Gid)>,
+    pub owner: Option<NewOwner>,
     /// The mode, if the file was created with another one.
     pub mode: Option<Mode>,
     /// The times.
@@ -96,7 +40,7 @@ impl FileMetadata {
     ) -> Result<(), LayerError> {
         let failed = |op| move |e: Errno| LayerError::write(op, path, e);
         if let Some((uid, gid)) = self.owner {
-            fs::fchown(file, Some(uid), Some(gid)).map_err(failed("set the owner of"))?;
+            fs::fchown(file, uid, gid).map_err(failed("set the owner of"))?;
         }
         xattrs()?;
         if let Some(mode) = self.mode {
@@ -106,23 +50,30 @@ impl FileMetadata {
     }
 }
 
-/// Whether a new file has the owner of `entry` already. A file that root creates in a directory of
-/// group 0 is 0:0, whether or not it inherits the directory's group.
-fn created_with_owner(entry: &TarEntry, parent_gid: u32) -> bool {
-    static IS_ROOT_GROUP: LazyLock<bool> = LazyLock::new(|| rustix::process::getegid().is_root());
-    entry.uid == 0 && entry.gid == 0 && parent_gid == 0 && *IS_ROOT_GROUP
+/// Sets the owner of `name` in `dir` without following a symlink.
+///
+/// # Errors
+/// The error of fchownat(2).
+pub fn set_owner(dir: &DirHandle, name: &[u8], owner: Option<NewOwner>) -> io::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    Ok(fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Whether `stat` has the owner of `entry`.
-pub fn same_owner(stat: &Stat, entry: &TarEntry) -> bool {
-    i64::from(stat.st_uid) == entry.uid && i64::from(stat.st_gid) == entry.gid
+/// Returns the owner to set on the file with `stat`; `None` if it has the owner of `entry`, as far
+/// as that can be set.
+pub fn owner_to_change(owners: &Owners, stat: &Stat, entry: &TarEntry) -> Option<NewOwner> {
+    let (uid, gid) = ids(entry);
+    let (uid, gid) = owners.to_set(uid, gid)?;
+    let same_uid = uid.is_none_or(|uid| uid.as_raw() == stat.st_uid);
+    let same_gid = gid.is_none_or(|gid| gid.as_raw() == stat.st_gid);
+    (!same_uid || !same_gid).then_some((uid, gid))
 }
 
-/// Returns the owner of `entry`.
-pub fn ids(entry: &TarEntry) -> (Uid, Gid) {
+/// Returns the user and the group of `entry`.
+pub fn ids(entry: &TarEntry) -> (u32, u32) {
     // `check` refuses other values.
     let id = |value: i64| u32::try_from(value).unwrap_or(0);
-    (Uid::from_raw(id(entry.uid)), Gid::from_raw(id(entry.gid)))
+    (id(entry.uid), id(entry.gid))
 }
 
 /// Refuses owners that no file can have and attributes that belong to overlayfs.
@@ -215,7 +166,9 @@ pub fn set_xattrs(
     for (name, value) in &entry.xattrs {
         match set(name, value) {
             Ok(()) => {}
-            Err(e @ (Errno::PERM | Errno::NOTSUP)) => omissions.attribute(name, &entry.name, e),
+            Err(e @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) => {
+                omissions.attribute(name, &entry.name, e);
+            }
             Err(e @ (Errno::INVAL | Errno::RANGE | Errno::TOOBIG)) => {
                 let name = crate::layer::error::show(name);
                 let why = format!("its attribute '{name}' cannot be set: {}", io::Error::from(e));

@@ -7,7 +7,7 @@ mod create;
 pub mod deferred;
 mod dir_list;
 pub mod metadata;
-mod omissions;
+pub mod omissions;
 mod path_set;
 mod tree;
 mod whiteouts;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use self::create::Destination;
 use self::deferred::{DeferredWrite, DeferredWriter};
 use self::dir_list::DirMetadata;
-use self::metadata::Owners;
+use self::omissions::OmissionReport;
 use self::path_set::PathSet;
 pub use self::tree::OpenFile;
 use self::tree::{Tree, file_type};
@@ -68,15 +68,15 @@ pub struct Extracted {
     pub size: u64,
     /// The data of files that later entries replaced.
     pub overwritten: OverwrittenData,
-    /// Warnings for the user.
-    pub warnings: Vec<String>,
+    /// What this process could not create.
+    pub omissions: OmissionReport,
 }
 
 impl<'a> Extractor<'a> {
     /// Creates an extractor into the empty directory `diff`. Small files are written by
     /// `deferred`.
-    pub fn new(diff: &'a mut DiffDir, owners: Owners, deferred: DeferredWriter) -> Self {
-        Self { tree: Tree::new(diff, owners, deferred), whiteouts: Whiteouts::default() }
+    pub fn new(diff: &'a mut DiffDir, deferred: DeferredWriter) -> Self {
+        Self { tree: Tree::new(diff, deferred), whiteouts: Whiteouts::default() }
     }
 
     /// Creates what `entry` describes. `position` is the position of its line in the metadata.
@@ -180,7 +180,7 @@ impl<'a> Extractor<'a> {
                 fs::utimensat(parent, name, &dir.times, AtFlags::SYMLINK_NOFOLLOW)
             })?;
         }
-        if tree.owners.defers_dir_modes() {
+        if tree.defers_modes() {
             // Deepest first: this process may be unable to read a parent afterwards. The last
             // header of a directory wins.
             let mut seen = PathSet::default();
@@ -196,8 +196,8 @@ impl<'a> Extractor<'a> {
                 tree.diff.clear_cache();
             }
         }
-        let warnings = tree.omissions.into_warnings();
-        Ok(Extracted { size: tree.size, overwritten: tree.overwritten, warnings })
+        let omissions = tree.omissions.report();
+        Ok(Extracted { size: tree.size, overwritten: tree.overwritten, omissions })
     }
 
     /// Applies an entry named `/`: dockerd sets the metadata of the root and creates nothing.
@@ -208,10 +208,11 @@ impl<'a> Extractor<'a> {
         metadata::check(entry)?;
         let tree = &mut self.tree;
         let dir = tree.dir(b"")?;
-        tree.io("set the owner of", b"/", |tree| {
-            tree.owners.set(&dir, b".", entry, true, dir.gid)
-        })?;
-        let late = if tree.owners.defers_dir_modes() { 0o700 } else { 0 };
+        let (uid, gid) = metadata::ids(entry);
+        tree.note_owner(entry);
+        let owner = tree.owners().to_set(uid, gid);
+        tree.io("set the owner of", b"/", |_| metadata::set_owner(&dir, b".", owner))?;
+        let late = if tree.defers_modes() { 0o700 } else { 0 };
         let mode = Mode::from_raw_mode(entry.mode | late);
         tree.io("set the mode of", b"/", |_| Ok(fs::chmodat(&*dir, ".", mode, AtFlags::empty())?))?;
         tree.diff.clear_cache();

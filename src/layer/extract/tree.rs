@@ -8,12 +8,12 @@ use rustix::fs::{FileType, Mode, Stat};
 
 use super::deferred::DeferredWriter;
 use super::dir_list::{DirList, DirMetadata};
-use super::metadata::{self, FileMetadata, Owners};
+use super::metadata::{self, FileMetadata};
 use super::omissions::Omissions;
 use crate::layer::LayerError;
 use crate::layer::tar::entry::TarEntry;
 use crate::layer::tar_split::overwritten::OverwrittenData;
-use crate::overlay::{DiffDir, DirHandle};
+use crate::overlay::{DiffDir, DirHandle, NewOwner, Owners};
 
 /// The directory tree of one layer.
 pub struct Tree<'a> {
@@ -21,8 +21,6 @@ pub struct Tree<'a> {
     pub diff: &'a mut DiffDir,
     /// Writes small files in another thread.
     pub deferred: DeferredWriter,
-    /// Who owns the files.
-    pub owners: Owners,
     /// The sum of the sizes of all files that are not directories, as `size` in the layerdb
     /// counts it, bytes.
     pub size: u64,
@@ -44,15 +42,15 @@ pub struct OpenFile {
 
 impl<'a> Tree<'a> {
     /// Creates the tree in the empty directory `diff`.
-    pub fn new(diff: &'a mut DiffDir, owners: Owners, deferred: DeferredWriter) -> Self {
+    pub fn new(diff: &'a mut DiffDir, deferred: DeferredWriter) -> Self {
+        let omissions = Omissions::new(diff.abilities());
         Self {
             diff,
             deferred,
-            owners,
             size: 0,
             dirs: DirList::default(),
             overwritten: OverwrittenData::default(),
-            omissions: Omissions::default(),
+            omissions,
         }
     }
 
@@ -95,13 +93,47 @@ impl<'a> Tree<'a> {
     }
 
     /// The metadata that the new file `open` of `entry` needs.
-    pub fn file_metadata(&self, open: &OpenFile, entry: &TarEntry) -> FileMetadata {
-        let unchanged = entry.mode & (self.diff.umask() | 0o7000) == 0;
+    pub fn file_metadata(&mut self, open: &OpenFile, entry: &TarEntry) -> FileMetadata {
+        let created = self.mode_of_new_file(entry);
+        let unchanged = entry.mode & (self.diff.umask() | 0o7000) == 0 && created == entry.mode;
         FileMetadata {
-            owner: self.owners.of_new(entry, open.parent_gid),
+            owner: self.owner_of_new(entry, open.parent_gid),
             mode: (!unchanged).then(|| Mode::from_raw_mode(entry.mode)),
             times: metadata::times(entry),
         }
+    }
+
+    /// The mode with which the regular file of `entry` is created. Without capabilities, only the
+    /// mode allows this process to set attributes of its files.
+    pub fn mode_of_new_file(&self, entry: &TarEntry) -> u32 {
+        let late = if self.defers_modes() && !entry.xattrs.is_empty() { 0o600 } else { 0 };
+        entry.mode & 0o777 | late
+    }
+
+    /// The owner to set on a new file of `entry` in a directory of the group `parent_gid`. Notes an
+    /// owner that cannot be set.
+    pub fn owner_of_new(&mut self, entry: &TarEntry, parent_gid: u32) -> Option<NewOwner> {
+        let (uid, gid) = metadata::ids(entry);
+        self.note_owner(entry);
+        self.owners().to_set_on_new(uid, gid, parent_gid)
+    }
+
+    /// Notes an owner that cannot be set.
+    pub fn note_owner(&mut self, entry: &TarEntry) {
+        let (uid, gid) = metadata::ids(entry);
+        if !self.owners().can_be(uid, gid) {
+            self.omissions.owner();
+        }
+    }
+
+    /// The owners that this process may set.
+    pub fn owners(&self) -> &Owners {
+        &self.diff.abilities().owners
+    }
+
+    /// Whether modes are set only after everything else: this process may need the owner's rights.
+    pub fn defers_modes(&self) -> bool {
+        !self.owners().are_kept()
     }
 
     /// Calls `act` and names its error with the operation `op` and `path`.

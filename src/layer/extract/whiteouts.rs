@@ -5,7 +5,7 @@
 //! entries. A whiteout entry creates the overlay's device if the name is free. The rest is marked
 //! after all entries exist.
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Uid};
+use rustix::fs::{self, AtFlags, FileType};
 
 use super::metadata;
 use super::path_set::PathSet;
@@ -23,7 +23,7 @@ struct Hidden {
     /// The path below the layer's root, with symlinks resolved as they were at that entry.
     path: Vec<u8>,
     /// The owner of the whiteout `.wh.NAME`, if the layer has one.
-    whiteout: Option<(Uid, Gid)>,
+    whiteout: Option<(u32, u32)>,
     /// Whether the layer has `.wh..wh..opq` in the directory.
     opaque: bool,
 }
@@ -171,7 +171,10 @@ impl Tree<'_> {
 
     fn set_opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
         self.io("mark opaque", path, |tree| match tree.diff.real_dir(path)? {
-            Some(dir) => tree.diff.set_opaque(&dir),
+            Some(dir) => {
+                tree.omissions.mark();
+                tree.diff.set_opaque(&dir)
+            }
             None => Ok(()),
         })
     }
@@ -181,14 +184,11 @@ impl Tree<'_> {
         dir: &DirHandle,
         last: &[u8],
         path: &[u8],
-        (uid, gid): (Uid, Gid),
+        (uid, gid): (u32, u32),
     ) -> Result<(), LayerError> {
         self.io("create whiteout", path, |_| overlay::make_whiteout(dir, last))?;
-        if self.owners.ignored() {
-            return Ok(());
-        }
-        let owned = fs::chownat(dir, last, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-        owned.map_err(|e| LayerError::write("set the owner of", path, e))
+        let owner = self.owners().to_set(uid, gid);
+        self.io("set the owner of", path, |_| metadata::set_owner(dir, last, owner))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod compressor;
 pub mod damage;
 pub mod line;
+pub mod marks;
 pub mod overwritten;
 pub mod reader;
 pub mod rewrite;

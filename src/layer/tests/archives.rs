@@ -205,8 +205,8 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    // Without root, devices are left out with a warning.
-    let devices = u32::from(rustix::process::geteuid().is_root());
+    // Without the capability for them, devices are left out.
+    let devices = u32::from(crate::overlay::Abilities::expected().devices);
     prop_oneof![
         6 => path().prop_map(Op::Dir),
         8 => (path(), content()).prop_map(|(path, data)| Op::File(path, data)),

@@ -24,11 +24,10 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::{
-    BlobSpec, BufferPool, ImageUsage, Job, LayerError, Limits, Owners, TarAssembler, Unpacked,
-    unpack,
+    BlobSpec, BufferPool, ImageUsage, Job, LayerError, Limits, TarAssembler, Unpacked, unpack,
 };
 use crate::digest::Digest;
-use crate::overlay::{DiffDir, XattrSpace};
+use crate::overlay::{self, DiffDir};
 
 /// Layers use each other's buffers.
 static POOL: LazyLock<BufferPool> = LazyLock::new(BufferPool::default);
@@ -58,12 +57,12 @@ impl Layer {
         fs::create_dir(&diff).unwrap();
         let tar_split =
             File::options().read(true).write(true).create_new(true).open(dir.path().join(METADATA));
+        let abilities = overlay::probe(&dir.path().join("probe")).unwrap().unwrap();
         let job = Job {
             blob,
-            diff: &mut DiffDir::open(&diff, XattrSpace::of_this_process()).unwrap(),
+            diff: &mut DiffDir::open_to_fill(&diff, abilities.into()).unwrap(),
             tar_split: tar_split.unwrap(),
             limits,
-            owners: Owners::of_this_process(),
             meter: None,
             pool: POOL.clone(),
             window: Box::new(|_| true),
@@ -83,7 +82,7 @@ impl Layer {
     /// with it.
     fn assembled(&self) -> Result<Vec<u8>, String> {
         let metadata = self.dir.path().join(METADATA);
-        let diff = DiffDir::open(&self.diff(), XattrSpace::of_this_process()).unwrap();
+        let diff = DiffDir::open(&self.diff()).unwrap();
         let mut tar = Vec::new();
         TarAssembler::new(File::open(&metadata).unwrap(), &diff)
             .read_to_end(&mut tar)

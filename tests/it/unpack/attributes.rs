@@ -26,7 +26,7 @@ fn unsupported() -> Vec<u8> {
 fn unsupported_attribute_is_left_out_with_one_warning() {
     let layer = Layer::of(&unsupported());
     assert_eq!(
-        layer.unpacked.warnings,
+        layer.unpacked.omissions.warnings,
         [
             "attribute foo.bar of 'file' and of 5 other entries is left out: \
              not supported by the file system",
@@ -51,7 +51,7 @@ fn attribute_that_is_not_permitted_is_left_out_with_one_warning() {
         .add(Entry::char_device("null", 1, 3).xattr("user.note", "1"))
         .end();
     assert_eq!(
-        Layer::of(&tar).unpacked.warnings,
+        Layer::of(&tar).unpacked.omissions.warnings,
         ["attribute user.note of 'link' and of 2 other entries is left out: not permitted"]
     );
     both("xattr-permission", &one(tar));

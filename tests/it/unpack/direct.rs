@@ -6,10 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use rpull::internal::layer::{
-    self, BufferPool, ImageUsage, Job, LayerError, Limits, Owners, Unpacked,
-};
-use rpull::internal::overlay::{DiffDir, XattrSpace};
+use rpull::internal::layer::{self, BufferPool, ImageUsage, Job, LayerError, Limits, Unpacked};
+use rpull::internal::overlay::{self, DiffDir};
 use tempfile::TempDir;
 
 use crate::support::judge;
@@ -49,13 +47,13 @@ impl Layer {
             .create_new(true)
             .open(record.join("tar-split.json.gz"))
             .unwrap();
-        let mut opened = DiffDir::open(&diff, XattrSpace::of_this_process()).unwrap();
+        let abilities = overlay::probe(&root.path().join("probe")).unwrap().unwrap();
+        let mut opened = DiffDir::open_to_fill(&diff, abilities.into()).unwrap();
         let job = Job {
             blob: None,
             diff: &mut opened,
             tar_split,
             limits: Limits::default(),
-            owners: Owners::of_this_process(),
             meter: None,
             window: Box::new(|_| true),
             image: ImageUsage::default(),

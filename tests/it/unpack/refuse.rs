@@ -3,13 +3,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::support::hub::Hub;
 use crate::support::image::Image;
-use crate::support::rpull::{BINARY, Done, Rpull};
+use crate::support::rpull::{Done, Rpull};
 use crate::support::scratch;
 use crate::support::snapshot;
 use crate::support::tar::{Entry, Tar};
@@ -150,22 +149,6 @@ fn hardlink_to_a_lower_layer_is_refused() {
     let base = Tar::new().file("below", "x").end();
     let top = Tar::new().add(Entry::hardlink("h", "below")).end();
     refused_in(&Yard::new(), vec![base, top], &[], "hardlink");
-}
-
-#[test]
-fn device_without_the_privilege_for_it_fails_the_pull() {
-    let yard = Yard::new();
-    let hub = Hub::shared();
-    let image = Image::new().layer(entry(Entry::char_device("null", 1, 3)));
-    let pushed = image.push(&hub.host, &format!("{}:latest", hub.repository("no-mknod")));
-    let rpull = Rpull::on(yard.root());
-    let mut command = Command::new("setpriv");
-    rpull.dress(&mut command);
-    command.args(["--bounding-set=-mknod", BINARY, "pull", "-q", &pushed.name()]);
-    let done = Done::from(command.output().unwrap());
-    assert!(matches!(done.code, Some(6 | 7)), "{done}");
-    assert!(done.stderr.contains("null"), "{done}");
-    snapshot::assert_empty(&yard.root());
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! The choice of the mount option `userxattr`.
+//!
+//! overlayfs reads either `trusted.overlay.*` or, with `userxattr`, `user.overlay.*`. A mount of layers
+//! with the other marks shows files that the image deletes, without an error.
+
+use crate::error::Error;
+use crate::layer::{self, LayerError};
+use crate::overlay::{Abilities, DiffDir, XattrSpace};
+use crate::store::{LayerRecord, Store};
+
+/// Returns whether a mount of `layers`, base first, needs `userxattr`.
+///
+/// # Errors
+/// [`Error::Marks`] if every mount by this process would show deleted files.
+pub fn needs_userxattr(store: &Store, image: &str, layers: &[LayerRecord]) -> Result<bool, Error> {
+    let is_trusted = Abilities::expected().space == XattrSpace::Trusted;
+    // The base hides nothing.
+    let above = layers.get(1..).unwrap_or_default();
+    let (mut user, mut unknown) = (false, Vec::new());
+    let mut is_recorded = true;
+    for layer in above {
+        match store.omitted(layer)? {
+            Some(omitted) if !omitted.unknown => user |= omitted.user_marks > 0,
+            other => {
+                is_recorded &= other.is_none();
+                unknown.push(layer);
+            }
+        }
+    }
+    // Layers without a record have the marks that this process reads, and no others exist.
+    if is_trusted && !user && is_recorded {
+        return Ok(false);
+    }
+    let mut trusted = None;
+    for layer in unknown {
+        let marks = marks(store, layer)?;
+        user |= marks.user;
+        trusted = trusted.or(marks.other.then_some(layer));
+    }
+    let refuse = |layer: &LayerRecord, why| {
+        Err(Error::Marks { image: image.to_owned(), layer: layer.chain.short(), why })
+    };
+    match trusted {
+        Some(layer) if user => refuse(layer, "those of another layer are user.overlay.*"),
+        Some(layer) if !is_trusted => refuse(layer, "mounts by this process cannot read them"),
+        _ => Ok(user || !is_trusted),
+    }
+}
+
+fn marks(store: &Store, layer: &LayerRecord) -> Result<layer::Marks, Error> {
+    let failed = |source| Error::Layer { layer: layer.diff_id.digest(), source };
+    let path = store.layers().diff_path(layer);
+    let diff = DiffDir::open(&path).map_err(|e| failed(LayerError::open(&path, e)))?;
+    let tar_split = store.layers().tar_split(&layer.chain)?;
+    layer::marks(tar_split, &diff).map_err(failed)
+}
