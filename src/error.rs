@@ -217,7 +217,9 @@ fn of_store(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Fs(error) => of_io(&error.source),
         StoreError::NotADirectory(_) => ErrorKind::Usage,
-        StoreError::NoStore(_) | StoreError::NoSuchImage(_) => ErrorKind::NotFound,
+        StoreError::NoStore(_) | StoreError::NoContent(_) | StoreError::NoSuchImage(_) => {
+            ErrorKind::NotFound
+        }
         StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => ErrorKind::Integrity,
         StoreError::Ambiguous { .. }
         | StoreError::Reference(_)

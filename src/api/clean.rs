@@ -2,7 +2,7 @@
 
 use super::store::{Removal, Store};
 use crate::error::Error;
-use crate::store::{Orphans, Prune, Pruned, Usage};
+use crate::store::{Orphan, Orphans, Prune, Pruned, Usage};
 
 impl Store {
     /// Measures the images, layers and orphans of the store. Changes nothing.
@@ -33,6 +33,18 @@ impl Store {
             store.must_exist()?;
             store.prune(prune, true)
         })
+    }
+}
+
+impl Store {
+    /// Removes the blobs of the content store that no entry of its `index.json` needs, such as those of
+    /// tags that moved, and returns them. In a `dry_run`, they are only returned. Waits for pulls into
+    /// all stores that share the content. Nothing else removes anything from a shared content store.
+    ///
+    /// # Errors
+    /// There is no content store, its index is damaged, or a file cannot be removed.
+    pub fn trim_content(&self, dry_run: bool) -> Result<Vec<Orphan>, Error> {
+        Ok(self.begin().content().trim(dry_run, &*self.waiting)?)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::store::{self, ImageLine, KeptDir, Lock, Mode, MountLine, Removed, Sto
 pub struct Store {
     root: PathBuf,
     content: Option<PathBuf>,
-    waiting: Arc<dyn Fn(&str) + Send + Sync>,
+    pub(super) waiting: Arc<dyn Fn(&str) + Send + Sync>,
     dropping: Arc<dyn Fn(&str) + Send + Sync>,
 }
 

@@ -127,6 +127,7 @@ fn hint_store(error: &StoreError) -> Option<String> {
             StoreError::NoStore(_) => {
                 "pull an image first, or choose a store with --root or RPULL_ROOT"
             }
+            StoreError::NoContent(_) => "choose a directory that pulls used with --content",
             StoreError::NoSuchImage(_) => "run `rpull images` to list the images of the store",
             StoreError::Ambiguous { .. } => "give more digits of the id",
             StoreError::InUse { by, .. } => return Some(hint_in_use(by)),

@@ -12,7 +12,8 @@ const EXAMPLES: &str = "\
 Examples:
   rpull gc
   rpull gc --dry-run
-  rpull --root /var/lib/docker gc    # while dockerd is stopped";
+  rpull --root /var/lib/docker gc    # while dockerd is stopped
+  rpull --content ~/.cache/rpull gc --trim-content";
 
 /// Remove what no image needs: orphaned layers, directories, downloads
 #[derive(Debug, Args)]
@@ -21,6 +22,10 @@ pub struct Gc {
     /// Show what would be removed, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Instead, remove from the directory of --content what no entry of its index.json needs, such as
+    /// the layers of tags that moved
+    #[arg(long)]
+    trim_content: bool,
 }
 
 impl Gc {
@@ -30,7 +35,14 @@ impl Gc {
     /// The store cannot be read or changed.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store()?;
+        if self.trim_content && context.global.content.is_none() {
+            let text = "--trim-content needs --content DIR or RPULL_CONTENT";
+            return Err(Error::Usage(text.to_owned()));
+        }
         let orphans = match self.dry_run {
+            dry_run if self.trim_content => {
+                Orphans { all: store.trim_content(dry_run)?, ..Orphans::default() }
+            }
             true => store.orphans()?,
             false => store.removal()?.remove_orphans()?,
         };

@@ -78,9 +78,9 @@ enum When {
     /// For every tag, since tags can move; not for a digest that is in the store
     #[default]
     Always,
-    /// Only if the image is not in the store
+    /// Only if the image is not in the store, nor complete in the content store
     Missing,
-    /// Offline: fail if the image is not in the store
+    /// Offline: fail if the image is not in the store, nor complete in the content store
     Never,
 }
 

@@ -157,7 +157,7 @@ impl LayerError {
     }
 
     /// Unwraps an error of [`LayerError::into_io`]. Converts any other error with `wrap`.
-    pub(super) fn from_io(io: io::Error, wrap: impl FnOnce(io::Error) -> Self) -> Self {
+    pub(crate) fn from_io(io: io::Error, wrap: impl FnOnce(io::Error) -> Self) -> Self {
         match io.downcast::<Self>() {
             Ok(layer) => layer,
             Err(io) => wrap(io),

@@ -109,6 +109,19 @@ pub enum Event {
         /// Whether this pull changed anything.
         status: Status,
     },
+    /// Blobs of layers that the store had already were kept in the content store.
+    Kept {
+        /// The image.
+        image: Image,
+        /// The blobs of its layers.
+        blobs: usize,
+        /// Those that are kept now.
+        kept: usize,
+        /// Those that had to be fetched, because the store has the layers but not the blobs.
+        fetched: usize,
+        /// The sum of their sizes, bytes.
+        bytes: u64,
+    },
     /// The end of a dry run for an image that is not up to date: what a pull would fetch.
     Planned {
         /// The image.

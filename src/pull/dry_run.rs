@@ -57,9 +57,10 @@ pub async fn report(
 
 /// Whether the blob of a layer must come from the registry.
 fn is_fetched(store: &Store, layer: &Candidate, keep_blobs: bool) -> Result<bool, StoreError> {
-    if store.content().open(&layer.blob)?.is_some() {
+    if store.content().has(&layer.blob, layer.size)? {
         return Ok(false);
     }
     let is_stored = layer.is_present || !store.layers().by_diff_id(&layer.diff_id)?.is_empty();
-    Ok(!is_stored || keep_blobs)
+    // An uncompressed blob is reassembled from the store.
+    Ok(!is_stored || (keep_blobs && layer.diff_id.digest() != layer.blob))
 }

@@ -1,19 +1,20 @@
-//! Stages a layer from its blob, which comes from the content store or from the registry.
+//! Stages a layer from its blob, which comes from the content store or from the registry, or only
+//! keeps the blob.
 
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 
-use super::bridge;
-use super::gate::join_error;
+use super::bridge::{self, BufferReader};
+use super::gate::{WorkError, join_error};
 use super::kept_blobs::{self, BlobWriter, KeptBlob};
 use super::resume::Resumable;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use super::unpack::unpack_blob;
 use crate::error::Error;
-use crate::progress::{LayerState, Meter, Phase};
-use crate::store::ContentLock;
+use crate::progress::{LayerState, Meter, Phase, Sender};
+use crate::store::{ContentLock, Store};
 
 /// Stages a layer from its blob. A blob that the content store has is read from there, and what
 /// an earlier process downloaded of it is used.
@@ -27,46 +28,82 @@ pub async fn fetch(session: &Arc<Session>, task: &LayerTask) -> Result<ReadyLaye
         KeptBlob::Missing(lock) => lock.map(Arc::new),
     };
     session.report(task, LayerState::Downloading);
+    let kept = lock.clone();
+    let unpack: Work<ReadyLayer> = Arc::new(move |session, store, task, reader| {
+        let Some(mut kept) = BlobWriter::new(store, task, kept.clone())? else {
+            return unpack_blob(session, store, task, reader);
+        };
+        let source = reader.map(|read| kept.write(read?));
+        let layer = unpack_blob(session, store, task, source)?;
+        kept.commit()?;
+        Ok(layer)
+    });
+    obtain(session, task, (session.events.clone(), lock), unpack).await
+}
+
+/// Fetches a blob into the content store without unpacking it. Sends the progress if it `is_shown`.
+///
+/// # Errors
+/// [`Error::Registry`] if the blob cannot be fetched, [`Error::Layer`] if it is invalid or cannot
+/// be written.
+pub async fn keep(
+    session: &Arc<Session>,
+    task: &LayerTask,
+    lock: Arc<ContentLock>,
+    is_shown: bool,
+) -> Result<(), Error> {
+    let kept = lock.clone();
+    let write: Work<()> = Arc::new(move |_, store, task, reader| {
+        let writer = BlobWriter::new(store, task, Some(kept.clone()))?;
+        writer.map_or(Ok(()), |writer| writer.write_all(&task.blob, reader))
+    });
+    let events = if is_shown { session.events.clone() } else { Sender::none() };
+    obtain(session, task, (events, Some(lock)), write).await
+}
+
+/// What is done with the bytes of a blob, on a blocking thread.
+type Work<T> =
+    Arc<dyn Fn(&Session, &Store, &LayerTask, BufferReader) -> Result<T, WorkError> + Send + Sync>;
+
+/// Fetches a blob for `work`, and again from its beginning if a partial download is damaged.
+async fn obtain<T: Send + 'static>(
+    session: &Arc<Session>,
+    task: &LayerTask,
+    (events, lock): (Sender, Option<Arc<ContentLock>>),
+    work: Work<T>,
+) -> Result<T, Error> {
+    session.may_request(|| format!("layer {} of {}", task.blob.digest.short(), task.image))?;
     let resumable = Resumable::open(session, task, lock.clone()).await?;
     let resumed = resumable.is_begun();
-    match download(session, task, resumable, lock.clone()).await {
+    match download(session, task, resumable, (&events, work.clone())).await {
         Err(Error::Layer { source, .. }) if resumed && source.is_of_content() => {
             let digest = task.blob.digest.short();
             let text =
                 format!("the partial download of layer {digest} is damaged; fetching it again");
             session.warn_of_shared(&task.image, text);
-            let resumable = Resumable::open(session, task, lock.clone()).await?;
-            download(session, task, resumable, lock).await
+            let resumable = Resumable::open(session, task, lock).await?;
+            download(session, task, resumable, (&events, work)).await
         }
         result => result,
     }
 }
 
-/// Downloads what is missing of a blob and unpacks it. What was kept of it is discarded if the
+/// Downloads what is missing of a blob for `work`. What was kept of it is discarded if the
 /// blob is complete or invalid, and stays for the next pull otherwise.
-async fn download(
+async fn download<T: Send + 'static>(
     session: &Arc<Session>,
     task: &LayerTask,
     resumable: Resumable,
-    lock: Option<Arc<ContentLock>>,
-) -> Result<ReadyLayer, Error> {
+    (events, work): (&Sender, Work<T>),
+) -> Result<T, Error> {
     let (sender, reader) = bridge::channel();
-    let (shared, unpacked) = (session.clone(), task.clone());
-    let unpacking = tokio::spawn(async move {
-        let (inner, digest) = (shared.clone(), unpacked.blob.digest);
-        let work = shared.store_layer(digest, move |store| {
-            let Some(mut kept) = BlobWriter::new(store, &unpacked, lock)? else {
-                return unpack_blob(&inner, store, &unpacked, reader);
-            };
-            let source = reader.map(|read| kept.write(read?));
-            let layer = unpack_blob(&inner, store, &unpacked, source)?;
-            kept.commit()?;
-            Ok(layer)
-        });
-        work.await
+    let (shared, used) = (session.clone(), task.clone());
+    let working = tokio::spawn(async move {
+        let (inner, digest) = (shared.clone(), used.blob.digest);
+        shared.store_layer(digest, move |store| work(&inner, store, &used, reader)).await
     });
-    let (events, digest, size) = (session.events.clone(), task.blob.digest, task.blob.size);
-    let meter = Meter::new(events, task.image.clone(), digest, Phase::Download, size);
+    let (digest, size) = (task.blob.digest, task.blob.size);
+    let meter = Meter::new(events.clone(), task.image.clone(), digest, Phase::Download, size);
     let (mut meter, mut offset) = (meter.starting_at(resumable.kept()), 0);
     let blob = resumable.stream(session).inspect_ok(|bytes| {
         let length = bytes.len() as u64;
@@ -76,10 +113,10 @@ async fn download(
         offset += length;
     });
     let downloaded = sender.send_all(blob).await;
-    let unpacked = unpacking.await.map_err(|e| join_error(&e))?;
-    // If the download failed, the unpacker was cancelled by that.
-    let layer = downloaded.and(unpacked);
-    let is_final = match &layer {
+    let worked = working.await.map_err(|e| join_error(&e))?;
+    // If the download failed, the work was cancelled by that.
+    let result = downloaded.and(worked);
+    let is_final = match &result {
         Ok(_) => true,
         Err(Error::Layer { source, .. }) => source.is_of_content(),
         Err(_) => false,
@@ -87,5 +124,5 @@ async fn download(
     if is_final {
         resumable.discard(session).await?;
     }
-    layer
+    result
 }

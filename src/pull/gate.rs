@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::LayerError;
 use crate::overlay::Abilities;
-use crate::store::{self, Lock, Mode, Store, StoreError};
+use crate::store::{self, ContentLock, Lock, Mode, Store, StoreError};
 
 /// The error of blocking work on a layer in the store.
 pub enum WorkError {
@@ -52,7 +52,7 @@ struct Locked {
     store: Arc<Store>,
     /// The store lock, once the pull writes. Work that has begun keeps it, even if the pull is
     /// cancelled.
-    lock: OnceCell<Lock>,
+    lock: OnceCell<(Lock, Option<ContentLock>)>,
     /// What was probed under the lock.
     abilities: OnceLock<Arc<Abilities>>,
 }
@@ -65,18 +65,19 @@ impl StoreGate {
 
     /// Takes the store lock as a command that adds, once, and keeps it as long as the gate and
     /// its work exist: no removal can invalidate what the pull plans from now on. Sweeps what
-    /// dead processes left, and probes what this process may
-    /// do with the files of layers.
+    /// dead processes left, and probes what this process may do with the files of layers. Takes the
+    /// right to use the content store, too.
     pub async fn lock_to_write(&self, on_wait: impl Fn(String)) -> Result<(), Error> {
         let lock = || async {
             let pending = self.run(|store| store.pending_lock(Mode::Shared)).await?;
             let pending = Arc::new(Mutex::new(pending));
             let attempt =
                 move |_: &Store| pending.lock().unwrap_or_else(PoisonError::into_inner).attempt();
-            let lock = self.wait(on_wait, attempt).await?;
+            let lock = self.wait(&on_wait, attempt).await?;
             let probed = self.run(|store| store.sweep().and_then(|()| store.probe())).await?;
             self.0.abilities.get_or_init(|| Arc::new(probed));
-            Ok(lock)
+            let content = self.wait(on_wait, |store| store.content().try_use()).await?;
+            Ok((lock, content))
         };
         self.0.lock.get_or_try_init(lock).await.map(drop)
     }

@@ -15,9 +15,9 @@ use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
 use super::unpack::unpack_blob;
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::error::Error;
-use crate::fsutil;
+use crate::fsutil::{self, Buffers};
 use crate::layer::LayerError;
 use crate::oci::Descriptor;
 use crate::progress::Image;
@@ -112,7 +112,10 @@ fn is_whole(mut file: File, digest: &Digest) -> bool {
 
 /// Waits until no other process fetches and keeps the same blob; `None` if the content store is
 /// read-only, which the user is told once if blobs are to be kept.
-async fn lock(
+///
+/// # Errors
+/// [`Error::Store`] if the content store cannot be used.
+pub async fn lock(
     session: &Session,
     image: &Image,
     digest: Digest,
@@ -156,6 +159,7 @@ pub async fn config(
         tracing::info!("config {} is in the content store", descriptor.digest.short());
         return Ok((bytes, false));
     }
+    session.may_request(|| format!("config {} of {image}", descriptor.digest.short()))?;
     let fetch = registry.blob_bytes(image.repository(), descriptor, largest);
     if session.options.dry_run {
         return Ok((fetch.await?, true));
@@ -219,6 +223,28 @@ impl BlobWriter {
         let lost = |source| LayerError::Write { op: "keep", path: "the blob".to_owned(), source };
         self.ingest.write_all(&bytes).map_err(|e| io::Error::other(lost(e)))?;
         Ok(bytes)
+    }
+
+    /// Writes all of `source`, verifies that it is `blob`, and gives it its name.
+    ///
+    /// # Errors
+    /// [`LayerError`] if it is not, or cannot be read or written.
+    pub fn write_all(mut self, blob: &Descriptor, source: impl Buffers) -> Result<(), WorkError> {
+        let (mut hasher, mut actual) = (Hasher::new(), 0);
+        for bytes in source {
+            let bytes = bytes.and_then(|bytes| self.write(bytes));
+            let bytes = bytes.map_err(|e| LayerError::from_io(e, LayerError::Source))?;
+            hasher.update(&bytes);
+            actual += bytes.len() as u64;
+        }
+        let (expected, found) = (blob.digest, hasher.finish());
+        if actual != blob.size {
+            return Err(LayerError::Size { expected: blob.size, actual, more: false }.into());
+        }
+        if found != expected {
+            return Err(LayerError::Digest { expected, actual: found }.into());
+        }
+        self.commit()
     }
 
     /// Gives the bytes, which were verified, their name.

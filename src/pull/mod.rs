@@ -4,6 +4,7 @@
 //! recover (after a boot) -> resolve -> plan -> stage (fetch and unpack, in parallel) -> commit (in order) -> name.
 
 mod bridge;
+mod cached;
 mod commit;
 mod copy;
 mod documents;
@@ -11,6 +12,7 @@ mod dry_run;
 mod fetch;
 mod files;
 mod gate;
+mod keep;
 mod kept_blobs;
 mod omissions;
 mod options;
@@ -134,7 +136,11 @@ async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Res
     if session.options.dry_run {
         return dry_run::report(session, image, &resolved, plan).await;
     }
+    let present = plan.present();
     let layers = commit::layers(session, stager, plan).await?;
+    if session.options.keep_blobs {
+        keep::fill(session, image, &resolved, (&config, &present)).await?;
+    }
     let commit = commit::image(session, image, &resolved, &config, layers);
     commit.instrument(tracing::debug_span!("commit", %image)).await
 }

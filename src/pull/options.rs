@@ -14,9 +14,9 @@ pub enum Policy {
     /// Always: a tag may have moved. A digest cannot, and is not asked for when present.
     #[default]
     Always,
-    /// Only if the name is not in the store.
+    /// Only if the image is not in the store, and not with all blobs in the content store.
     Missing,
-    /// Never: the name is in the store or the pull fails.
+    /// Never: the image is in the store, or in the content store with all blobs, or the pull fails.
     Never,
 }
 

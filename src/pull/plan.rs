@@ -10,6 +10,7 @@ use super::resolve::ResolvedImage;
 use super::session::Session;
 use super::stage::Stager;
 use super::task::{LayerTask, ReadyLayer};
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, DiffId, Document, ImageConfig, ImageId};
 use crate::overlay::Abilities;
@@ -71,6 +72,14 @@ pub struct Plan {
     pub is_config_fetched: bool,
 }
 
+impl Plan {
+    /// Returns the blobs of the layers that the store has.
+    pub fn present(&self) -> HashSet<Digest> {
+        let present = self.layers.iter().filter(|layer| matches!(layer.step, Step::Present));
+        present.map(|layer| layer.task.blob.digest).collect()
+    }
+}
+
 /// Starts to stage the layers whose blobs are unknown here, while the config is fetched.
 ///
 /// # Errors
@@ -97,7 +106,9 @@ pub async fn before_config(
     };
     let tasks: Vec<Option<LayerTask>> = blobs.iter().zip(&known.await?).map(unknown).collect();
     // All of them are reported before the first one starts, as dockerd does it.
-    tasks.iter().flatten().for_each(|task| session.report(task, LayerState::PullingFsLayer));
+    for task in tasks.iter().flatten() {
+        session.report(task, LayerState::PullingFsLayer);
+    }
     Ok(tasks.into_iter().map(|task| task.map(|task| Staging::start(stager, task))).collect())
 }
 
@@ -115,10 +126,15 @@ pub async fn with_config(
 ) -> Result<Plan, Error> {
     let diff_ids = config.parsed.diff_ids().to_vec();
     let chains = ChainId::stack(&diff_ids);
-    let (looked_up, abilities) = (chains.clone(), session.abilities());
+    let looked_up: Vec<(ChainId, Descriptor)> =
+        chains.iter().copied().zip(resolved.manifest.parsed.layers.iter().cloned()).collect();
+    let (keep_blobs, abilities) = (session.options.keep_blobs, session.abilities());
     let records = session.store(move |store| {
-        let known = |chain| known(store, chain, &abilities);
-        looked_up.iter().map(known).collect::<Result<Vec<_>, _>>()
+        let record = |(chain, blob): &(ChainId, Descriptor)| {
+            let is_kept = !keep_blobs || store.content().has(&blob.digest, blob.size)?;
+            Ok((known(store, chain, &abilities)?, is_kept))
+        };
+        looked_up.iter().map(record).collect::<Result<Vec<_>, _>>()
     });
     let records = records.await?;
     let broken = |chain: &ChainId| {
@@ -126,7 +142,7 @@ pub async fn with_config(
     };
     let blobs = resolved.manifest.parsed.layers.iter();
     let mut layers = Vec::with_capacity(diff_ids.len());
-    for ((((blob, diff_id), chain), record), early) in
+    for ((((blob, diff_id), chain), (record, is_kept)), early) in
         blobs.zip(diff_ids).zip(chains).zip(records).zip(early)
     {
         let mut task = LayerTask::new(image, resolved.source(), blob, Some((diff_id, chain)));
@@ -142,7 +158,8 @@ pub async fn with_config(
             }
         }
         task.broken = record.filter(|_| !present).map(|known| known.record.cache_id);
-        match present {
+        // The blob of a layer that is present may be fetched all the same, to be kept.
+        match present && is_kept {
             true => session.report(&task, LayerState::AlreadyExists),
             false if session.options.dry_run => {}
             false => session.report(&task, LayerState::PullingFsLayer),

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::cached;
 use super::documents::{Documents, Next, Served};
 use super::kept_blobs;
 use super::options::Policy;
@@ -65,9 +66,10 @@ impl ResolvedImage {
 /// Resolves `image` as the policy says. A digest that is present costs no request; a tag
 /// that is known costs one HEAD.
 pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Error> {
+    let policy = session.options.policy;
     let known = local(session, image).await?;
-    let settled = image.digest().is_some() || session.options.policy != Policy::Always;
-    let never = session.options.policy == Policy::Never;
+    let settled = image.digest().is_some() || policy != Policy::Always;
+    let never = policy == Policy::Never;
     let unprivileged = known.unprivileged.filter(|_| !session.options.dry_run);
     if let Some(why) = &unprivileged {
         let then = if never { "" } else { "; unpacking them again" };
@@ -76,18 +78,33 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
         session.warn(image, text);
     }
     let settled = settled && session.options.repair.is_none() && (unprivileged.is_none() || never);
-    if let Some((digest, id)) = known.whole.filter(|_| settled) {
-        tracing::info!("{image} is in the store; no request is needed");
+    let mut platform = session.options.platform.clone();
+    let mut digest = image.digest();
+    if let Some((whole, id)) = known.whole.filter(|_| settled) {
         if let Some(actual) = &known.other_platform {
             warn_of_platform(session, image, actual);
+            platform = Some(actual.clone());
         }
-        return Ok(Resolution::Present { digest, id });
-    }
-    if never {
-        return Err(match known.damaged {
-            Some(why) => Error::Damaged { image: image.to_string(), why },
-            None => Error::NotPresent(image.to_string()),
-        });
+        if !must_keep(session, image, whole, platform.clone()).await? {
+            tracing::info!("{image} is in the store; no request is needed");
+            return Ok(Resolution::Present { digest: whole, id });
+        }
+        digest = Some(whole);
+    } else if let (Some((whole, _)), Policy::Missing) = (known.whole, policy) {
+        digest = Some(whole);
+    } else if policy != Policy::Always {
+        let cached = match (policy, known.damaged.clone()) {
+            (Policy::Never, Some(why)) => {
+                return Err(Error::Damaged { image: image.to_string(), why });
+            }
+            _ => cached::find(session, image).await?,
+        };
+        if let Some(cached) = cached {
+            tracing::info!("{image} is {cached} in the content store, with all blobs");
+            digest = Some(cached);
+        } else if policy == Policy::Never {
+            return Err(Error::NotPresent(image.to_string()));
+        }
     }
     if let Some(why) = known.damaged {
         let text = format!("the stored image is damaged ({why}); repairing it");
@@ -96,26 +113,43 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     let registry = session.registry.with_events(session.events.clone(), image.clone());
     session.events.send(Event::Resolving { image: image.clone() });
     registry.log_endpoint(image.repository());
-    let (mut digest, mut heads) = (image.digest(), 0);
-    if let (Some((known, _)), Some(_), Policy::Missing) =
-        (known.whole, &unprivileged, session.options.policy)
-    {
-        digest = Some(known);
-    }
+    let mut heads = 0;
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;
         heads = 1;
         // An index can have an image for the host's platform too.
         let is_other = known.other_platform.is_some() || unprivileged.is_some();
-        if !is_other && means(session, image.with_digest(head), id).await? {
+        if !is_other
+            && means(session, image.with_digest(head), id).await?
+            && !must_keep(session, image, head, platform.clone()).await?
+        {
             tracing::info!("{image} is in the store, and {head} is what its tag points to");
             return Ok(Resolution::Present { digest: head, id });
         }
         digest = Some(head);
     }
-    let mut resolved = manifest(session, image, registry, digest).await?;
+    let mut resolved = manifest(session, image, registry, (digest, platform.as_ref())).await?;
     resolved.requests += heads;
     Ok(Resolution::Pull(Box::new(resolved)))
+}
+
+/// Whether blobs of an image that is in the store must still be kept. If the policy forbids that, the
+/// user is told.
+async fn must_keep(
+    session: &Session,
+    image: &Image,
+    digest: Digest,
+    platform: Option<Platform>,
+) -> Result<bool, Error> {
+    if !session.options.keep_blobs || cached::is_kept(session, image, digest, platform).await? {
+        return Ok(false);
+    }
+    if session.options.policy == Policy::Never {
+        let text = "cannot keep all its blobs: the policy forbids fetching them".to_owned();
+        session.warn(image, text);
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// Whether `name` means the image `id`, which was whole a moment ago. Names are written after
@@ -195,9 +229,9 @@ async fn manifest(
     session: &Session,
     image: &Image,
     registry: Registry,
-    digest: Option<Digest>,
+    (digest, platform): (Option<Digest>, Option<&Platform>),
 ) -> Result<ResolvedImage, Error> {
-    let mut documents = Documents::new(session.options.platform.as_ref());
+    let mut documents = Documents::new(platform);
     let (mut next, mut requests) = (digest, 0);
     loop {
         let (raw, is_fetched) = fetch(session, image, &registry, next).await?;
@@ -235,6 +269,7 @@ async fn fetch(
             return Ok((RawManifest { bytes, digest, media_type: String::new() }, false));
         }
     }
+    session.may_request(|| format!("the manifest of {image}"))?;
     let by = digest.map_or_else(|| tag(image).to_owned(), |digest| digest.to_string());
     Ok((registry.manifest(image.repository(), &by).await?, true))
 }

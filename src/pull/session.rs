@@ -8,7 +8,7 @@ use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
 
 use super::gate::{StoreGate, WorkError};
 use super::omissions::Omissions;
-use super::options::Options;
+use super::options::{Options, Policy};
 use super::recover::recover;
 use super::states;
 use super::task::LayerTask;
@@ -164,6 +164,17 @@ impl Session {
     pub fn report(&self, task: &LayerTask, state: LayerState) {
         let (image, layer) = (task.image.clone(), task.blob.digest);
         self.events.send(Event::Layer { image, layer, state });
+    }
+
+    /// Checks that the registry may be asked for `what`.
+    ///
+    /// # Errors
+    /// [`Error::NotPresent`] if the policy forbids requests.
+    pub fn may_request(&self, what: impl FnOnce() -> String) -> Result<(), Error> {
+        match self.options.policy {
+            Policy::Never => Err(Error::NotPresent(what())),
+            Policy::Always | Policy::Missing => Ok(()),
+        }
     }
 
     /// Whether a dry run reports `blob` for the first time: images that share it fetch it once.

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The root contains no store.
     #[error("there is no image store at {}", .0.display())]
     NoStore(PathBuf),
+    /// The content directory is not an OCI image layout.
+    #[error("there is no OCI image layout at {}", .0.display())]
+    NoContent(PathBuf),
     /// The root or the content directory is a file.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),

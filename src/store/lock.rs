@@ -6,6 +6,7 @@
 //! | `store` | shared | a command that reads | it reads |
 //! | | shared | a command that adds (pull, tag) | from before it plans until its names are written |
 //! | | exclusive | a removal | from before it looks up the image until all of it is gone |
+//! | `use` | shared, exclusive | a pull, a trim of a shared content directory | from before it plans until its names are written; it removes blobs |
 //! | `layer-<digest>` | exclusive | a pull | it fetches and unpacks that blob |
 //! | `blob-<digest>` | exclusive | a pull with `--keep-blobs` | it fetches and keeps that blob |
 //! | `index` | exclusive | pull, removal | it changes the content's `index.json` or trims it |
@@ -18,7 +19,7 @@
 //! holder waits only for `blob-*`, whose holder waits only for the network, and for the last
 //! three, which are held briefly. Therefore no cycle of waiting processes can form.
 //!
-//! `blob-*` and `index` are in the content directory, which several roots may share (see
+//! `use`, with a `queue` of its own, `blob-*` and `index` are in the content directory, which several roots may share (see
 //! `content`); all others are in the root.
 //!
 //! What a command decides under `store` stays true until it has written its result, because

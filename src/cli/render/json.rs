@@ -63,6 +63,10 @@ pub fn object(event: &Event) -> Option<Value> {
             "event": "done", "image": image.canonical(), "digest": digest, "id": id,
             "status": match status { Status::Downloaded => "downloaded", Status::UpToDate => "up-to-date" },
         }),
+        Event::Kept { image, blobs, kept, fetched, bytes } => json!({
+            "event": "kept", "image": image.canonical(), "blobs": blobs, "kept": kept,
+            "fetched": fetched, "bytes": bytes,
+        }),
         Event::Planned { image, digest, id, layers, requests } => json!({
             "event": "planned", "image": image.canonical(), "digest": digest, "id": id,
             "layers": sizes(layers),

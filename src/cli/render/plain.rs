@@ -41,6 +41,9 @@ impl<W: Write + Send> Renderer for Plain<W> {
                 out.text(format_args!("Status: {words} for {name}"))?;
                 out.text(image.canonical())?;
             }
+            Event::Kept { blobs, kept, fetched, bytes, .. } => {
+                out.text(summary::kept(*kept, *blobs, *fetched, *bytes))?;
+            }
             Event::Planned { image, digest, layers, requests, .. } => {
                 for (layer, size) in layers {
                     let size = human_size(*size);

@@ -37,6 +37,11 @@ pub fn status(image: &Reference, status: Status) -> (&'static str, String) {
     (words, name.to_string())
 }
 
+/// Returns how blobs were kept, in one sentence.
+pub fn kept(kept: usize, blobs: usize, fetched: usize, bytes: u64) -> String {
+    format!("Kept {kept} of {blobs} blobs; {fetched} fetched ({})", human_size(bytes))
+}
+
 /// Returns what a pull would fetch, in one sentence.
 pub fn planned(image: &Reference, layers: &[(Digest, u64)], requests: usize) -> String {
     let bytes = human_size(layers.iter().map(|(_, size)| size).sum());

@@ -30,6 +30,8 @@ pub struct Tty {
     started: Instant,
     /// When the rows were drawn, and whether the state changed since then.
     drawn: (Option<Duration>, bool),
+    /// Sentences about blobs that were kept, for the summary.
+    kept: Vec<String>,
     /// What standard output shows if it is not the terminal.
     lines: Option<Box<dyn Renderer>>,
     /// Other threads print above the rows.
@@ -57,7 +59,8 @@ impl Tty {
         let above = screen.clone();
         let bars = Some(output::bars(move |write| above.suspend(write)));
         let (state, started) = (State::new(images), Instant::now());
-        Self { screen, size, palette, state, started, drawn: (None, true), lines, bars }
+        let (drawn, kept) = ((None, true), Vec::new());
+        Self { screen, size, palette, state, started, drawn, kept, lines, bars }
     }
 
     /// Draws the rows, unless they were drawn a moment ago.
@@ -88,6 +91,9 @@ impl Tty {
     /// Prints the summary. The names are for standard output.
     fn summarize(&self) -> io::Result<()> {
         let mut has_pulled = false;
+        for kept in &self.kept {
+            output::summary(&[(None, kept)]);
+        }
         for image in &self.state.images {
             match &image.step {
                 ImageStep::Done(digest, status) => {
@@ -122,6 +128,9 @@ impl Tty {
 impl Renderer for Tty {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.state.apply(event, self.started.elapsed());
+        if let Event::Kept { blobs, kept, fetched, bytes, .. } = event {
+            self.kept.push(summary::kept(*kept, *blobs, *fetched, *bytes));
+        }
         self.drawn.1 = true;
         self.draw();
         self.lines.as_mut().map_or(Ok(()), |lines| lines.event(event))

@@ -12,9 +12,14 @@ use serde_json::value::RawValue;
 
 use crate::digest::Digest;
 use crate::oci::{Descriptor, media_type};
+use crate::reference::Reference;
 
 /// The annotation with an entry's name (OCI image-spec annotations.md).
 const NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The annotation with the whole name, where [`NAME`] is only a tag (containerd
+/// core/images/annotations.go; `docker save` writes it too).
+const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The annotation that distinguishes rpull's entries from those of other tools.
 const PULLED: &str = "rpull.pulled";
@@ -101,6 +106,27 @@ impl IndexFile {
         let before = self.entries.len();
         self.entries.retain(|entry| !(is_ours(entry) && digest(entry).is_some_and(|d| gone(&d))));
         self.entries.len() != before
+    }
+
+    /// Returns the digests of the entries that are named `reference`, in their order. Other tools write
+    /// names in any form, such as `nginx:1.27`; a tag alone could be of any repository.
+    pub fn lookup(&self, reference: &Reference) -> Vec<Digest> {
+        let wanted = reference.canonical();
+        let is_it = |entry: &serde_json::Value| {
+            let annotations = &entry["annotations"];
+            let name = annotations[IMAGE_NAME].as_str().or(annotations[NAME].as_str());
+            let name = name.and_then(|name| name.parse::<Reference>().ok());
+            name.is_some_and(|name| {
+                (name.tag().is_some() || name.digest().is_some()) && name.canonical() == wanted
+            })
+        };
+        let entries = self.entries.iter().map(|entry| value(entry)).filter(is_it);
+        entries.filter_map(|entry| entry["digest"].as_str()?.parse().ok()).collect()
+    }
+
+    /// Returns the digests of all entries.
+    pub fn all(&self) -> Vec<Digest> {
+        self.digests(|_| true)
     }
 
     /// Returns the digests of the entries that other tools wrote.
@@ -211,6 +237,37 @@ mod tests {
         assert_eq!((index.foreign(), index.ours()), (vec![], vec![Digest::of(b"ours")]));
         let theirs = text(&index).replace("rpull.pulled", "other");
         assert_eq!(IndexFile::parse(theirs.as_bytes()).unwrap().foreign(), [Digest::of(b"ours")]);
+    }
+
+    #[test]
+    fn entries_are_found_by_names_in_any_form() {
+        let entry = |mark: &str, annotations: &str| {
+            format!(
+                r#"{{"digest":"{}","annotations":{{{annotations}}}}}"#,
+                Digest::of(mark.as_bytes())
+            )
+        };
+        let (name, full) = ("org.opencontainers.image.ref.name", "io.containerd.image.name");
+        let entries = [
+            entry(
+                "ours",
+                &format!(r#""{name}":"docker.io/library/nginx:1","rpull.pulled":"true""#),
+            ),
+            entry("short", &format!(r#""{name}":"nginx:1""#)),
+            entry("docker", &format!(r#""{name}":"1","{full}":"docker.io/library/nginx:1""#)),
+            entry("tag", &format!(r#""{name}":"1""#)),
+            entry("untagged", &format!(r#""{name}":"nginx""#)),
+            entry("other", &format!(r#""{name}":"quay.io/library/nginx:1""#)),
+            "7".to_owned(),
+        ];
+        let text = format!(r#"{{"manifests":[{}]}}"#, entries.join(","));
+        let index = IndexFile::parse(text.as_bytes()).unwrap();
+        let of =
+            |marks: &[&str]| marks.iter().map(|it| Digest::of(it.as_bytes())).collect::<Vec<_>>();
+        let lookup = |name: &str| index.lookup(&name.parse().unwrap());
+        assert_eq!(lookup("nginx:1"), of(&["ours", "short", "docker"]));
+        assert_eq!(lookup("nginx:latest"), []);
+        assert_eq!(index.all().len(), 6);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 
 use super::dir::Dir;
 use crate::fsutil::At;
+use crate::store::lock::Mode;
 use crate::store::{StoreError, lock};
 
 /// A lock of a content directory; released when dropped.
@@ -25,13 +26,51 @@ impl Drop for ContentLock {
     }
 }
 
+/// The lock that a command holds while it reads and writes the content, and a trim in exclusive mode.
+const USE: &str = "use";
+
+/// The lock that precedes it, so that a trim that waits is not overtaken.
+const QUEUE: &str = "queue";
+
+/// Tries once to take the right to use the content. Returns a description of the holder if a trim is
+/// running or waits.
+///
+/// # Errors
+/// [`StoreError::Fs`] if a lock file cannot be opened or locked.
+pub fn try_use(locks: &Dir) -> Result<Result<ContentLock, String>, StoreError> {
+    let waiting = |holder: String| format!("the content store, which {holder} is trimming");
+    let queue = match attempt(locks, QUEUE, Mode::Shared)? {
+        Ok(queue) => queue,
+        Err(holder) => return Ok(Err(waiting(holder))),
+    };
+    let file = attempt(locks, USE, Mode::Shared)?.map_err(waiting);
+    drop(queue);
+    Ok(file.map(|file| lasting(locks, USE, file)))
+}
+
+/// Waits until nothing uses the content, and keeps it so.
+///
+/// # Errors
+/// [`StoreError::Fs`] if a lock file cannot be opened or locked.
+pub fn end_use(locks: &Dir, on_wait: &dyn Fn(&str)) -> Result<ContentLock, StoreError> {
+    let waiting = |holder: String| format!("the content store, which {holder} uses");
+    let take =
+        |name| lock::wait(on_wait, || Ok(attempt(locks, name, Mode::Exclusive)?.map_err(waiting)));
+    let _queue = take(QUEUE)?;
+    Ok(lasting(locks, USE, take(USE)?))
+}
+
+fn lasting(locks: &Dir, name: &str, file: File) -> ContentLock {
+    ContentLock { file, locks: locks.clone(), name: name.to_owned(), remove: false }
+}
+
 /// Waits for a lock that is held only briefly. Its file is kept.
 ///
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened or locked.
 pub fn exclusive(locks: &Dir, name: &str) -> Result<ContentLock, StoreError> {
-    let file = lock::wait(&|_| {}, || attempt(locks, name))?;
-    Ok(ContentLock { file, locks: locks.clone(), name: name.to_owned(), remove: false })
+    let file = lock::wait(&|_| {}, || attempt(locks, name, Mode::Exclusive))?;
+    Ok(lasting(locks, name, file))
 }
 
 /// Tries once to take a lock whose file is removed with it. Returns a description of the holder
@@ -40,14 +79,18 @@ pub fn exclusive(locks: &Dir, name: &str) -> Result<ContentLock, StoreError> {
 /// # Errors
 /// [`StoreError::Fs`] if the lock file cannot be opened or locked.
 pub fn try_temporary(locks: &Dir, name: String) -> Result<Result<ContentLock, String>, StoreError> {
-    let file = attempt(locks, &name)?;
+    let file = attempt(locks, &name, Mode::Exclusive)?;
     Ok(file.map(|file| ContentLock { file, locks: locks.clone(), name, remove: true }))
 }
 
-fn attempt(locks: &Dir, name: &str) -> Result<Result<File, String>, StoreError> {
+fn attempt(locks: &Dir, name: &str, mode: Mode) -> Result<Result<File, String>, StoreError> {
     loop {
         let file = locks.lock_file(name)?;
-        match file.try_lock() {
+        let locked = match mode {
+            Mode::Shared => file.try_lock_shared(),
+            Mode::Exclusive => file.try_lock(),
+        };
+        match locked {
             Ok(()) if locks.is_name_of(name, &file) => return Ok(Ok(file)),
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -71,6 +114,27 @@ mod tests {
         let error = exclusive(&locks, "index").unwrap_err().to_string();
         assert!(error.contains("index: it is a symbolic link"), "{error}");
         assert!(!target.exists());
+    }
+
+    #[test]
+    fn trim_waits_for_users_and_precedes_later_ones() {
+        let temp = tempfile::tempdir().unwrap();
+        let locks = || Dir::open(temp.path()).unwrap().unwrap();
+        let one = try_use(&locks()).unwrap().unwrap();
+        let two = try_use(&locks()).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let (waits, waiting) = std::sync::mpsc::channel();
+            let dir = locks();
+            let trim = scope.spawn(move || end_use(&dir, &|_| waits.send(()).unwrap()).unwrap());
+            waiting.recv().unwrap();
+            let later = try_use(&locks()).unwrap().unwrap_err();
+            assert!(later.ends_with(" is trimming"), "{later}");
+            drop((one, two));
+            let trim = trim.join().unwrap();
+            assert!(try_use(&locks()).unwrap().is_err(), "the trim is running");
+            drop(trim);
+        });
+        lock::wait(&|_| {}, || try_use(&locks())).unwrap();
     }
 
     #[test]

@@ -9,8 +9,9 @@
 //! ├── blobs/sha256/<digest>           file  0644  renamed into place whole, never changed
 //! ├── ingest/<digest>-<random>        file  0644  Ingest; locked by its writer
 //! ├── ingest/<digest>.{partial,ranges} file 0644  Partial; what arrived of a blob
-//! ├── locks/{index,blob-<digest>}     file  0644  ContentLock
-//! └── shared                          file  0644  marks use by several roots: never trimmed
+//! ├── locks/{index,queue,use}         file  0644  ContentLock
+//! ├── locks/blob-<digest>             file  0644  ContentLock
+//! └── shared                          file  0644  marks use by several roots: trimmed on demand only
 //! ```
 //!
 //! Directories below it and files in it that are symbolic links are never followed (see
@@ -61,7 +62,7 @@ const SHARED: &str = "shared";
 const FILES: [&str; 3] = [INDEX, layout_file::NAME, SHARED];
 
 const WHY_SHARED: &[u8] =
-    b"Several roots may use this directory, so rpull removes nothing from it.\n";
+    b"Several roots may use this directory: only `rpull gc --trim-content` removes from it.\n";
 
 /// Bytes of a manifest or config at most; the limits of `registry` are lower.
 const MAX_DOCUMENT_SIZE: u64 = 32 << 20;
@@ -115,6 +116,38 @@ impl Content {
             Err(e) if e.source.kind() == io::ErrorKind::PermissionDenied => Ok(None),
             other => Ok(other?),
         }
+    }
+
+    /// Returns whether there is a blob of this size. Its bytes are not verified.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if it cannot be opened.
+    pub fn has(&self, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+        let Some(file) = self.open(digest)? else { return Ok(false) };
+        Ok(file.metadata().at("look at", self.path())?.len() == size)
+    }
+
+    /// Returns the digests that `index.json` lists for a reference, in its order.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the file cannot be read.
+    pub fn lookup(&self, reference: &Reference) -> Result<Vec<Digest>, StoreError> {
+        let Some(root) = Dir::open(self.path())? else { return Ok(Vec::new()) };
+        Ok(match read_index(&root)? {
+            IndexState::Valid(index) => index.lookup(reference),
+            IndexState::Damaged => Vec::new(),
+        })
+    }
+
+    /// Tries once to take the right to use the content: a trim waits until it is released. Returns a
+    /// description of the holder if a trim is running or waits, and `None` if the directory is
+    /// read-only.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the lock files cannot be opened or locked.
+    pub fn try_use(&self) -> Result<Result<Option<ContentLock>, String>, StoreError> {
+        let Some(dirs) = self.dirs()? else { return Ok(Ok(None)) };
+        Ok(locks::try_use(&dirs.locks)?.map(Some))
     }
 
     /// Returns the bytes of a document. A damaged one counts as absent: it can be fetched again.

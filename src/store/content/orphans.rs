@@ -52,6 +52,7 @@ impl Content {
     }
 }
 
-fn disk_bytes(dir: &Dir, name: &str) -> u64 {
+/// Returns the bytes that a file takes on the disk.
+pub fn disk_bytes(dir: &Dir, name: &str) -> u64 {
     dir.stat(name).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512)
 }

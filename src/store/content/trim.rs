@@ -1,17 +1,23 @@
-//! Removal of unneeded blobs from a root's own content directory.
+//! Removal of unneeded blobs from a content directory.
 //!
-//! A content directory that several roots share is never trimmed, because no root has a list
-//! of what the others need. Blobs of entries that other tools wrote to `index.json` are kept.
+//! No root has a list of what the others need, so a content directory that several roots share is
+//! trimmed only on demand, by the entries of its `index.json`. Blobs of entries that other tools wrote
+//! are kept.
 
 use std::collections::HashSet;
 
+use rustix::fs::FileType;
+use serde::Deserialize;
+
 use super::dir::{self, Dir};
 use super::index::IndexFile;
-use super::{BLOBS, Content, Dirs, INGEST, IndexState, LOCKS, SHA256, SHARED, ingest};
+use super::orphans::disk_bytes;
+use super::{BLOBS, Content, Dirs, INDEX, INGEST, IndexState, LOCKS, SHA256, SHARED, ingest};
+use super::{layout_file, locks};
 use crate::digest::Digest;
 use crate::oci::{AnyManifest, ImageId};
+use crate::store::orphans::{Orphan, OrphanKind};
 use crate::store::{Store, StoreError};
-use rustix::fs::FileType;
 
 impl Store {
     /// Removes the blobs that no image of the root needs, and their entries in `index.json`,
@@ -71,14 +77,9 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let mut roots = index.foreign();
         roots.extend(self.named_content()?);
-        let mut needed = self.reachable(roots)?;
+        let mut needed = self.content().needed(roots)?;
         needed.extend(self.images().list()?.iter().map(ImageId::digest));
-        let mut names = dirs.blobs.list()?;
-        names.retain(|name| {
-            let unneeded = Digest::from_hex(name).is_ok_and(|digest| !needed.contains(&digest));
-            unneeded && !dirs.blobs.stat(name).is_some_and(|s| dir::is(&s, FileType::Directory))
-        });
-        Ok(names)
+        all_but(dirs, &needed)
     }
 
     /// Does the same for the blobs to which the digests `removed` lead.
@@ -123,7 +124,7 @@ impl Store {
             // Any other image can have the same layer.
             return self.unneeded_blobs(dirs, index);
         }
-        let foreign = self.reachable(index.foreign())?;
+        let foreign = self.content().needed(index.foreign())?;
         let unneeded = unneeded.into_iter().filter(|it| is_there(it) && !foreign.contains(it));
         Ok(unneeded.map(|digest| digest.hex()).collect())
     }
@@ -132,32 +133,83 @@ impl Store {
     fn named_content(&self) -> Result<HashSet<Digest>, StoreError> {
         Ok(self.names().load()?.iter().filter_map(|(name, _)| name.digest()).collect())
     }
+}
 
-    /// Returns the manifests or indexes `roots` and the blobs that they need.
-    fn reachable(&self, mut roots: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
+/// The parts of a manifest, an index or another OCI document that name documents and blobs.
+#[derive(Deserialize)]
+struct Links {
+    config: Option<Link>,
+    #[serde(default)]
+    layers: Vec<Link>,
+    #[serde(default)]
+    blobs: Vec<Link>,
+    #[serde(default)]
+    manifests: Vec<Link>,
+    subject: Option<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    digest: Digest,
+}
+
+impl Content {
+    /// Removes the blobs that no entry of `index.json` needs, and returns them, or only returns them in
+    /// a `dry_run`. Waits for the pulls of all roots that use the content; `on_wait` is called with a
+    /// description of the first one.
+    ///
+    /// # Errors
+    /// [`StoreError::NoContent`] if there is no image layout, [`StoreError::Damaged`] if its `index.json`
+    /// cannot be read as one, so that it is unknown what is needed, [`StoreError::Fs`] if a file
+    /// cannot be read or removed.
+    pub fn trim(&self, dry_run: bool, on_wait: &dyn Fn(&str)) -> Result<Vec<Orphan>, StoreError> {
+        let none = || StoreError::NoContent(self.path().to_owned());
+        let root = Dir::open(self.path())?.ok_or_else(none)?;
+        if !layout_file::is_valid(&root)? {
+            return Err(none());
+        }
+        let dirs = self.open_or_make(root)?;
+        let _use = locks::end_use(&dirs.locks, on_wait)?;
+        let _lock = dirs.lock_index()?;
+        if !dry_run {
+            ingest::sweep(&dirs.ingest, &dirs.locks);
+        }
+        let IndexState::Valid(index) = dirs.index()? else {
+            let (path, why) = (dirs.root.path().join(INDEX), "it is not an OCI index".to_owned());
+            return Err(StoreError::Damaged { path, why });
+        };
+        let mut removed = Vec::new();
+        for name in all_but(&dirs, &self.needed(index.all())?)? {
+            let (kind, path) = (OrphanKind::ContentBlob, dirs.blobs.path().join(&name));
+            removed.push(Orphan { kind, path, bytes: disk_bytes(&dirs.blobs, &name) });
+            if !dry_run {
+                dirs.blobs.unlink(&name)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Returns the documents `next` and all documents and blobs that they name.
+    fn needed(&self, mut next: Vec<Digest>) -> Result<HashSet<Digest>, StoreError> {
         let (mut needed, mut seen) = (HashSet::new(), HashSet::new());
-        while let Some(digest) = roots.pop() {
+        while let Some(digest) = next.pop() {
             if !seen.insert(digest) {
                 continue;
             }
             needed.insert(digest);
-            let Some(bytes) = self.content().get(&digest)? else { continue };
-            match AnyManifest::parse(bytes, digest, "") {
-                Ok(AnyManifest::Image(image)) => {
-                    let layers = image.parsed.layers.iter().map(|layer| layer.digest);
-                    needed.extend(layers.chain([image.parsed.config.digest]));
-                }
-                Ok(AnyManifest::Index(index)) => {
-                    roots.extend(index.parsed.manifests.iter().map(|entry| entry.digest));
-                }
-                Err(_) => {}
-            }
+            let bytes = self.get(&digest)?;
+            // An artifact of another tool may have any form.
+            let Some(links) = bytes.and_then(|bytes| serde_json::from_slice::<Links>(&bytes).ok())
+            else {
+                continue;
+            };
+            needed.extend([links.layers, links.blobs].iter().flatten().map(|link| link.digest));
+            needed.extend(links.config.map(|link| link.digest));
+            next.extend(links.manifests.iter().chain(&links.subject).map(|link| link.digest));
         }
         Ok(needed)
     }
-}
 
-impl Content {
     /// Opens the root's own content; `None` if it has none or uses a shared directory.
     pub(super) fn existing(&self) -> Result<Option<Dirs>, StoreError> {
         let Some(root) = Dir::open(self.path())?.filter(|_| self.is_own()) else { return Ok(None) };
@@ -166,4 +218,14 @@ impl Content {
         let (ingest, locks) = (root.ensure_dir(INGEST)?, root.ensure_dir(LOCKS)?);
         Ok(Some(Dirs { root, blobs, ingest, locks }))
     }
+}
+
+/// Returns the names of all blobs but the `needed` ones.
+fn all_but(dirs: &Dirs, needed: &HashSet<Digest>) -> Result<Vec<String>, StoreError> {
+    let mut names = dirs.blobs.list()?;
+    names.retain(|name| {
+        let unneeded = Digest::from_hex(name).is_ok_and(|digest| !needed.contains(&digest));
+        unneeded && !dirs.blobs.stat(name).is_some_and(|s| dir::is(&s, FileType::Directory))
+    });
+    Ok(names)
 }
