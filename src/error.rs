@@ -11,7 +11,7 @@ pub use crate::fsutil::FsError;
 pub use crate::layer::{LayerError, LimitKind};
 pub use crate::oci::{ManifestError, PlatformError};
 pub use crate::reference::{Reason as ReferenceReason, ReferenceError};
-pub use crate::registry::{Cause, RegistryError};
+pub use crate::registry::{Cause, RegistryError, TlsProblem};
 pub use crate::store::{ImageUser, StoreError};
 
 /// The error of a pull or of an operation on a store.

@@ -72,7 +72,7 @@ impl Client {
         let (name, _) = reference.clone().with_default_tag();
         let digest = name.digest().map(|digest| digest.to_string());
         let by = digest.as_deref().or(name.tag()).unwrap_or_default();
-        self.registry.log_endpoint(name.repository());
+        self.registry.log_endpoint(name.repository()).await;
         let resolved = self.registry.head_manifest(name.repository(), by).await?;
         Ok(Resolution { digest: resolved.digest, media_type: resolved.media_type })
     }
@@ -91,7 +91,7 @@ impl Client {
         platform: &Platform,
     ) -> Result<Resolution, Error> {
         let (name, _) = reference.clone().with_default_tag();
-        self.registry.log_endpoint(name.repository());
+        self.registry.log_endpoint(name.repository()).await;
         let resolved = pull::manifest_for(&self.registry, &name, platform).await?;
         Ok(Resolution { digest: resolved.digest, media_type: resolved.media_type })
     }
@@ -130,10 +130,20 @@ impl ClientBuilder {
         Self::new(RegistryOptions::from_env())
     }
 
-    /// Uses plain HTTP for every registry. It is always used for loopback registries without a
-    /// certificate directory.
+    /// Uses plain HTTP for every registry. Without this, a loopback registry without a certificate
+    /// directory is tried over HTTPS with any certificate, and uses plain HTTP if it does not speak
+    /// TLS.
     pub fn plain_http(mut self, plain_http: bool) -> Self {
         self.options.plain_http = plain_http;
+        self
+    }
+
+    /// Accepts any certificate of `host`, as `HOST` or `HOST:PORT`, and uses plain HTTP if it does not
+    /// speak TLS. Without a port, this holds for all ports of the host. Credentials for this host can
+    /// then be seen and changed on the network. Redirects and token servers on other hosts are still
+    /// verified. Call it again for another host.
+    pub fn insecure(mut self, host: impl Into<String>) -> Self {
+        self.options.insecure.push(host.into());
         self
     }
 
@@ -156,8 +166,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Searches `dir` for certificates in `<host[:port]>/`: `*.crt` are additional roots, and
-    /// `X.cert` with `X.key` is a client certificate. The first directory that has the host is
+    /// Searches `dir` for certificates in `<host[:port]>/`: `*.crt` are additional roots or the
+    /// certificate of the server itself, and `X.cert` with `X.key` is a client certificate. The first directory that has the host is
     /// used; those that are added here come first.
     pub fn certs_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.certs_dirs.push(dir.into());

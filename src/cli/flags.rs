@@ -124,9 +124,19 @@ pub struct Global {
 /// Flags of the commands that send requests to registries.
 #[derive(Debug, Clone, Args)]
 pub struct RegistryFlags {
-    /// Use plain HTTP (always used for loopback registries)
+    /// Use plain HTTP for all registries (not needed for loopback registries)
     #[arg(long, help_heading = "Registry")]
     pub plain_http: bool,
+    /// Accept any certificate of HOST, and use plain HTTP if it does not speak TLS (can be repeated)
+    #[arg(
+        long,
+        env = "RPULL_INSECURE",
+        value_name = "HOST[:PORT]",
+        value_delimiter = ',',
+        value_parser = insecure_host,
+        help_heading = "Registry"
+    )]
+    pub insecure: Vec<String>,
     /// Log in as NAME; needs --password-stdin or RPULL_PASSWORD
     #[arg(long, env = "RPULL_USERNAME", value_name = "NAME", help_heading = "Registry")]
     pub username: Option<String>,
@@ -168,6 +178,18 @@ pub struct RegistryFlags {
         help_heading = "Registry"
     )]
     pub stall_timeout: u64,
+}
+
+/// Checks the form of a host, which is compared with those of references.
+fn insecure_host(text: &str) -> Result<String, String> {
+    let unusual = |c: char| c.is_whitespace() || matches!(c, '/' | '@' | '*' | '?' | '#');
+    match text {
+        "" => Err("the host is empty".to_owned()),
+        text if text.contains(unusual) => {
+            Err("give HOST or HOST:PORT alone, such as registry.lan:5000".to_owned())
+        }
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// The flag of the commands that choose an image of an index.

@@ -1,5 +1,7 @@
 //! What a user reads about an error: its text in terms of flags, a hint, and the exit code.
 
+mod tls;
+
 use std::io;
 
 use rpull::error::{ImageUser, LayerError, LimitKind, ManifestError, RegistryError, StoreError};
@@ -252,6 +254,9 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
             RegistryError::Token { status: 0 | 300..=399 | 500.., .. } => {
                 "check that the token server is running and that no proxy interferes, then retry"
             }
+            RegistryError::InsecureRealm { realm, .. } if realm.starts_with("https:") => {
+                "put the token server's certificate into a certs.d directory, or name the token server with --insecure"
+            }
             RegistryError::InsecureRealm { https: true, .. } => {
                 "ask the registry's administrator for an https:// realm; pull public images without credentials"
             }
@@ -261,8 +266,11 @@ fn hint_registry(error: &RegistryError) -> Option<String> {
             RegistryError::InsecureRedirect { .. } => {
                 "ask the registry's administrator to redirect to https://; if you trust the network, --plain-http uses plain HTTP for everything"
             }
-            RegistryError::Tls { .. } => {
-                "put the registry's CA into a certs.d directory as <host[:port]>/ca.crt; if the registry only serves plain HTTP, use --plain-http"
+            RegistryError::Tls { host, problem, certs_dir, .. } => {
+                return Some(tls::hint(problem, host, certs_dir.as_deref()));
+            }
+            RegistryError::Certificates { .. } => {
+                "name CA certificates *.crt, a client certificate X.cert and its key X.key, all in PEM format"
             }
             RegistryError::Network { proxy: Some(variable), host, .. } => {
                 let name = host.split(':').next().unwrap_or(host);

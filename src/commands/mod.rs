@@ -159,6 +159,9 @@ impl RegistryFlags {
         if let Some(path) = &self.auth_file {
             builder = builder.auth_file(path);
         }
+        for host in &self.insecure {
+            builder = builder.insecure(host);
+        }
         for dir in &self.certs_dir {
             if !dir.is_dir() {
                 let text = format!("--certs-dir {}: there is no such directory", dir.display());

@@ -112,7 +112,7 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     }
     let registry = session.registry.with_events(session.events.clone(), image.clone());
     session.events.send(Event::Resolving { image: image.clone() });
-    registry.log_endpoint(image.repository());
+    registry.log_endpoint(image.repository()).await;
     let mut heads = 0;
     if let (None, Some((_, id))) = (digest, known.whole) {
         let head = registry.head_manifest(image.repository(), tag(image)).await?.digest;

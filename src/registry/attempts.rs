@@ -6,8 +6,8 @@ use reqwest::Url;
 use tokio::time::{Instant, sleep};
 
 use super::Registry;
+use super::endpoint::authority;
 use super::error::RegistryError;
-use super::host::authority;
 use super::retry::Budget;
 use crate::digest::Digest;
 use crate::progress::{Event, LayerState};

@@ -12,8 +12,9 @@ use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::credentials::{self, Credential, CredentialSource, Found, Secret};
+use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::host::{Clients, Endpoint};
+use super::host::Clients;
 use super::token::TokenRequest;
 use crate::reference::Repository;
 
@@ -333,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn credential_of_docker_hub_is_looked_up_as_docker_io() {
         let options = crate::registry::RegistryOptions::default();
-        let hub = Endpoint::of("docker.io", &options);
+        let hub = Clients::new(options).endpoint("docker.io").await.unwrap();
         assert_ne!(hub.host, "docker.io");
         let (sent, asked) = challenged(hub, "nginx", "docker.io").await;
         assert!(sent && asked == ["docker.io"], "{asked:?}");

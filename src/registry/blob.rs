@@ -248,7 +248,7 @@ impl ResumableBlob {
 
     /// Checks `Content-Range: bytes START-LAST/TOTAL`.
     fn check_range(&self, response: &Response) -> Result<(), RegistryError> {
-        let host = super::host::authority(response.url());
+        let host = super::endpoint::authority(response.url());
         let header = response
             .headers()
             .get(CONTENT_RANGE)

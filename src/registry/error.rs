@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tls_problem::TlsProblem;
 use crate::digest::Digest;
 
 /// The error of a request to a registry. URLs in it have no query, which can contain signatures.
@@ -36,11 +37,16 @@ pub enum RegistryError {
         /// The time since the first attempt that failed.
         silent_for: Duration,
     },
-    /// The host's certificate is not trusted, or it rejected the client certificate.
-    #[error("no trusted TLS connection to {host}: {cause}")]
+    /// The host's certificate is not trusted, or it rejected the client certificate, or one side
+    /// does not speak TLS.
+    #[error("{}", problem.sentence(host, cause))]
     Tls {
         /// The host and port.
         host: String,
+        /// Why.
+        problem: TlsProblem,
+        /// The directory for certificates of this host. It may not exist yet.
+        certs_dir: Option<PathBuf>,
         /// All causes in a row.
         #[source]
         cause: Cause,
@@ -84,9 +90,11 @@ pub enum RegistryError {
         /// Its status, 0 if it did not answer.
         status: u16,
     },
-    /// Credentials would have gone to a token server over plain HTTP. They were not sent.
+    /// Credentials would have gone to a token server over plain HTTP, or without a verification of
+    /// its certificate. They were not sent.
     #[error(
-        "{host} names the token server {realm}, which uses plain HTTP: credentials are not sent there"
+        "{host} names the token server {realm}, {}: credentials are not sent there",
+        if realm.starts_with("https:") { "whose certificate is not verified" } else { "which uses plain HTTP" }
     )]
     InsecureRealm {
         /// The registry's host and port.
@@ -300,44 +308,19 @@ impl Error for Cause {
 pub(super) fn of_request(host: &str, error: reqwest::Error) -> RegistryError {
     let (connecting, timed_out) = (error.is_connect(), error.is_timeout());
     let host = host.to_owned();
-    let tls = connecting && is_tls(&error);
+    let problem = TlsProblem::of(&error, connecting);
     let cause = Cause::of_http(error);
-    match tls {
-        true => RegistryError::Tls { host, cause },
-        false => {
-            RegistryError::Network { host, cause, down: connecting && !timed_out, proxy: None }
-        }
+    match problem {
+        Some(problem) => RegistryError::Tls { host, problem, certs_dir: None, cause },
+        None => RegistryError::Network { host, cause, down: connecting && !timed_out, proxy: None },
     }
-}
-
-/// Whether a TLS error is among the causes of `error`.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        // An io::Error passes over the error that it wraps.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    false
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io;
 
-    #[test]
-    fn tls_failure_is_found_by_type_and_not_by_words() {
-        let wrapped = |error| io::Error::other(io::Error::other(error));
-        assert!(is_tls(&wrapped(rustls::Error::HandshakeNotComplete)));
-        let words = "lookup of tls.example: a certificate of alert bay";
-        assert!(!is_tls(&io::Error::other(words)));
-        assert!(!is_tls(&RegistryError::credentials("tls", words)));
-    }
+    use super::*;
 
     #[test]
     fn cause_shows_each_text_once_and_leads_to_its_error() {

@@ -10,9 +10,10 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::Registry;
 use super::body::{self, Body};
+use super::endpoint::{self, Endpoint, authority};
 use super::error::RegistryError;
-use super::host::{self, Endpoint, authority};
 use super::html;
+use super::tls_problem::TlsProblem;
 use crate::printable;
 use crate::reference::Repository;
 
@@ -48,8 +49,8 @@ impl Registry {
     /// [`RegistryError`] if there is no response, or its status is an error, or a file with
     /// credentials is not valid.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, RegistryError> {
-        let endpoint = Endpoint::of(request.repository.domain(), &self.shared.options);
         self.shared.check_credentials().await?;
+        let endpoint = self.shared.clients.endpoint(request.repository.domain()).await?;
         let mut reauthenticated = false;
         loop {
             let auth = &self.shared.auth;
@@ -92,11 +93,12 @@ impl Registry {
         let mut url = start.clone();
         for _ in 0..=MAX_REDIRECTS {
             let same_origin = url.origin() == start.origin();
-            let response = self.send_to(request, &url, header.filter(|_| same_origin)).await?;
+            let header = header.filter(|_| same_origin);
+            let response = self.send_to(request, &url, same_origin, header).await?;
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             match location {
                 Some(to) if response.status().is_redirection() => {
-                    url = redirect_target(&url, to, self.shared.options.plain_http)?;
+                    url = self.redirect_target(&url, to)?;
                 }
                 _ => return Ok(response),
             }
@@ -108,12 +110,13 @@ impl Registry {
         &self,
         request: &Request<'_>,
         url: &Url,
+        same_origin: bool,
         header: Option<&super::credentials::Secret>,
     ) -> Result<Response, RegistryError> {
         let client = self.shared.clients.client(url)?;
         let mut target = url.clone();
         if header.is_some() {
-            host::strip_user(&mut target);
+            endpoint::strip_user(&mut target);
         }
         let mut builder = client.request(request.method.clone(), target);
         if let Some(accept) = &request.accept {
@@ -133,28 +136,33 @@ impl Registry {
         self.shared.count_request();
         let (peer, began) = (self.shared.clients.peer(url), Instant::now());
         let sent = body::send(builder, &peer).await;
-        let sent = sent.map_err(|e| e.into_request_error(&peer));
+        let sent = sent.map_err(|e| self.shared.clients.explain(e.into_request_error(&peer), url));
         match &sent {
-            Ok(response) => self.log_response(request, response, began),
+            Ok(response) => self.log_response(request, response, same_origin, began),
             Err(e) => tracing::debug!(
                 "{} {}/... failed after {} ms: {e}",
                 request.method,
-                host::origin(url),
+                endpoint::origin(url),
                 began.elapsed().as_millis()
             ),
         }
         sent
     }
 
-    fn log_response(&self, request: &Request<'_>, response: &Response, began: Instant) {
+    fn log_response(
+        &self,
+        request: &Request<'_>,
+        response: &Response,
+        same_origin: bool,
+        began: Instant,
+    ) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
         let url = response.url();
         let (method, status) = (&request.method, response.status().as_u16());
-        let endpoint = Endpoint::of(request.repository.domain(), &self.shared.options);
         // Queries contain signatures; so can the paths of a storage server.
-        let path = if host::origin(url) == endpoint.origin() { url.path() } else { "/..." };
+        let path = if same_origin { url.path() } else { "/..." };
         let range = request.range.map_or(String::new(), |(start, end)| {
             let last = end.map(|end| (end - 1).to_string()).unwrap_or_default();
             format!(", range {start}-{last}")
@@ -166,7 +174,7 @@ impl Registry {
         let proxy = proxy.map_or(String::new(), |proxy| format!(", proxy {proxy}"));
         tracing::debug!(
             "{method} {}{path} {status}{range}, {length}, {} ms{peer}{proxy}",
-            host::origin(url),
+            endpoint::origin(url),
             began.elapsed().as_millis()
         );
     }
@@ -177,7 +185,8 @@ impl Registry {
         response: Response,
         source_of: Option<String>,
     ) -> RegistryError {
-        let (status, peer) = (response.status(), self.shared.clients.peer(response.url()));
+        let (status, url) = (response.status(), response.url().clone());
+        let peer = self.shared.clients.peer(&url);
         let retry_after = retry_after(response.headers());
         let rate_limit = rate_limit(response.headers());
         let head = request.method == Method::HEAD;
@@ -186,6 +195,13 @@ impl Registry {
         let body = Body::new(response, &peer).read(MAX_ERROR_BODY_SIZE).await;
         let (body, host) = (body.unwrap_or_default(), peer.host);
         let text = message(&body);
+        if status == StatusCode::BAD_REQUEST
+            && let Some(problem) = TlsProblem::of_bad_request(url.scheme(), &body)
+        {
+            let cause = format!("status {status}").into();
+            let error = RegistryError::Tls { host, problem, certs_dir: None, cause };
+            return self.shared.clients.explain(error, &url);
+        }
         let message = match (text.is_empty(), status.canonical_reason()) {
             (true, Some(reason)) => reason.to_ascii_lowercase(),
             _ => text,
@@ -207,24 +223,29 @@ impl Registry {
             status => RegistryError::Status { host, status, message, retry_after },
         }
     }
-}
 
-/// Returns the target of a redirect from `url`.
-///
-/// # Errors
-/// [`RegistryError::Protocol`] if it is not an HTTP URL, [`RegistryError::InsecureRedirect`] if
-/// it leaves HTTPS.
-fn redirect_target(url: &Url, location: &str, plain_http: bool) -> Result<Url, RegistryError> {
-    let to = url
-        .join(location)
-        .map_err(|e| protocol(url, format!("it redirects to an invalid URL: {e}")))?;
-    match to.scheme() {
-        // Content fetched by tag would not be verified, and all content would be visible.
-        "http" if url.scheme() == "https" && !plain_http => {
-            Err(RegistryError::InsecureRedirect { host: authority(url), target: host::origin(&to) })
+    /// Returns the target of a redirect from `url`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Protocol`] if it is not an HTTP URL, [`RegistryError::InsecureRedirect`] if
+    /// it leaves HTTPS.
+    fn redirect_target(&self, url: &Url, location: &str) -> Result<Url, RegistryError> {
+        let to = url
+            .join(location)
+            .map_err(|e| protocol(url, format!("it redirects to an invalid URL: {e}")))?;
+        match (url.scheme(), to.scheme()) {
+            // Content fetched by tag would not be verified, and all content would be visible.
+            ("https", "http") if !self.may_leave_https(url, &to) => {
+                let (host, target) = (authority(url), endpoint::origin(&to));
+                Err(RegistryError::InsecureRedirect { host, target })
+            }
+            (_, "http" | "https") => Ok(to),
+            (_, scheme) => Err(protocol(url, format!("it redirects to the scheme '{scheme}'"))),
         }
-        "http" | "https" => Ok(to),
-        scheme => Err(protocol(url, format!("it redirects to the scheme '{scheme}'"))),
+    }
+
+    fn may_leave_https(&self, url: &Url, to: &Url) -> bool {
+        self.shared.options.plain_http || self.shared.clients.may_continue_at(url, to)
     }
 }
 

@@ -6,8 +6,8 @@ use reqwest::{Method, Response};
 
 use super::Registry;
 use super::body::{Body, BodyError};
+use super::endpoint::authority;
 use super::error::RegistryError;
-use super::host::authority;
 use super::html;
 use super::http::Request;
 use crate::digest::Digest;

@@ -9,7 +9,9 @@ mod auth;
 mod blob;
 mod body;
 mod certs;
+mod client_cert;
 mod credentials;
+mod endpoint;
 mod error;
 mod fact;
 mod host;
@@ -21,7 +23,10 @@ mod outage;
 mod parallel;
 mod proxy;
 mod retry;
+mod scheme;
+mod tls_problem;
 mod token;
+mod verifier;
 mod wait;
 
 use std::sync::Arc;
@@ -42,9 +47,10 @@ pub use options::RegistryOptions;
 pub use parallel::{BlobRange, Keeper};
 pub use proxy::Proxies;
 pub use retry::is_transient;
+pub use tls_problem::TlsProblem;
 
 use auth::Authenticator;
-use host::{Clients, Endpoint};
+use host::Clients;
 
 /// A client for all registries. Cheap to create and to clone: connections are opened, and
 /// certificates and credentials read, when a host first needs them.
@@ -106,16 +112,18 @@ impl Registry {
         Self { shared: self.shared.clone(), events: Some((sender, image)) }
     }
 
-    /// Returns the number of requests sent, with redirects, without token requests.
+    /// Returns the number of requests sent, with redirects, without token requests and
+    /// without the attempt to use TLS with a host that may not speak it.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// Logs which endpoint serves `repository`.
-    pub fn log_endpoint(&self, repository: &Repository) {
-        tracing::info!(
-            "{repository} is served by {}",
-            Endpoint::of(repository.domain(), &self.shared.options).origin()
-        );
+    pub async fn log_endpoint(&self, repository: &Repository) {
+        if tracing::enabled!(tracing::Level::INFO)
+            && let Ok(endpoint) = self.shared.clients.endpoint(repository.domain()).await
+        {
+            tracing::info!("{repository} is served by {}", endpoint.origin());
+        }
     }
 }

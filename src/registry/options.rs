@@ -10,8 +10,12 @@ use super::proxy::Proxies;
 /// How registries are contacted.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
-    /// Plain HTTP for every host. It is always used for loopback hosts without certificates.
+    /// Plain HTTP for every host. Loopback hosts without certificates use it without this, if they
+    /// do not speak TLS.
     pub plain_http: bool,
+    /// Hosts, as `name` for all ports or as `name:port`, of which any certificate is accepted, and
+    /// which may use plain HTTP.
+    pub insecure: Vec<String>,
     /// Given by flags or environment; wins over all files.
     pub explicit: Explicit,
     /// The program's own sources of credentials, which come next.
@@ -50,6 +54,7 @@ impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
             plain_http: false,
+            insecure: Vec::new(),
             explicit: Explicit::default(),
             custom: CustomSources::default(),
             sources: Sources::default(),

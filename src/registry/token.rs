@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::body::{self, Body, BodyError, Peer};
 use super::credentials::{Credential, Secret, without_values};
+use super::endpoint::{self, Endpoint};
 use super::error::{Cause, RegistryError};
-use super::host::{self, Clients, Endpoint};
+use super::host::Clients;
 use super::html;
 use super::http::{MAX_ERROR_BODY_SIZE, message};
 
@@ -63,7 +64,7 @@ impl TokenRequest {
             return Err(wrong(format!("it names a token server with the scheme '{scheme}'")));
         }
         // Only the user's credentials are sent there, and messages must not contain passwords.
-        host::strip_user(&mut realm);
+        endpoint::strip_user(&mut realm);
         Ok(Self { realm, service, scope })
     }
 
@@ -78,8 +79,7 @@ impl TokenRequest {
         endpoint: &Endpoint,
         credential: Option<Credential>,
     ) -> Result<Token, RegistryError> {
-        let plain_http = clients.options().plain_http;
-        if credential.is_some() && !endpoint.may_send_credentials_to(&self.realm, plain_http) {
+        if credential.is_some() && !clients.may_continue_at(&endpoint.url("")?, &self.realm) {
             return Err(RegistryError::InsecureRealm {
                 host: endpoint.host.clone(),
                 realm: self.shown_realm(),
@@ -100,7 +100,7 @@ impl TokenRequest {
         );
         if let Some(Credential::Identity(token)) = &credential {
             let request = client.post(self.realm.clone()).form(&self.refresh_form(token));
-            let response = self.send("POST", request, &peer).await?;
+            let response = self.send("POST", request, clients).await?;
             // Some servers do not support POST (distribution spec, auth/oauth).
             if !matches!(response.status().as_u16(), 404 | 405) {
                 return self.read(response, &peer).await;
@@ -113,7 +113,7 @@ impl TokenRequest {
             query.push(("account", username));
             request = request.basic_auth(username, Some(password.reveal()));
         }
-        self.read(self.send("GET", request.query(&query), &peer).await?, &peer).await
+        self.read(self.send("GET", request.query(&query), clients).await?, &peer).await
     }
 
     fn refresh_form<'a>(&'a self, token: &'a Secret) -> Vec<(&'static str, &'a str)> {
@@ -131,14 +131,16 @@ impl TokenRequest {
         &self,
         method: &str,
         request: RequestBuilder,
-        peer: &Peer,
+        clients: &Clients,
     ) -> Result<Response, RegistryError> {
         let began = Instant::now();
-        let response =
-            body::send(request, peer).await.map_err(|e| match e.into_request_error(peer) {
-                RegistryError::Network { cause, .. } => self.failed(0, cause),
-                error => self.failed(0, error.to_string()),
-            })?;
+        let peer = clients.peer(&self.realm);
+        let sent = body::send(request, &peer).await;
+        let response = sent.map_err(|e| match e.into_request_error(&peer) {
+            error @ RegistryError::Tls { .. } => clients.explain(error, &self.realm),
+            RegistryError::Network { cause, .. } => self.failed(0, cause),
+            error => self.failed(0, error.to_string()),
+        })?;
         let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
         tracing::debug!("{method} {} {status}, {ms} ms", self.shown_realm());
         Ok(response)
@@ -149,7 +151,8 @@ impl TokenRequest {
         let failed = |message: String| self.failed(status.as_u16(), message);
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-            let to = to.and_then(|to| self.realm.join(to).ok()).map(|to| host::origin(&to));
+            let to = to.and_then(|to| self.realm.join(to).ok());
+            let to = to.map(|to| endpoint::origin(&to));
             let to = to.unwrap_or_else(|| "nowhere".to_owned());
             return Err(failed(format!(
                 "{status}: it redirects to {to}, and token requests do not follow redirects"
@@ -193,6 +196,6 @@ impl TokenRequest {
     }
 
     fn shown_realm(&self) -> String {
-        host::origin(&self.realm) + self.realm.path()
+        endpoint::origin(&self.realm) + self.realm.path()
     }
 }

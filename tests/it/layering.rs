@@ -55,6 +55,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("reqwest", &["registry"]),
     ("hyper_util", &["registry"]),
     ("rustls", &["registry"]),
+    ("rustls_native_certs", &["registry"]),
+    ("webpki", &["registry"]),
     ("tar", &["layer"]),
     ("flate2", &["layer"]),
     ("inflate", &["layer"]),
