@@ -215,9 +215,9 @@ fn attempt(path: &Path, mode: Mode, remove: bool) -> Result<Option<Lock>, StoreE
 
 /// Opens or creates a lock file. An existing one need only be readable.
 fn open(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut options = File::options();
-    options.read(true).custom_flags(flags.bits().cast_signed());
+    options.read(true).custom_flags(nofollow);
     match options.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         other => return other,

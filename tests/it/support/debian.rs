@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::image::{Image, Pack, sha256};
 use super::scratch;
@@ -39,6 +40,16 @@ pub fn nginx() -> Image {
         .layer(page)
         .layer(less)
         .cmd(&["nginx", "-g", "daemon off;"])
+}
+
+/// Unpacks the base tree without nginx into `dir`.
+pub fn unpack_base(dir: &Path) {
+    let tar = kept("base", &[]);
+    let mut unpack = Command::new("tar");
+    unpack.args(["-x", "--numeric-owner", "-C"]).arg(dir);
+    let mut child = unpack.stdin(Stdio::piped()).spawn().expect("start tar");
+    child.stdin.take().expect("a pipe").write_all(&tar).expect("feed tar");
+    assert!(child.wait().expect("tar").success(), "tar failed");
 }
 
 fn kept(name: &'static str, options: &'static [&'static str]) -> Vec<u8> {

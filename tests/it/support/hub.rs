@@ -16,6 +16,9 @@ pub struct Hub {
     data: PathBuf,
 }
 
+/// An address with a port that the kernel chooses.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 impl Hub {
     pub fn shared() -> &'static Hub {
         static SHARED: OnceLock<Hub> = OnceLock::new();
@@ -24,21 +27,26 @@ impl Hub {
 
     fn start() -> Hub {
         let data = scratch::lasting().join("data");
-        Hub { host: Self::launch(&data, "", ""), data }
+        Hub { host: Self::launch(&data, ANY_PORT, "", ""), data }
     }
 
     /// Another docker-registry on the same storage: what was pushed to the shared one can
     /// be pulled from it, by other rules. `http` and `more` are YAML.
     pub fn guarded(&self, http: &str, more: &str) -> String {
-        Self::launch(&self.data, http, more)
+        self.guarded_at(ANY_PORT, http, more)
     }
 
-    fn launch(data: &Path, http: &str, more: &str) -> String {
+    /// The same at an address.
+    pub fn guarded_at(&self, address: &str, http: &str, more: &str) -> String {
+        Self::launch(&self.data, address, http, more)
+    }
+
+    fn launch(data: &Path, address: &str, http: &str, more: &str) -> String {
         let dir = scratch::lasting();
         let (log, config) = (dir.join("log"), dir.join("config.yml"));
         let text = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, \
-             delete: {{enabled: true}}}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n{more}",
+             delete: {{enabled: true}}}}\nhttp: {{addr: '{address}'{http}}}\n{more}",
             data.display()
         );
         fs::write(&config, text).expect("a registry's config");

@@ -1,11 +1,13 @@
 //! What the tests stand on.
 
+pub mod container;
 pub mod debian;
 pub mod dockerd;
 pub mod fixture;
 pub mod guard;
 pub mod hub;
 pub mod image;
+pub mod internet;
 pub mod judge;
 pub mod proxy;
 pub mod rpull;
