@@ -260,6 +260,8 @@ fn of_io(error: &io::Error) -> ErrorKind {
         io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound => ErrorKind::Busy,
         // A thread was refused.
         io::ErrorKind::WouldBlock => ErrorKind::Other,
+        // Something else is in place of a file of the store.
+        io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => ErrorKind::Integrity,
         _ => ErrorKind::Storage,
     }
 }

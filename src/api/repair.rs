@@ -60,6 +60,9 @@ impl Client {
         for digest in unneeded().filter_map(blob_of) {
             store.begin().content().remove_own_blob(&digest)?;
         }
+        if unneeded().any(|it| it.class == DamageClass::ContentBlob && blob_of(it).is_none()) {
+            store.begin().content().repair_index()?;
+        }
         let mut reasons = self.repair_images(store, &report.damage, &events).await?;
         let replaced: HashSet<ChainId> = report.damage.iter().filter_map(|it| it.layer).collect();
         let mut after = check.run_on(Some(&replaced))?;
@@ -199,7 +202,7 @@ fn blob_of(damage: &Damage) -> Option<Digest> {
 fn without_image(damage: &Damage) -> &'static str {
     match damage.class {
         DamageClass::Names => "only a backup has the names",
-        DamageClass::ContentBlob if blob_of(damage).is_none() => "the next pull replaces it",
+        DamageClass::ContentBlob if blob_of(damage).is_none() => "it cannot be written",
         DamageClass::ContentBlob => "it belongs to a shared cache or another tool",
         _ => "no image in the store needs it",
     }

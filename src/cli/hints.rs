@@ -96,6 +96,9 @@ const REPORT: &str =
 const DAMAGED_STORE: &str = "repair images with `rpull check --repair`, remove layers of no image with \
      `rpull gc`; docs/damage.md describes each class";
 
+/// For something else in place of a file.
+const DAMAGED_FILE: &str = "run `rpull check --repair`; if the file is still named, move it away and pull the images again";
+
 /// For a user who may not mount.
 const CANNOT_MOUNT: &str =
     "run as root, or let another tool mount what `rpull mount --print` shows";
@@ -120,6 +123,14 @@ fn hint_store(error: &StoreError) -> Option<String> {
         match error {
             StoreError::Fs(error) if error.source.kind() == io::ErrorKind::NotFound => {
                 "another program removed it; run the command again"
+            }
+            StoreError::Fs(error)
+                if matches!(
+                    error.source.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                DAMAGED_FILE
             }
             StoreError::Fs(error) => return hint_storage(&error.source),
             StoreError::Dockerd { .. } => {

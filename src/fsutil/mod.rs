@@ -2,6 +2,7 @@
 
 #[cfg(debug_assertions)]
 mod failpoint;
+mod read;
 mod temporary;
 
 use std::fs::{self, File};
@@ -12,13 +13,11 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
+pub use read::{is_absent, is_damage, open, read, read_optional, read_optional_bytes};
 pub use temporary::{Durability, Temporary};
 
 /// Bytes per buffer of [`buffers`] at most.
 const BUFFER_SIZE: usize = 256 << 10;
-
-/// Bytes that are read per step; most files of a store are smaller.
-const STEP_SIZE: usize = 4096;
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -156,37 +155,17 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
     File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
-/// Returns the file's text; `None` if it does not exist. Bytes that are not UTF-8 become U+FFFD,
-/// so that parsing damaged content fails.
+/// Renames a file to `to`, where it replaces what is there, also a directory.
 ///
 /// # Errors
-/// [`FsError`] if it cannot be read.
-pub fn read_optional(path: &Path) -> Result<Option<String>, FsError> {
-    let bytes = read_optional_bytes(path)?;
-    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Returns the file's bytes; `None` if it does not exist.
-///
-/// # Errors
-/// [`FsError`] if it cannot be read.
-pub fn read_optional_bytes(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
-    // Most files of a store are tiny, and checking an image reads hundreds. A buffer on the
-    // stack saves the system call for the size.
-    let mut buffer = [0; STEP_SIZE];
-    let read = File::open(path).and_then(|mut file| {
-        let mut bytes = Vec::new();
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(bytes),
-                n => bytes.extend_from_slice(&buffer[..n]),
-            }
+/// The error of rename(2), or of removing the directory.
+pub fn rename_over(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
+            remove(to).map_err(|e| e.source)?;
+            fs::rename(from, to)
         }
-    });
-    match read {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).at("read", path),
+        other => other,
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{At, FsError, is_at, names_in, random_hex, remove, sync_dir};
+use super::{At, FsError, is_at, names_in, random_hex, remove, rename_over, sync_dir};
 
 /// Whether a replaced file must survive a power failure when the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +114,12 @@ pub struct Replacement<'a> {
 }
 
 impl Replacement<'_> {
-    /// Replaces the file, which survives a power failure once its directory is synced.
+    /// Replaces the file, or a directory in its place, which survives a power failure once its directory is synced.
     ///
     /// # Errors
     /// [`FsError`] if it cannot be renamed.
     pub fn rename(mut self) -> Result<(), FsError> {
-        fs::rename(&self.temporary, self.path).at("write", self.path)?;
+        rename_over(&self.temporary, self.path).at("write", self.path)?;
         self.renamed = true;
         Ok(())
     }

@@ -125,8 +125,10 @@ impl OverlayRoot {
     /// # Errors
     /// [`FsError`] if the mark cannot be written.
     pub fn mark_committed(&self, id: &CacheId) -> Result<(), FsError> {
-        let committed = self.committed(id);
-        if committed.exists() { Ok(()) } else { self.replace(&committed, b"", 0o600) }
+        if self.is_committed(id) {
+            return Ok(());
+        }
+        self.replace(&self.committed(id), b"", 0o600)
     }
 
     /// Replaces a file of a layer. After a power failure, the layer is verified (see `unsynced`
@@ -176,7 +178,7 @@ impl OverlayRoot {
         let random = fsutil::random_hex::<6>().at("create symlink", &name)?;
         let temporary = self.path.join(LINKS).join(format!(".tmp-{random}"));
         symlink(link_target(id), &temporary).at("create symlink", &temporary)?;
-        fs::rename(&temporary, &name).at("create symlink", &name)
+        fsutil::rename_over(&temporary, &name).at("create symlink", &name)
     }
 
     /// Removes `l/<link>`, if it points to the layer.

@@ -1,7 +1,6 @@
 //! The layers that dockerd's build cache needs.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io::{self, Read};
 
 use super::{Store, StoreError};
@@ -21,7 +20,7 @@ impl Store {
         let mut chains = HashSet::new();
         for name in fsutil::names_in(&dir)?.iter().filter(|name| name.ends_with(".db")) {
             let path = dir.join(name);
-            let file = fs::File::open(&path).at("read", &path)?;
+            let file = fsutil::open(&path).at("read", &path)?;
             digests_in(file, &mut chains).at("read", &path)?;
         }
         Ok(chains)

@@ -154,7 +154,7 @@ impl Layers {
         self.index.add(&mut index, &record);
         unsynced::add(&self.layout, &chain, &record.cache_id)?;
         // An existing record is broken. dockerd could not replace it either (moby#44909).
-        let replaces = place.exists();
+        let replaces = place.symlink_metadata().is_ok();
         match replaces {
             true => self.replace(&mut index, &set, &chain)?,
             false => fs::rename(&set, &place).at("commit layer to", &place)?,

@@ -1,10 +1,18 @@
 //! The containers of dockerd, as far as they keep layers (moby layer/filestore.go, mounts).
 
+use std::path::Path;
+
 use super::StoreError;
 use super::layout::Layout;
 use crate::fsutil;
 use crate::oci::{ChainId, ImageId};
 use crate::overlay::CacheId;
+
+/// Bytes of a container's config at most.
+const MAX_CONFIG_SIZE: u64 = 32 << 20;
+
+/// Bytes of a file with one ID at most.
+const MAX_RECORD_SIZE: u64 = 4096;
 
 /// Returns the top layers of the images of all containers.
 ///
@@ -31,19 +39,24 @@ pub fn directories(layout: &Layout) -> Result<Vec<CacheId>, StoreError> {
 /// [`StoreError::Fs`] if the directory cannot be read.
 pub fn images(layout: &Layout) -> Result<Vec<ImageId>, StoreError> {
     let containers = layout.containers();
-    let image = |name: &String| {
-        let path = containers.join(name).join("config.v2.json");
-        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        json.get("Image")?.as_str()?.parse().ok()
-    };
-    Ok(fsutil::names_in(&containers)?.iter().filter_map(image).collect())
+    let names = fsutil::names_in(&containers)?;
+    Ok(names.iter().filter_map(|name| image(&containers.join(name))).collect())
+}
+
+/// Returns the image of the container whose directory is `dir`.
+pub fn image(dir: &Path) -> Option<ImageId> {
+    let bytes = fsutil::read(&dir.join("config.v2.json"), MAX_CONFIG_SIZE).ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    json.get("Image")?.as_str()?.parse().ok()
 }
 
 fn texts(layout: &Layout, file: &str) -> Result<Vec<String>, StoreError> {
     let mounts = layout.container_mounts();
     let mut texts = Vec::new();
     for name in fsutil::names_in(&mounts)? {
-        texts.extend(fsutil::read_optional(&mounts.join(name).join(file))?);
+        // A file that cannot be read is an error, so that no layer of a container is removed.
+        let bytes = fsutil::read_optional_bytes(&mounts.join(name).join(file), MAX_RECORD_SIZE)?;
+        texts.extend(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
     }
     Ok(texts)
 }

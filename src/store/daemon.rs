@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::StoreError;
-use crate::fsutil::is_same;
+use crate::fsutil::{self, is_same};
 
 const DEFAULT_ROOT: &str = "/var/lib/docker";
 const DEFAULT_CONFIG: &str = "/etc/docker/daemon.json";
+/// Bytes of the config at most.
+const MAX_CONFIG_SIZE: u64 = 1 << 20;
+
 const SOCKET: &str = "/var/run/docker.sock";
 
 /// Refuses a root that a running dockerd uses.
@@ -47,7 +50,8 @@ fn data_root(process: &Path) -> PathBuf {
     let given = flag_value(&words, &["--data-root", "-g", "--graph"]);
     let inside = process.join("root");
     let configured = || {
-        let text = fs::read(inside.join(config.trim_start_matches('/'))).ok()?;
+        let path = inside.join(config.trim_start_matches('/'));
+        let text = fsutil::read(&path, MAX_CONFIG_SIZE).ok()?;
         let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
         Some(json.get("data-root")?.as_str()?.to_owned())
     };

@@ -1,14 +1,15 @@
 //! The image db: configs, byte for byte (moby image/fs.go).
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 
 use super::StoreError;
 use super::layout::Layout;
 use crate::digest::Digest;
-use crate::fsutil::{self, At, Durability};
+use crate::fsutil::{self, Durability};
 use crate::oci::{ImageConfig, ImageId};
+
+/// Bytes of a config at most; the limits of `registry` are lower.
+const MAX_CONFIG_SIZE: u64 = 32 << 20;
 
 /// The images of a root.
 #[derive(Debug)]
@@ -27,10 +28,13 @@ impl Images {
     /// [`StoreError::Damaged`] if its SHA-256 is not `id`, [`StoreError::Fs`] if it cannot be read.
     pub fn get(&self, id: &ImageId) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.layout.image(id);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).at("read", &path)?,
+        let bytes = match fsutil::read_optional_bytes(&path, MAX_CONFIG_SIZE) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(e) if fsutil::is_damage(&e.source) => {
+                return Err(StoreError::Damaged { path, why: e.source.to_string() });
+            }
+            Err(e) => return Err(e)?,
         };
         if Digest::of(&bytes) != id.digest() {
             return Err(StoreError::Damaged {
@@ -91,12 +95,13 @@ impl Images {
         built.filter_map(|id| pair(id).transpose()).collect()
     }
 
-    /// Returns the time of the last tag command, RFC 3339.
+    /// Returns the time of the last tag command, RFC 3339; `None` if it is unknown.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the file cannot be read.
     pub fn last_updated(&self, id: &ImageId) -> Result<Option<String>, StoreError> {
-        Ok(fsutil::read_optional(&self.layout.image_metadata(id).join("lastUpdated"))?)
+        let text = fsutil::read_optional(&self.layout.image_metadata(id).join("lastUpdated"))?;
+        Ok(text.filter(|text| !text.contains(char::REPLACEMENT_CHARACTER)))
     }
 
     /// Records the time of a tag command, RFC 3339 with nanoseconds. A pull does not call this.

@@ -22,6 +22,9 @@ use crate::fsutil::{self, At};
 use crate::oci::{ChainId, ImageId};
 use crate::overlay::{CacheId, LinkId};
 
+/// Bytes of a journal at most.
+pub(super) const MAX_SIZE: u64 = 64 << 20;
+
 /// One staged layer of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalEntry {
@@ -170,13 +173,13 @@ impl DeadJournal {
 
     /// Opens the journal at `path`, unless it is locked or was just removed.
     fn open(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Ok(file) = File::open(path) else { return Ok(None) };
+        let Ok(file) = fsutil::open(path) else { return Ok(None) };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(e).at("lock", path)?,
         }
-        let bytes = fs::read(path).at("read", path)?;
+        let bytes = fsutil::read(path, MAX_SIZE).at("read", path)?;
         let text = String::from_utf8_lossy(&bytes);
         let entries = text.lines().filter_map(JournalEntry::parse).collect();
         let removals = text.lines().filter_map(RemovalEntry::parse).collect();

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::SystemTime;
 
+use rustix::fs::OFlags;
+
 use super::{Store, StoreError};
 use crate::fsutil::{self, At};
 use crate::oci::ImageId;
@@ -19,13 +21,20 @@ impl Store {
         let dir = self.layout.uses();
         let path = dir.join(id.hex());
         let touch = || {
-            let file = File::options().create(true).append(true).mode(0o600).open(&path)?;
-            file.set_modified(SystemTime::now())
+            let mut options = File::options();
+            // A FIFO would block.
+            let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
+            let options = options.create(true).append(true).mode(0o600).custom_flags(flags);
+            options.open(&path)?.set_modified(SystemTime::now())
         };
-        if let Err(e) = touch()
-            && e.kind() == io::ErrorKind::NotFound
-            && fsutil::ensure_dir(&dir, 0o700).is_ok()
-        {
+        let Err(e) = touch() else { return };
+        let made = match e.kind() {
+            io::ErrorKind::NotFound => fsutil::ensure_dir(&dir, 0o700),
+            _ if fsutil::is_read_only(&e) => return,
+            // Something else is in place of the file.
+            _ => fsutil::remove(&path),
+        };
+        if made.is_ok() {
             let _ = touch();
         }
     }

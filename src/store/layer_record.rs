@@ -1,7 +1,5 @@
 //! The record of a committed layer (moby layer/filestore.go).
 
-use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -82,13 +80,13 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 /// Returns whether a file ends with a plausible content length (RFC 1952). This check does not
 /// read the whole file, and detects files that are empty, zeroed, and nearly all truncated ones.
 pub(super) fn could_be_gzip(path: &Path) -> Result<bool, FsError> {
-    let file = match File::open(path) {
+    let file = match fsutil::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if fsutil::is_absent(&e) || fsutil::is_damage(&e) => return Ok(false),
         Err(e) => return Err(e).at("open", path),
     };
     let meta = file.metadata().at("read", path)?;
-    if !meta.is_file() || meta.len() < MIN_GZIP_SIZE {
+    if meta.len() < MIN_GZIP_SIZE {
         return Ok(false);
     }
     let mut end = [0; 4];

@@ -190,7 +190,7 @@ impl Layers {
     /// [`StoreError::Fs`] if it cannot be opened.
     pub fn tar_split(&self, chain: &ChainId) -> Result<File, StoreError> {
         let path = self.layout.layer(chain).join(TAR_SPLIT);
-        Ok(File::open(&path).at("open", &path)?)
+        Ok(fsutil::open(&path).at("open", &path)?)
     }
 
     /// Returns the path of a layer's tar-split file.

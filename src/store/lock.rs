@@ -215,9 +215,9 @@ fn attempt(path: &Path, mode: Mode, remove: bool) -> Result<Option<Lock>, StoreE
 
 /// Opens or creates a lock file. An existing one need only be readable.
 fn open(path: &Path) -> io::Result<File> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = File::options();
-    options.read(true).custom_flags(nofollow);
+    options.read(true).custom_flags(flags.bits().cast_signed());
     match options.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         other => return other,

@@ -14,8 +14,10 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -29,6 +31,9 @@ const UPPER: &str = "upper";
 const WORK: &str = "work";
 const IMAGE: &str = "image";
 const DISCARDED: &str = "-discarded";
+
+/// Bytes of the file [`IMAGE`] at most.
+const MAX_IMAGE_SIZE: u64 = 64 << 10;
 
 /// The image of a writable mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +137,7 @@ impl KeptDir {
 
     /// Returns the image that was mounted, if it is known.
     pub fn image(&self) -> Option<MountedImage> {
-        serde_json::from_slice(&fs::read(self.path.join(IMAGE)).ok()?).ok()
+        serde_json::from_slice(&fsutil::read(&self.path.join(IMAGE), MAX_IMAGE_SIZE).ok()?).ok()
     }
 
     /// Returns whether there are no changes.
@@ -219,7 +224,8 @@ fn remove_without_changes(path: &Path) -> Result<(), StoreError> {
 
 /// Locks a directory; `None` if another process has locked it or removed it.
 fn lock_dir(path: &Path) -> Result<Option<File>, StoreError> {
-    let dir = match File::open(path) {
+    let flags = OFlags::DIRECTORY.bits().cast_signed();
+    let dir = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(dir) => dir,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).at("open", path)?,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::layer_record::LayerRecord;
 use super::layer_record::cache_id_in;
 use super::mounted::Mounts;
-use super::{Store, StoreError, containers};
+use super::{Store, StoreError, containers, journal};
 use crate::digest::Digest;
 use crate::fsutil;
 use crate::oci::{ChainId, DiffId};
@@ -190,7 +190,7 @@ impl Store {
         let dir = self.layout.journals();
         let mut text = String::new();
         for name in fsutil::names_in(&dir)? {
-            let bytes = fs::read(dir.join(name)).unwrap_or_default();
+            let bytes = fsutil::read(&dir.join(name), journal::MAX_SIZE).unwrap_or_default();
             text += &String::from_utf8_lossy(&bytes);
             text.push('\n');
         }

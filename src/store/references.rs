@@ -76,6 +76,9 @@ fn key(reference: &Reference) -> String {
     }
 }
 
+/// Bytes of the file of names at most.
+const MAX_NAMES_SIZE: u64 = 256 << 20;
+
 /// The file of names.
 #[derive(Debug)]
 pub struct Names {
@@ -94,8 +97,13 @@ impl Names {
     /// be read.
     pub fn load(&self) -> Result<References, StoreError> {
         let path = self.layout.repositories();
-        let Some(json) = fsutil::read_optional_bytes(&path)? else {
-            return Ok(References::default());
+        let json = match fsutil::read_optional_bytes(&path, MAX_NAMES_SIZE) {
+            Ok(Some(json)) => json,
+            Ok(None) => return Ok(References::default()),
+            Err(e) if fsutil::is_damage(&e.source) => {
+                return Err(StoreError::DamagedNames { path, why: e.source.to_string() });
+            }
+            Err(e) => return Err(e)?,
         };
         serde_json::from_slice(&json)
             .map_err(|e| StoreError::DamagedNames { path, why: e.to_string() })

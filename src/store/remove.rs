@@ -2,7 +2,6 @@
 //! last name the image and the layers that no other image needs.
 
 use std::collections::HashSet;
-use std::fs;
 
 use super::journal::RemovalEntry;
 use super::layer_index::IndexView;
@@ -191,10 +190,7 @@ impl Store {
         let in_use = |by| Err(StoreError::InUse { image: query.to_owned(), by });
         let containers = self.layout.containers();
         for name in fsutil::names_in(&containers)? {
-            let config = fs::read_to_string(containers.join(&name).join("config.v2.json"))
-                .unwrap_or_default();
-            let json: serde_json::Value = serde_json::from_str(&config).unwrap_or_default();
-            if json.get("Image").and_then(|image| image.as_str()) == Some(&id.to_string()) {
+            if containers::image(&containers.join(&name)) == Some(*id) {
                 return in_use(ImageUser::Container(name[..name.len().min(12)].to_owned()));
             }
         }

@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use super::StoreError;
 use super::boot::boot_id;
@@ -38,16 +39,19 @@ pub struct Unsynced {
 pub fn add(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), StoreError> {
     let dir = layout.unsynced().join(this_boot());
     let path = dir.join(name(chain, directory));
-    let create =
-        || File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    match create() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            fsutil::ensure_dir(&dir, 0o700)?;
-            create().at("create", &path)?;
-        }
-        other => drop(other.at("create", &path)?),
+    // Whatever has the name lists the layer.
+    let create = || match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    };
+    if create().is_ok() {
+        return Ok(());
     }
-    Ok(())
+    if dir.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+        fsutil::remove(&dir)?;
+    }
+    fsutil::ensure_dir(&dir, 0o700)?;
+    Ok(create().at("create", &path)?)
 }
 
 /// Removes a layer from the list of this boot.
@@ -55,7 +59,11 @@ pub fn add(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), 
 /// # Errors
 /// [`StoreError::Fs`] if the file cannot be removed.
 pub fn forget(layout: &Layout, chain: &ChainId, directory: &CacheId) -> Result<(), StoreError> {
-    Ok(fsutil::remove(&layout.unsynced().join(this_boot()).join(name(chain, directory)))?)
+    let list = layout.unsynced().join(this_boot());
+    if !is_list(&list) {
+        return Ok(());
+    }
+    Ok(fsutil::remove(&list.join(name(chain, directory)))?)
 }
 
 /// Returns the layers that other boots left, if there are any.
@@ -71,7 +79,7 @@ pub fn of_other_boots(layout: &Layout) -> Result<Option<Unsynced>, StoreError> {
     }
     let mut names = Vec::new();
     for boot in &boots {
-        names.extend(fsutil::names_in(&dir.join(boot))?);
+        names.extend(names_in(&dir.join(boot))?);
     }
     names.sort_unstable();
     names.dedup();
@@ -99,11 +107,20 @@ impl Unsynced {
 /// [`StoreError::Fs`] if syncfs(2) fails or the list cannot be read.
 pub fn sync(layout: &Layout) -> Result<(), StoreError> {
     let list = layout.unsynced().join(this_boot());
-    let names = fsutil::names_in(&list)?;
+    let names = names_in(&list)?;
     let root = layout.root();
     let synced = File::open(root).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
     synced.at("sync", root)?;
     names.iter().try_for_each(|name| Ok(fsutil::remove(&list.join(name))?))
+}
+
+/// Returns the names in a list. Something that is not a directory has none.
+fn names_in(list: &Path) -> Result<Vec<String>, StoreError> {
+    if is_list(list) { Ok(fsutil::names_in(list)?) } else { Ok(Vec::new()) }
+}
+
+fn is_list(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }
 
 fn name(chain: &ChainId, directory: &CacheId) -> String {

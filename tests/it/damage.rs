@@ -79,7 +79,7 @@ impl Place {
     }
 
     /// The symlink in `l/` of a layer.
-    fn short_link(&self, n: usize) -> PathBuf {
+    pub fn short_link(&self, n: usize) -> PathBuf {
         let link = fs::read_to_string(self.dir(n).join("link")).unwrap();
         self.root().join("overlay2/l").join(link)
     }
@@ -89,7 +89,7 @@ impl Place {
         self.root().join("image/overlay2/imagedb/content/sha256").join(id)
     }
 
-    fn sources(&self, n: usize) -> (PathBuf, PathBuf) {
+    pub fn sources(&self, n: usize) -> (PathBuf, PathBuf) {
         let layer = &self.image.layers[n];
         let hex = |digest: String| digest.trim_start_matches("sha256:").to_owned();
         let base = self.root().join("image/overlay2/distribution");

@@ -272,6 +272,37 @@ fn output_leaves_through_one_file() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A root can have a FIFO or a device in place of a file, which `fsutil` refuses. The others read
+/// files of the kernel, or open a directory.
+#[test]
+fn files_of_a_root_are_read_by_fsutil() {
+    let kernel = [
+        "daemon.rs",
+        "lock.rs",
+        "mounted.rs",
+        "boot.rs",
+        "mountinfo.rs",
+        "diff_dir.rs",
+        "abilities.rs",
+    ];
+    let directory = ["mounts.rs", "unsynced.rs"];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|it| ["store", "overlay"].contains(&&*it.module)) {
+        for (door, known) in [
+            ("fs::read(", &kernel[..]),
+            ("fs::read_to_string(", &kernel),
+            ("File::open(", &directory),
+        ] {
+            let name = source.path.file_name().unwrap().to_str().unwrap();
+            let test = name == "tests.rs";
+            if source.code.contains(door) && !known.contains(&name) && !test {
+                wrong.push(format!("{} names {door}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn path_names_of_the_root_are_in_one_file() {
     let mut wrong = Vec::new();

@@ -31,6 +31,7 @@ mod power;
 mod protocol;
 mod pull;
 mod registry;
+mod special_files;
 mod stress;
 mod support;
 mod terminal;

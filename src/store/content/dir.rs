@@ -157,13 +157,14 @@ impl Dir {
         self.sync()
     }
 
-    /// Removes a name that is not a directory. Does nothing if it does not exist.
+    /// Removes the file `name`, or a directory in its place. Does nothing if it does not exist.
     ///
     /// # Errors
     /// [`FsError`] if it cannot be removed.
     pub fn unlink(&self, name: &str) -> Result<(), FsError> {
         match fs::unlinkat(&*self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR) => fsutil::remove(&self.path.join(name)),
             Err(e) => Err(e).at("remove", &self.path.join(name)),
         }
     }

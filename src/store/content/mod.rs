@@ -215,15 +215,24 @@ impl Content {
         let _lock = dirs.lock_index()?;
         let mut index = match dirs.index()? {
             IndexState::Valid(index) => index,
-            // The damaged file is kept under another name, and the blobs stay.
-            IndexState::Damaged => {
-                let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
-                dirs.root.rename_from(&dirs.root, INDEX, &format!("{INDEX}.damaged-{random}"))?;
-                IndexFile::empty().map_err(|e| dirs.damaged(&e))?
-            }
+            IndexState::Damaged => dirs.set_index_aside()?,
         };
         let changed = index.set(descriptor, &reference.canonical());
         if changed.map_err(|e| dirs.damaged(&e))? { dirs.write_index(&index) } else { Ok(()) }
+    }
+
+    /// Replaces a damaged `index.json` by an empty one. Does nothing if the content directory is
+    /// read-only.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the file cannot be read or written.
+    pub fn repair_index(&self) -> Result<(), StoreError> {
+        let Some(dirs) = self.dirs()? else { return Ok(()) };
+        let _lock = dirs.lock_index()?;
+        match dirs.index()? {
+            IndexState::Valid(_) => Ok(()),
+            IndexState::Damaged => dirs.write_index(&dirs.set_index_aside()?),
+        }
     }
 
     /// Removes what killed processes left, as far as the directory exists and can be written.
@@ -315,6 +324,13 @@ impl Dirs {
 
     fn index(&self) -> Result<IndexState, StoreError> {
         read_index(&self.root)
+    }
+
+    /// Keeps a damaged index under another name, and returns an empty one. The blobs stay.
+    fn set_index_aside(&self) -> Result<IndexFile, StoreError> {
+        let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
+        self.root.rename_from(&self.root, INDEX, &format!("{INDEX}.damaged-{random}"))?;
+        IndexFile::empty().map_err(|e| self.damaged(&e))
     }
 
     fn write_index(&self, index: &IndexFile) -> Result<(), StoreError> {

@@ -30,6 +30,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::OFlags;
+
 use super::StoreError;
 use super::layer_record::LayerRecord;
 use super::layout::Layout;
@@ -43,6 +45,9 @@ pub(super) use facts::Key;
 use facts::{Detail, Fact, Total, Version};
 use known::Known;
 use stamp::Stamp;
+
+/// Bytes of a shard at most.
+const MAX_SHARD_SIZE: u64 = 64 << 20;
 
 const STAMP: &str = "stamp";
 
@@ -175,7 +180,7 @@ impl LayerIndex {
 
     /// Returns the facts with `key`; `None` if the files are damaged.
     fn facts_in_files(&self, key: &Key) -> Option<Vec<Fact>> {
-        let bytes = fsutil::read_optional_bytes(&self.shard(key)).ok()?;
+        let bytes = fsutil::read_optional_bytes(&self.shard(key), MAX_SHARD_SIZE).ok()?;
         let bytes = bytes.unwrap_or_default();
         let lines = bytes.strip_suffix(b"\n").or(bytes.is_empty().then_some(&[]))?;
         let prefix = key.prefix();
@@ -265,7 +270,11 @@ impl LayerIndex {
     fn append(&self, view: &mut IndexView, facts: &[Fact]) {
         let append = |fact: &Fact| {
             let path = self.shard(&fact.key);
-            let mut file = File::options().append(true).create(true).mode(0o600).open(&path)?;
+            let mut options = File::options();
+            // A FIFO would block, and a device take the line.
+            let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+            options.append(true).create(true).mode(0o600).custom_flags(flags.bits().cast_signed());
+            let mut file = options.open(&path)?;
             // One call, so that no kill leaves a part of a line.
             let line = fact.to_string();
             match file.write(line.as_bytes())? {
@@ -282,7 +291,7 @@ impl LayerIndex {
 
     /// Makes the files invalid, so that the next command rebuilds them.
     fn give_up(&self, view: &mut IndexView) {
-        let _ = fs::remove_file(self.path(STAMP));
+        let _ = fsutil::remove(&self.path(STAMP));
         *view = IndexView::Memory;
     }
 
@@ -319,7 +328,7 @@ fn replace(path: &Path, text: &str) -> Result<(), FsError> {
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(text.as_bytes())?;
-        fs::rename(&temporary, path)
+        fsutil::rename_over(&temporary, path)
     };
     let written = write().at("write", path);
     if written.is_err() {

@@ -132,7 +132,7 @@ impl LayerIndex {
             let path = self.path(&name);
             facts.sort_unstable();
             let text: String = facts.into_iter().map(Fact::to_string).collect();
-            if fsutil::read_optional_bytes(&path)?.as_deref() != Some(text.as_bytes()) {
+            if fsutil::read_optional(&path)?.as_deref() != Some(text.as_str()) {
                 replace(&path, &text)?;
             }
         }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::fsutil;
 use crate::store::boot::boot_id;
 use crate::store::layout::Layout;
 
@@ -46,6 +47,9 @@ impl DirState {
     }
 }
 
+/// Bytes of the file with the stamp at most.
+const MAX_SIZE: u64 = 4096;
+
 impl Stamp {
     /// Returns the state of a root; `None` if it has no such directories, or if the kernel does not
     /// tell which start of the machine this is.
@@ -59,7 +63,7 @@ impl Stamp {
 
     /// Returns whether the file at `path` has this stamp.
     pub fn is_in(&self, path: &Path) -> bool {
-        fs::read(path).is_ok_and(|text| text == self.to_string().as_bytes())
+        fsutil::read(path, MAX_SIZE).is_ok_and(|text| text == self.to_string().as_bytes())
     }
 
     /// Returns whether `self` is the state after `added` records (removed ones if negative) were
