@@ -142,6 +142,8 @@ fn paths_of_a_hostile_root_are_escaped_or_refused() {
     assert!(text(&done.stderr).contains(SHOWN), "{done:?}");
     let done = ran(&rpull, &["mount", "--rw", &name, target], 0);
     assert!(text(&done.stdout).contains(SHOWN), "{done:?}");
+    ran(&rpull, &["mounts", "--format", "json"], 0);
+    assert!(text(&ran(&rpull, &["mounts"], 0).stdout).contains(SHOWN));
     ran(&rpull, &["umount", target], 0);
     ran(&rpull, &["rm", &name], 0);
     let none = Rpull::on(root.join("none"));
@@ -187,10 +189,26 @@ fn files_of_the_root_are_escaped() {
     for entry in fs::read_dir(root.join("image/overlay2/layerdb/sha256")).unwrap() {
         fs::write(entry.unwrap().path().join("cache-id"), PAYLOAD).unwrap();
     }
-    for command in ["layers", "inspect", "history"] {
-        let output = rpull.command([command, &name]).output().unwrap();
-        assert_clean(&output, command);
+    fs::write(root.join("rpull/content/index.json"), PAYLOAD).unwrap();
+    fs::write(root.join("image/overlay2/layerdb/tmp").join(format!("write-set-{PAYLOAD}")), "")
+        .unwrap();
+    for args in [
+        &["layers", &name][..],
+        &["inspect", &name],
+        &["history", &name],
+        &["df"],
+        &["df", "--format", "json"],
+        &["check"],
+        &["check", "--deep", "--format", "json"],
+        &["-vv", "gc", "--dry-run"],
+        &["gc", "--dry-run", "--format", "json"],
+        &["prune", "--dangling", "--dry-run"],
+        &["__complete", "inspect", ""],
+    ] {
+        assert_clean(&rpull.command(args).output().unwrap(), &format!("{args:?}"));
     }
+    // The name of the staged record.
+    assert!(text(&ran(&rpull, &["gc", "--dry-run"], 0).stdout).contains(SHOWN));
 }
 
 #[test]
