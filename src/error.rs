@@ -223,6 +223,7 @@ fn of_store(error: &StoreError) -> ErrorKind {
         StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => ErrorKind::Integrity,
         StoreError::Ambiguous { .. }
         | StoreError::Reference(_)
+        | StoreError::OtherStore { .. }
         | StoreError::NotMounted(_)
         | StoreError::ForeignMount { .. } => ErrorKind::Usage,
         StoreError::Dockerd { .. } | StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {

@@ -95,6 +95,14 @@ impl Pull {
         self
     }
 
+    /// Pulls into a store whose directory belongs to another image store, such as containerd's in the
+    /// data root of Docker 29, or podman's. Otherwise, such a pull fails with
+    /// [`StoreError::OtherStore`](crate::error::StoreError::OtherStore) and without a request.
+    pub fn force(mut self, force: bool) -> Self {
+        self.options.force = force;
+        self
+    }
+
     /// Flushes everything to disk before the pull ends.
     pub fn sync(mut self, sync: bool) -> Self {
         self.options.sync = sync;

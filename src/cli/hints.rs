@@ -99,6 +99,10 @@ const DAMAGED_STORE: &str = "repair images with `rpull check --repair`, remove l
 /// For something else in place of a file.
 const DAMAGED_FILE: &str = "run `rpull check --repair`; if the file is still named, move it away and pull the images again";
 
+/// For a dockerd that keeps images elsewhere: with these settings it uses overlay2, in every version.
+const DOCKER_SETTING: &str =
+    r#""features": {"containerd-snapshotter": false}, "storage-driver": "overlay2""#;
+
 /// For a user who may not mount.
 const CANNOT_MOUNT: &str =
     "run as root, or let another tool mount what `rpull mount --print` shows";
@@ -135,6 +139,15 @@ fn hint_store(error: &StoreError) -> Option<String> {
             StoreError::Fs(error) => return hint_storage(&error.source),
             StoreError::Dockerd { .. } => {
                 "stop dockerd, run the command, and start dockerd again; or choose another --root"
+            }
+            StoreError::OtherStore { setting: Some(file), .. } => {
+                return Some(format!(
+                    "set {DOCKER_SETTING} in {}, choose another --root, or go on with --force; see docs/docker-29.md",
+                    file.display()
+                ));
+            }
+            StoreError::OtherStore { setting: None, .. } => {
+                "choose another --root, or go on with --force; see docs/docker-29.md"
             }
             StoreError::NotADirectory(_) => "choose a directory with --root or --content",
             StoreError::NoStore(_) => {

@@ -39,6 +39,9 @@ pub struct Pull {
     /// Keep compressed layers in the content store (for CI caches)
     #[arg(long)]
     keep_blobs: bool,
+    /// Pull into the root of another image store too (see docs/docker-29.md)
+    #[arg(long)]
+    force: bool,
     /// Flush everything to disk before exiting
     #[arg(long)]
     sync: bool,
@@ -99,7 +102,9 @@ impl Pull {
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));
-        let pull = self.prepared(client, images.clone(), platform).events(receive);
+        // The default root is rpull's own.
+        let force = self.force || context.global.root.is_none();
+        let pull = self.prepared(client, images.clone(), platform).force(force).events(receive);
         let screen = render::start(renderer, events)?;
         let runtime = runtime()?;
         let results = runtime.block_on(interruptible(async {

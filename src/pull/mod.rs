@@ -110,6 +110,7 @@ pub async fn pull(
 }
 
 async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Result<Pulled, Error> {
+    session.accept_root().await?;
     session.recover().await?;
     let span = tracing::debug_span!("resolve", %image);
     let resolved = match resolve::resolve(session, image).instrument(span).await? {

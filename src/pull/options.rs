@@ -31,6 +31,8 @@ pub struct Options {
     pub policy: Policy,
     /// Say what would be fetched, and change nothing.
     pub dry_run: bool,
+    /// Pull into a root that belongs to another image store.
+    pub force: bool,
     /// Keep the compressed layers in the content store.
     pub keep_blobs: bool,
     /// Return only when all is on the disk, not just in the page cache.
@@ -67,6 +69,7 @@ impl Default for Options {
             jobs: JOBS,
             policy: Policy::default(),
             dry_run: false,
+            force: false,
             keep_blobs: false,
             sync: false,
             limits: Limits::default(),

@@ -43,6 +43,7 @@ pub struct Session {
     omissions: Omissions,
     gate: StoreGate,
     recovered: OnceCell<()>,
+    accepted: OnceCell<()>,
     threads: OnceCell<()>,
     warned: Mutex<HashSet<(Option<Image>, String)>>,
     planned: Mutex<HashSet<Digest>>,
@@ -61,6 +62,7 @@ impl Session {
             omissions: Omissions::default(),
             gate: StoreGate::new(store),
             recovered: OnceCell::new(),
+            accepted: OnceCell::new(),
             threads: OnceCell::new(),
             warned: Mutex::default(),
             planned: Mutex::default(),
@@ -108,6 +110,19 @@ impl Session {
             })
         };
         self.recovered.get_or_try_init(recover).await.map(drop)
+    }
+
+    /// Refuses, once, the root of another image store, if the pull can add images and is not forced.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherStore`].
+    pub async fn accept_root(&self) -> Result<(), Error> {
+        let Options { force, dry_run, repair, .. } = &self.options;
+        if *force || *dry_run || repair.is_some() {
+            return Ok(());
+        }
+        let look = || self.store(Store::refuse_other_store);
+        self.accepted.get_or_try_init(look).await.map(drop)
     }
 
     /// Makes the store ready to be written, and keeps removals away for the rest of the

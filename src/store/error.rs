@@ -59,6 +59,18 @@ pub enum StoreError {
         /// Its process, or its socket.
         who: String,
     },
+    /// The root belongs to another image store: images pulled there would not be shown, or would hide
+    /// what the other store has.
+    #[error("{} belongs to another image store: {why}", root.display())]
+    OtherStore {
+        /// The root.
+        root: PathBuf,
+        /// What was found.
+        why: String,
+        /// The settings of the dockerd whose root it is, if they are known. With the storage driver
+        /// `overlay2` there, and without containerd's image store, the root is accepted.
+        setting: Option<PathBuf>,
+    },
     /// The image cannot be removed.
     #[error("cannot remove {image}: {by}")]
     InUse {

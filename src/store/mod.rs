@@ -2,6 +2,7 @@
 //! block. A pull writes layers from the base up, then the image, then its names; each is
 //! complete or absent. The locks of each command are in `lock`.
 
+mod bolt;
 mod boot;
 mod build_cache;
 mod check;
@@ -28,6 +29,7 @@ mod mounted;
 mod mounts;
 mod omitted;
 mod orphans;
+mod other_store;
 mod own_mounts;
 mod parallel;
 mod prune;
@@ -71,6 +73,7 @@ pub use view::{HistoryLine, ImageLine, LayerLine};
 
 use journal::{DeadJournal, Journal};
 use layout::Layout;
+use other_store::Machine;
 
 /// The store of one root.
 #[derive(Debug)]
@@ -117,6 +120,15 @@ impl Store {
     fn refuse_files(&self) -> Result<(), StoreError> {
         let file = self.layout.file_as_directory();
         file.map_or(Ok(()), |path| Err(StoreError::NotADirectory(path.to_owned())))
+    }
+
+    /// Refuses a root that belongs to another image store: images pulled there would not be shown, or
+    /// would hide what the other store has.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherStore`] if it does.
+    pub fn refuse_other_store(&self) -> Result<(), StoreError> {
+        other_store::refuse(self.root(), &Machine::default())
     }
 
     /// Creates the root's directories on the first call.

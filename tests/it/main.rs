@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod debian;
 mod dist;
+mod docker_29;
 mod dockerd;
 mod docs;
 mod dry_run;

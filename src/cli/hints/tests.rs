@@ -27,6 +27,7 @@ fn of_the_store() -> Vec<StoreError> {
         StoreError::Damaged { path: path.clone(), why: why.clone() },
         StoreError::DamagedNames { path: path.clone(), why: why.clone() },
         StoreError::Ambiguous { prefix: "ab".to_owned(), matches: vec!["abc".to_owned()] },
+        StoreError::OtherStore { root: path.clone(), why, setting: Some(path.clone()) },
         StoreError::Dockerd { root: path, who: "process 1".to_owned() },
         StoreError::InUse { image: "x".to_owned(), by: ImageUser::Mount("/mnt".to_owned()) },
         StoreError::SeveralNames { image: "x".to_owned(), names: Vec::new() },
