@@ -79,8 +79,13 @@ impl Proxy {
                 }
                 opened.clients().extend(client.try_clone());
                 let (seen, rule, door) = (seen.clone(), rule.clone(), opened.clone());
-                // A client that goes away in the middle is the client's business.
-                std::thread::spawn(move || drop(serve(client, &seen, &*rule, &door)));
+                std::thread::spawn(move || {
+                    let Ok(connection) = client.try_clone() else { return };
+                    // A client that goes away in the middle is the client's business.
+                    let _ = serve(client, &seen, &*rule, &door);
+                    // The door has it, too. A client that tries TLS waits for this.
+                    let _ = connection.shutdown(Shutdown::Both);
+                });
             }
         });
         Self { host, log, door }
