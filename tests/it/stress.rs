@@ -216,7 +216,7 @@ impl Storm {
         }
         // The locks of the table in `src/store/lock.rs` that are not of one blob.
         assert_eq!(names(&root.join("rpull/locks")), ["commit", "names", "queue", "store"]);
-        assert_eq!(names(&root.join("rpull/content/locks")), ["index"]);
+        assert_eq!(names(&root.join("rpull/content/locks")), ["index", "queue", "use"]);
         let unsynced = root.join("rpull/unsynced");
         for boot in names(&unsynced) {
             assert_eq!(names(&unsynced.join(boot)), [""; 0], "left in unsynced");

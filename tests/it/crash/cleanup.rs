@@ -95,7 +95,7 @@ fn top_of(rpull: &Rpull, image: &Pushed) -> (PathBuf, PathBuf) {
     let top = layers.as_array().unwrap().last().unwrap().clone();
     let dir = Path::new(top["path"].as_str().unwrap()).join("etc");
     let file = dir.join(&names(&dir)[0]);
-    let chain = top["chain_id"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let chain = top["chainId"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
     (file, rpull.root().join("image/overlay2/layerdb/sha256").join(chain))
 }
 
@@ -144,7 +144,7 @@ fn recovery_killed_after_any_operation_is_finished_by_the_next_command() {
     };
     let scenario = Scenario::on(make, &["images"]);
     scenario.each(|rpull, operation| {
-        let shown = rpull.ok(["images", "--format", "json"]);
+        let shown = rpull.ok(["images", "-q", "--no-trunc"]);
         assert!(!shown.contains(&a.id) && shown.contains(&b.id), "after '{operation}': {shown}");
         assert_clean(rpull, &["tag", &b.name(), "other:tag"]);
         assert_no_orphans(rpull.root(), operation);
