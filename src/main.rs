@@ -1,4 +1,4 @@
-//! The `rpull` command: flags, verbs, renderers, exit codes.
+//! The `rpull` command: flags, commands, renderers, exit codes.
 
 mod cli;
 mod commands;
