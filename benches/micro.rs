@@ -80,7 +80,7 @@ fn unpack(blob: &[u8], dir: &Path) {
         limits: Limits::default(),
         meter: None,
         pool: BufferPool::default(),
-        window: Box::new(|_, _| true),
+        window: Box::new(|_| true),
         image: ImageUsage::default(),
     };
     layer::unpack(fsutil::buffers(blob), job).unwrap();
@@ -123,7 +123,7 @@ fn inflate(bencher: Bencher) {
     let blob = gzip(&bytes);
     let mut room = vec![0; layer::DECODER_OVERHEAD + (512 << 10)];
     bencher.counter(BytesCount::of_slice(&bytes)).bench_local(|| {
-        let mut decoder = layer::Decoder::new(blob.as_slice(), Box::new(|_, _| true)).unwrap();
+        let mut decoder = layer::Decoder::new(blob.as_slice(), Box::new(|_| true)).unwrap();
         while !decoder.fill(&mut room).unwrap().is_empty() {}
     });
 }

@@ -42,7 +42,7 @@ pub fn unpack_tar(
     source: impl Buffers + Send,
 ) -> Result<ReadyLayer, WorkError> {
     // A tar has no window, and what the store has is not limited.
-    unpack(session, store, source, None, None, (Box::new(|_, _| false), ImageUsage::default()))
+    unpack(session, store, source, None, None, (Box::new(|_| false), ImageUsage::default()))
 }
 
 fn unpack(

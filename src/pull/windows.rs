@@ -1,14 +1,11 @@
 //! The memory for the windows of zstd streams, which all layers of a command share.
 //!
-//! A layer whose first frame has a window of common size waits for it with its connection open: it
-//! has read nothing but a header, so it holds nothing that other layers need. Any other layer takes memory
-//! only if it is free; otherwise it ends its download, and begins anew when it has the memory
-//! (`pull/stage`). Therefore layers cannot wait for each other. Waiting layers are served in order, so that
-//! none waits forever.
+//! A layer takes memory only if it is free; otherwise it ends its download, so that it holds
+//! nothing that other layers need, and waits for it (`pull/stage`). Therefore layers cannot wait for
+//! each other. Waiting layers are served in order, so that none waits forever.
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
@@ -36,23 +33,16 @@ impl Windows {
         Self { free: Arc::new(Semaphore::new(all as usize)), all }
     }
 
-    /// Returns the gate of a layer that has `window` already. A thread without a runtime calls it, since
-    /// it can wait.
+    /// Returns the gate of a layer that has `window` already.
     pub fn gate(&self, window: Option<Window>) -> WindowGate {
-        let (free, all, runtime) = (self.free.clone(), self.all, Handle::current());
+        let (free, all) = (self.free.clone(), self.all);
         let mut permits = window.as_ref().map_or(0, |window| count(window));
         let mut more = Vec::new();
-        Box::new(move |bytes, is_first| {
+        Box::new(move |bytes| {
             let _keep = &window;
             let missing = units(bytes, all).saturating_sub(permits);
-            let free = free.clone();
-            let taken = if is_first && permits == 0 && missing < all {
-                runtime.block_on(free.acquire_many_owned(missing)).ok()
-            } else {
-                // No permits are taken by a layer that waits for more.
-                free.try_acquire_many_owned(missing).ok()
-            };
-            let Some(taken) = taken else { return false };
+            // No permits are taken by a layer that waits for more.
+            let Ok(taken) = free.clone().try_acquire_many_owned(missing) else { return false };
             more.push(taken);
             permits += missing;
             true
@@ -94,40 +84,28 @@ mod tests {
     async fn windows_of_all_layers_stay_within_the_memory() {
         let windows = Windows::new(6);
         let mut gates: Vec<_> = (0..4).map(|_| windows.gate(None)).collect();
-        let allowed: Vec<bool> = gates.iter_mut().map(|gate| gate(3 * MIB, false)).collect();
+        let allowed: Vec<bool> = gates.iter_mut().map(|gate| gate(3 * MIB)).collect();
         assert_eq!(allowed, [true, true, true, false]);
-        assert!(!gates[0](4 * MIB, false), "nothing is free");
+        assert!(!gates[0](4 * MIB), "nothing is free");
         drop(gates.remove(1));
-        assert!(gates[0](6 * MIB, false) && gates[0](5 * MIB, false));
-        assert!(!gates[2](1, false));
+        assert!(gates[0](6 * MIB) && gates[0](5 * MIB));
+        assert!(!gates[2](1));
     }
 
     #[tokio::test]
     async fn window_larger_than_the_memory_waits_for_all_others() {
         let windows = Arc::new(Windows::new(2));
         let (mut small, mut large) = (windows.gate(None), windows.gate(None));
-        assert!(small(MIB, false) && !large(512 * MIB, true));
+        assert!(small(MIB) && !large(512 * MIB));
         drop(large);
         let shared = windows.clone();
         let waiting = tokio::spawn(async move { shared.acquire(512 * MIB, None).await.unwrap() });
         tokio::task::yield_now().await;
         drop(small);
-        assert!(!windows.gate(None)(MIB, false), "a layer that came later does not overtake it");
+        assert!(!windows.gate(None)(MIB), "a layer that came later does not overtake it");
         let window = waiting.await.unwrap();
-        assert!(windows.gate(Some(window))(512 * MIB, false));
-        assert!(windows.gate(None)(2 * MIB, false));
-    }
-
-    #[tokio::test]
-    async fn first_window_is_waited_for() {
-        let windows = Windows::new(6);
-        let (mut first, mut second) = (windows.gate(None), windows.gate(None));
-        assert!(first(8 * MIB, false));
-        let waiting = std::thread::spawn(move || second(8 * MIB, true));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(!waiting.is_finished());
-        drop(first);
-        assert!(waiting.join().unwrap());
+        assert!(windows.gate(Some(window))(512 * MIB));
+        assert!(windows.gate(None)(8 * MIB));
     }
 
     #[tokio::test]
@@ -137,6 +115,6 @@ mod tests {
         assert_eq!(count(&first), 32);
         let second = windows.acquire(3 * MIB, Some(first)).await.unwrap();
         assert_eq!(count(&second), windows.all);
-        assert!(windows.gate(Some(second))(512 * MIB, false));
+        assert!(windows.gate(Some(second))(512 * MIB));
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use crate::pull::takes_memory_below;
 use crate::support::hub::Hub;
 use crate::support::image::{Image, Pack, Pushed, sha256};
-use crate::support::proxy::Proxy;
 use crate::support::rpull::Rpull;
 use crate::support::scratch;
 use crate::support::snapshot::{assert_agreement, assert_consistent, chains, names};
@@ -263,18 +262,4 @@ fn memory_with_layers_of_zstd_level_19_is_bounded() {
     });
     let window = 8;
     takes_memory_below(64 + window, &image, "windows-19");
-}
-
-#[test]
-fn layer_that_waits_for_its_window_is_requested_once() {
-    let image = (0..6).fold(Image::oci(), |image, n| {
-        let tar = Tar::new().file(&format!("f{n}"), noise(9 << 20)).end();
-        with_zstd(image, tar, 1, Some(23))
-    });
-    let (proxy, pushed) = (Proxy::plain(), push(&image, "window"));
-    let scratch = scratch::dir();
-    Rpull::on(scratch.path().join("root")).ok(["pull", "-q", &proxy.name(&pushed.name())]);
-    for layer in &image.layers {
-        assert_eq!(proxy.count(&layer.digest()), 1, "{:?}", proxy.requests());
-    }
 }

@@ -171,7 +171,7 @@ mod tests {
     use crate::layer::budget::DECODER_OVERHEAD;
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, LayerError> {
-        let mut decoder = Decoder::new(bytes, Box::new(|_, _| true))?;
+        let mut decoder = Decoder::new(bytes, Box::new(|_| true))?;
         let mut out = Vec::new();
         let mut buffer = vec![0; DECODER_OVERHEAD + 100];
         loop {

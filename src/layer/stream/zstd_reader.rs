@@ -13,10 +13,9 @@ const LARGEST_WINDOW_LOG: u32 = 29;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Asks for a window of that many bytes, more than the layer has, and says whether its frame is the first
-/// of the stream. Returns whether the layer may have it; it keeps it as long as the gate exists. For the
-/// first frame, the gate may wait.
-pub type WindowGate = Box<dyn FnMut(u64, bool) -> bool + Send>;
+/// Asks for a window of that many bytes, more than the layer has. Returns whether the layer may have
+/// it; it keeps it as long as the gate exists.
+pub type WindowGate = Box<dyn FnMut(u64) -> bool + Send>;
 
 /// A decoder of a stream of frames.
 pub struct ZstdReader<R> {
@@ -30,8 +29,6 @@ pub struct ZstdReader<R> {
     /// Bytes of `header` that were decoded.
     decoded: usize,
     in_frame: bool,
-    /// Whether no frame was read yet, not even one to skip.
-    is_first: bool,
 }
 
 impl<R: BufRead> ZstdReader<R> {
@@ -44,7 +41,7 @@ impl<R: BufRead> ZstdReader<R> {
         let mut decoder = raw::Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(LARGEST_WINDOW_LOG))?;
         let (header, decoded, in_frame) = (Vec::new(), 0, false);
-        Ok(Self { source, decoder, gate, allowed: 0, header, decoded, in_frame, is_first: true })
+        Ok(Self { source, decoder, gate, allowed: 0, header, decoded, in_frame })
     }
 
     /// Returns the source at its current position.
@@ -58,7 +55,6 @@ impl<R: BufRead> ZstdReader<R> {
         self.header.clear();
         self.decoded = 0;
         if !self.extend_header(MAGIC.len())? || self.header != MAGIC {
-            self.is_first = false;
             return Ok(!self.header.is_empty());
         }
         if !self.extend_header(1)? {
@@ -79,12 +75,11 @@ impl<R: BufRead> ZstdReader<R> {
         let field = &self.header[MAGIC.len() + 1 + skipped..];
         let window = window(single_segment, field);
         if window > self.allowed {
-            if !(self.gate)(window, self.is_first) {
+            if !(self.gate)(window) {
                 return Err(LayerError::WindowInUse(window).into_io());
             }
             self.allowed = window;
         }
-        self.is_first = false;
         Ok(true)
     }
 
@@ -167,7 +162,7 @@ mod tests {
     fn decode(bytes: &[u8], step: usize, most: u64) -> (io::Result<Vec<u8>>, Vec<u64>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let windows = asked.clone();
-        let gate = Box::new(move |window, _| {
+        let gate = Box::new(move |window| {
             windows.lock().unwrap().push(window);
             window <= most
         });

@@ -65,7 +65,7 @@ impl Layer {
             limits,
             meter: None,
             pool: POOL.clone(),
-            window: Box::new(|_, _| true),
+            window: Box::new(|_| true),
             image: ImageUsage::default(),
         };
         let source = bytes.chunks(size).map(|part| Ok(Bytes::copy_from_slice(part)));

@@ -55,7 +55,7 @@ impl Layer {
             tar_split,
             limits: Limits::default(),
             meter: None,
-            window: Box::new(|_, _| true),
+            window: Box::new(|_| true),
             image: ImageUsage::default(),
             pool: POOL.clone(),
         };
