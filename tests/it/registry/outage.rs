@@ -56,7 +56,7 @@ fn registry_that_restarts_in_the_middle_of_blobs_does_not_end_the_pull() {
     let (pushed, [one, _]) = pushed("test/restart-blob");
     let proxy = Proxy::first(one.clone(), [Fault::Fall(40_000)]);
     let puller = Puller::new();
-    // The second report tells that connections are refused.
+    // The first or second report tells that connections are refused.
     let refused = |event: &Value| is_retry(event) && event["cause"].to_string().contains("refused");
     let rise = |event: &Value| {
         if refused(event) {
@@ -69,7 +69,8 @@ fn registry_that_restarts_in_the_middle_of_blobs_does_not_end_the_pull() {
     assert_consistent(puller.rpull.root());
     assert_eq!(proxy.ranges(&one), [None, Some("bytes=40000-".to_owned())], "{done}");
     let retries: Vec<&Value> = events.iter().filter(|event| is_retry(event)).collect();
-    assert!((2..=3).contains(&retries.len()), "{retries:#?}");
+    // The first report can already tell that connections are refused.
+    assert!((1..=3).contains(&retries.len()), "{retries:#?}");
     assert!(retries.iter().all(|retry| retry["host"] == *proxy.host), "{retries:#?}");
     assert!(retries.iter().all(|retry| retry["transfers"].as_u64() >= Some(1)), "{retries:#?}");
     let states = events.iter().filter(|event| event["event"] == "layer" && event["layer"] == *one);
