@@ -79,17 +79,38 @@ impl<'a> Scenario<'a> {
 
     /// Runs the command to its operation `at` and lets the power fail.
     fn cut(&self, at: usize, written: Written) -> Disk {
+        let half = match written {
+            Written::NamesOfHalf | Written::Half if at > 1 => Some(at / 2),
+            _ => None,
+        };
+        // A stop takes effect in each thread for itself, so that other threads can reach `at` before.
+        let disk = (0..20).find_map(|_| self.run_to(at, half, written));
+        let disk = disk.expect("the command stops at half of its operations");
+        let root = disk.root();
+        match written {
+            Written::Names => write_names(&root),
+            Written::All => write_all(&root),
+            _ => {}
+        }
+        disk.after_power_failure(&self.place.path().join("copy"))
+    }
+
+    /// Runs the command on a new disk to its operation `at`, where it is killed. At the operation
+    /// `half`, it stops, and what is `written` by then is written. `None` if it was killed without that.
+    fn run_to(&self, at: usize, half: Option<usize>, written: Written) -> Option<Disk> {
         let disk = self.fresh();
         let root = disk.root();
-        let half = matches!(written, Written::NamesOfHalf | Written::Half) && at > 1;
-        let points = if half { format!("{}:stop,{at}", at / 2) } else { at.to_string() };
+        let points = half.map_or(at.to_string(), |half| format!("{half}:stop,{at}"));
         let mut command = Rpull::on(&root).command(&self.args);
         command.env("RPULL_FAIL_AT", points).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        if half {
+        if half.is_some() {
             let pid = Pid::from_child(&child);
             // Threads differ between runs, but no run has fewer than half of the operations.
             let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+            if status.signaled() {
+                return None;
+            }
             assert!(status.stopped(), "{status:?}");
             match written {
                 Written::Half => write_all(&root),
@@ -99,12 +120,7 @@ impl<'a> Scenario<'a> {
         }
         let status = child.wait().unwrap();
         assert!(status.signal().is_some() || status.success(), "{status}");
-        match written {
-            Written::Names => write_names(&root),
-            Written::All => write_all(&root),
-            _ => {}
-        }
-        disk.after_power_failure(&self.place.path().join("copy"))
+        Some(disk)
     }
 
     /// Lets the power fail at `count` moments, each with another [`Written`], and checks the first
