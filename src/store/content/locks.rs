@@ -60,6 +60,14 @@ pub fn end_use(locks: &Dir, on_wait: &dyn Fn(&str)) -> Result<ContentLock, Store
     Ok(lasting(locks, USE, take(USE)?))
 }
 
+/// Returns whether a command uses the content at this moment.
+///
+/// # Errors
+/// [`StoreError::Fs`] if the lock file cannot be opened or locked.
+pub fn is_in_use(locks: &Dir) -> Result<bool, StoreError> {
+    Ok(attempt(locks, USE, Mode::Exclusive)?.is_err())
+}
+
 fn lasting(locks: &Dir, name: &str, file: File) -> ContentLock {
     ContentLock { file, locks: locks.clone(), name: name.to_owned(), remove: false }
 }
@@ -122,6 +130,7 @@ mod tests {
         let locks = || Dir::open(temp.path()).unwrap().unwrap();
         let one = try_use(&locks()).unwrap().unwrap();
         let two = try_use(&locks()).unwrap().unwrap();
+        assert!(is_in_use(&locks()).unwrap());
         std::thread::scope(|scope| {
             let (waits, waiting) = std::sync::mpsc::channel();
             let dir = locks();

@@ -24,7 +24,12 @@ impl Store {
             orphans.push(Orphan { kind, path, bytes });
         }
         let IndexState::Valid(index) = dirs.index()? else { return Ok(()) };
-        for name in self.unneeded_blobs(&dirs, &index)? {
+        let unneeded = self.unneeded_blobs(&dirs, &index)?;
+        // A running pull keeps a config before it has written the image that needs it.
+        if unneeded.is_empty() || locks::is_in_use(&dirs.locks)? {
+            return Ok(());
+        }
+        for name in unneeded {
             let (kind, path) = (OrphanKind::ContentBlob, dirs.blobs.path().join(&name));
             orphans.push(Orphan { kind, path, bytes: disk_bytes(&dirs.blobs, &name) });
         }
