@@ -19,7 +19,7 @@ pub enum XattrSpace {
 }
 
 impl XattrSpace {
-    pub(super) fn opaque(self) -> &'static str {
+    pub(in crate::overlay) fn opaque(self) -> &'static str {
         match self {
             Self::Trusted => "trusted.overlay.opaque",
             Self::User => USER_OPAQUE,

@@ -1,9 +1,11 @@
-//! The overlay2 directory format: IDs, confined file operations, whiteouts, mounts.
+//! The overlay2 directory format: IDs, confined file operations, whiteouts, the merged view,
+//! mounts.
 
 mod abilities;
 mod diff_dir;
 mod ids;
 mod layer_dir;
+mod merged;
 mod mount;
 mod mountinfo;
 mod omitted;
@@ -15,6 +17,7 @@ pub use diff_dir::{
 };
 pub use ids::{CacheId, IdError, LinkId};
 pub use layer_dir::OverlayRoot;
+pub use merged::{Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, Walk, Xattrs};
 pub use mount::{Stack, Upper, unmount};
 pub use mountinfo::{MountEntry, OverlayDirs, mount_at, mounts, uppers_everywhere};
 pub use omitted::{Omitted, plural};
