@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::digest::Digest;
 use crate::oci::DiffId;
 
+pub use crate::archive::ArchiveError;
 pub use crate::digest::DigestError;
 pub use crate::fsutil::FsError;
 pub use crate::layer::{LayerError, LimitKind};
@@ -36,6 +37,9 @@ pub enum Error {
     /// A store operation failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An archive cannot be written or read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// A layer could not be unpacked.
     #[error("layer {}: {source}", layer.short())]
     Layer {
@@ -174,6 +178,7 @@ impl Error {
             Self::Registry(error) => of_registry(error),
             Self::Store(error) => of_store(error),
             Self::Layer { source, .. } => of_layer(source),
+            Self::Archive(error) => of_archive(error),
             Self::DiffId { .. } | Self::Damaged { .. } | Self::DamagedStore { .. } => {
                 ErrorKind::Integrity
             }
@@ -232,6 +237,18 @@ fn of_store(error: &StoreError) -> ErrorKind {
         StoreError::Interrupted => ErrorKind::Interrupted,
         StoreError::FileSystem { .. } => ErrorKind::Storage,
         StoreError::Random(_) => ErrorKind::Other,
+    }
+}
+
+fn of_archive(error: &ArchiveError) -> ErrorKind {
+    match error {
+        ArchiveError::Store(error) => of_store(error),
+        ArchiveError::Layer { source, .. } => of_layer(source),
+        ArchiveError::DamagedBlob { .. } | ArchiveError::Manifest(_) => ErrorKind::Integrity,
+        ArchiveError::Create { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,
+        ArchiveError::Create { .. } | ArchiveError::Write(_) => ErrorKind::Storage,
+        ArchiveError::NotEmpty { .. } => ErrorKind::Usage,
+        ArchiveError::Thread(_) => ErrorKind::Other,
     }
 }
 

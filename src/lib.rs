@@ -36,6 +36,7 @@ struct Examples;
 
 // docs/ARCHITECTURE.md shows which module may import which, and who writes which file.
 mod api; // the public face
+mod archive; // images as archives: docker-archive, OCI image layout
 mod digest; // hash values and hashing
 pub mod error;
 mod fsutil; // atomic and durable file operations
@@ -51,8 +52,9 @@ mod store; // Docker's root as records; blocking only
 
 pub use api::{
     Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, MountPlan, Pull,
-    Removal, RepairReport, Resolution, Store, Unrepaired,
+    Removal, RepairReport, Resolution, Save, Store, Unrepaired,
 };
+pub use archive::{ArchiveFormat, SavedImage};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind};
 pub use layer::Limits;

@@ -8,6 +8,7 @@ mod marks;
 mod mount;
 mod pull;
 mod repair;
+mod save;
 mod store;
 
 pub use check::{Check, CheckProgress, CheckReport};
@@ -16,4 +17,5 @@ pub use image::{Image, ImageLayer};
 pub use mount::MountPlan;
 pub use pull::Pull;
 pub use repair::{RepairReport, Unrepaired};
+pub use save::Save;
 pub use store::{Removal, Store};

@@ -73,6 +73,8 @@ pub enum Command {
     /// Remove images from the store
     #[command(alias = "rmi")]
     Rm(commands::rm::Rm),
+    /// Save images to an archive that docker, podman and skopeo read
+    Save(commands::save::Save),
     /// Add a tag to an image
     Tag(commands::tag::Tag),
     /// Find damage of the store, and repair it
@@ -108,8 +110,8 @@ pub struct Global {
     /// also each request and its time [env: RPULL_LOG=LEVEL or MODULE=LEVEL,...]
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
-    /// Choose the format of results: text, json, or a Go template such as '{{.ID}}' (images, history,
-    /// inspect)
+    /// Choose the format of results: text, json, a Go template such as '{{.ID}}' (images, history,
+    /// inspect), or the archive to write: oci or docker (save)
     #[arg(
         long,
         global = true,

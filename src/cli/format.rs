@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use rpull::Error;
+use rpull::{ArchiveFormat, Error};
 
 use super::output;
 use super::template::Template;
@@ -15,6 +15,8 @@ pub enum Format {
     Text,
     /// JSON for programs.
     Json,
+    /// The format of an archive.
+    Archive(ArchiveFormat),
     /// The text of a template for each result.
     Lines(Template),
     /// A table whose columns are the tab-separated parts of a template.
@@ -30,6 +32,8 @@ impl Format {
         match text.trim() {
             "" | "text" | "table" => return Ok(Self::Text),
             "json" => return Ok(Self::Json),
+            "oci" | "oci-archive" => return Ok(Self::Archive(ArchiveFormat::Oci)),
+            "docker" | "docker-archive" => return Ok(Self::Archive(ArchiveFormat::Docker)),
             word if !word.contains("{{") => {
                 return Err("use text, json, or a template such as '{{.ID}}'".to_owned());
             }
@@ -70,7 +74,7 @@ impl Rows<'_> {
                 let field = |row: &Value| row[self.quiet].as_str().unwrap_or_default().to_owned();
                 self.rows.iter().try_for_each(|row| output::line(field(row)))
             }
-            Format::Text => {
+            Format::Text | Format::Archive(_) => {
                 let template = Template::parse(self.table).map_err(Error::Usage)?;
                 self.print_table(&template)
             }
@@ -117,6 +121,8 @@ mod tests {
             ("text", "Text"),
             ("table", "Text"),
             ("json", "Json"),
+            ("oci", "Archive(Oci)"),
+            ("docker-archive", "Archive(Docker)"),
             ("{{.ID}}", "Lines"),
             (r"table {{.ID}}\t{{.Tag}}", "Table"),
         ] {

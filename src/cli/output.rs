@@ -8,7 +8,9 @@
 //! each and have a limited length.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -75,6 +77,15 @@ fn stderr() -> Lines<io::Stderr> {
 #[expect(clippy::disallowed_methods, reason = "nothing is written")]
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Standard output for the bytes of an archive, which are not text.
+///
+/// # Errors
+/// Standard output is closed.
+#[expect(clippy::disallowed_methods, reason = "the only place that opens it")]
+pub fn archive() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// Whether standard output is read by a program, which may show it on the terminal of standard

@@ -36,7 +36,7 @@ impl Inspect {
         let one = |image: &String| store.image(image)?.inspect();
         let all = self.images.iter().map(one).collect::<Result<Vec<_>, Error>>()?;
         match self.short_format.as_ref().unwrap_or(&context.global.format) {
-            Format::Text | Format::Json => output::json(&all),
+            Format::Text | Format::Json | Format::Archive(_) => output::json(&all),
             Format::Table(_) => {
                 Err(Error::Usage("inspect prints no table: leave out 'table'".to_owned()))
             }

@@ -16,6 +16,7 @@ pub mod prune;
 pub mod pull;
 pub mod resolve;
 pub mod rm;
+pub mod save;
 mod signals;
 pub mod tag;
 pub mod umount;
@@ -68,6 +69,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         let text = "templates work with images, history and inspect; use --format json here";
         return Err(Error::Usage(text.to_owned()).into());
     }
+    if matches!(context.global.format, Format::Archive(_))
+        && !matches!(cli.command, Command::Save(_))
+    {
+        return Err(Error::Usage("the formats oci and docker work with save".to_owned()).into());
+    }
     match cli.command {
         Command::Pull(command) => command.run(context)?,
         Command::Resolve(command) => command.run(context)?,
@@ -79,6 +85,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mounts(command) => command.run(context)?,
         Command::Umount(command) => command.run(context)?,
         Command::Rm(command) => command.run(context)?,
+        Command::Save(command) => command.run(context)?,
         Command::Tag(command) => command.run(context)?,
         Command::Check(command) => command.run(context)?,
         Command::Df(command) => command.run(context)?,

@@ -2,6 +2,7 @@
 
 #[cfg(debug_assertions)]
 mod failpoint;
+mod new_file;
 mod read;
 mod temporary;
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
+pub use new_file::NewFile;
 pub use read::{is_absent, is_damage, open, read, read_optional, read_optional_bytes};
 pub use temporary::{Durability, Temporary};
 

@@ -91,6 +91,7 @@ fn output_that_cannot_be_written_exits_1() {
         &["inspect", &image],
         &["layers", &image],
         &["history", &image],
+        &["save", &image],
         &["mount", "--print", &image, dir],
         &["mount", "--rw", &image, dir],
         &["mounts"],

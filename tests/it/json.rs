@@ -79,6 +79,8 @@ fn json_of_every_command_fits_its_documentation() {
         fs::remove_file(path.replace("/diff", "/link")).unwrap();
         rpull.fails(6, ["check", "--format", "json"]).stdout
     };
+    let saved = scratch.path().join("saved.tar");
+    let saved = saved.to_str().unwrap();
     let ok = |args: &[&str]| rpull.ok(args.iter().chain(&["--format", "json"]));
     let mut printed: Vec<(&str, String)> = vec![
         ("pull", pulled),
@@ -88,6 +90,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("layers", ok(&["layers", &name])),
         ("resolve", ok(&["resolve", &name])),
         ("tag", ok(&["tag", &name, "other:tag"])),
+        ("save", ok(&["save", "-o", saved, &name])),
         ("mount --print", ok(&["mount", "--print", &name, dir])),
         ("mount", ok(&["mount", "--rw", &name, dir])),
     ];

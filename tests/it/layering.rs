@@ -19,15 +19,16 @@ const FACADE: &[&str] = &[
     "registry",
     "layer",
     "store",
+    "archive",
     "error",
     "pull",
 ];
 
 /// `pull` fails with the top error, so it stands above it.
-const OPERATION: &[&str] = FACADE.split_at(10).0;
+const OPERATION: &[&str] = FACADE.split_at(11).0;
 
 /// What the top error may see: every module that has errors of its own.
-const MECHANISMS: &[&str] = FACADE.split_at(9).0;
+const MECHANISMS: &[&str] = FACADE.split_at(10).0;
 
 /// A module and what it may import of this crate.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -41,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["digest", "reference", "oci", "progress", "printable"]),
     ("layer", &["digest", "oci", "overlay", "progress", "fsutil", "printable"]),
     ("store", &["digest", "reference", "oci", "overlay", "fsutil"]),
+    ("archive", &["digest", "reference", "oci", "overlay", "fsutil", "layer", "store"]),
     ("error", MECHANISMS),
     ("pull", OPERATION),
     ("api", FACADE),

@@ -1,6 +1,7 @@
 //! The tests that need more than a function: servers, daemons, the built binary.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod archive;
 mod capabilities;
 mod check;
 mod clean;

@@ -121,6 +121,24 @@ impl StoredFile {
     }
 }
 
+/// Returns the bytes of the tar of a stored layer, by its metadata.
+///
+/// # Errors
+/// [`LayerError::TarSplit`] if the metadata cannot be read.
+pub fn tar_size(tar_split: File) -> Result<u64, LayerError> {
+    let mut lines = MetadataReader::new(tar_split);
+    let mut total = 0_u64;
+    while let Some(line) = lines.next()? {
+        let size = match line {
+            Line::Segment(bytes) => bytes.len() as u64,
+            Line::Entry { size, .. } => size,
+        };
+        // A sum that cannot be is not that of the tar, which is noticed when it is read.
+        total = total.saturating_add(size);
+    }
+    Ok(total)
+}
+
 /// Checks that a stored layer assembles to the tar with the digest `diff_id`.
 ///
 /// # Errors
