@@ -75,6 +75,8 @@ fn unpack(blob: &[u8], dir: &Path) {
     let mut diff = DiffDir::open_to_fill(&dir.join("diff"), abilities.into()).unwrap();
     let job = Job {
         blob: Some(BlobSpec { digest: Digest::of(blob), size: blob.len() as u64 }),
+        plain: false,
+        holes: false,
         diff: &mut diff,
         tar_split: record,
         limits: Limits::default(),

@@ -48,6 +48,32 @@ pub enum Error {
         /// Why.
         source: LayerError,
     },
+    /// A layer from this machine could not be added.
+    #[error("{name}: {source}")]
+    Import {
+        /// What it was read from.
+        name: String,
+        /// Why.
+        source: LayerError,
+    },
+    /// A layer from this machine is not the one that was required.
+    #[error("{name}: the diff id is {actual}, expected {expected}")]
+    ImportedDiffId {
+        /// What it was read from.
+        name: String,
+        /// What was required.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// An image in the store is damaged, so that nothing can be built on it.
+    #[error("{image} is damaged in the store: {why}")]
+    DamagedImage {
+        /// The image as it was named.
+        image: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The layer's diff id differs from the one in the image's config.
     #[error(
         "filesystem layer verification failed for {layer}: the diff id is {actual}, the image's config says {expected}"
@@ -177,8 +203,9 @@ impl Error {
             Self::Manifest(_) => ErrorKind::Integrity,
             Self::Registry(error) => of_registry(error),
             Self::Store(error) => of_store(error),
-            Self::Layer { source, .. } => of_layer(source),
             Self::Archive(error) => of_archive(error),
+            Self::Layer { source, .. } | Self::Import { source, .. } => of_layer(source),
+            Self::ImportedDiffId { .. } | Self::DamagedImage { .. } => ErrorKind::Integrity,
             Self::DiffId { .. } | Self::Damaged { .. } | Self::DamagedStore { .. } => {
                 ErrorKind::Integrity
             }

@@ -19,6 +19,7 @@
 //! | look up credentials in a place of your own | [`credentials::CredentialSource`] |
 //! | set the platform, the policy and limits; receive events | [`Pull`] |
 //! | list, find, tag and remove images | [`Store`] |
+//! | add layers from tars, and images made of them | [`Import`] |
 //! | get the layers, config and mount of an image | [`Image`] |
 //! | find and repair damage of a store | [`Check`], [`Client::repair`] |
 //! | measure a store; remove orphans and unused images | [`Usage`], [`Removal`] |
@@ -40,6 +41,7 @@ mod archive; // images as archives: docker-archive, OCI image layout
 mod digest; // hash values and hashing
 pub mod error;
 mod fsutil; // atomic and durable file operations
+mod import; // layers and images from this machine; blocking
 mod layer; // from a compressed stream to verified files; blocking only
 mod oci; // descriptors, manifests, indexes, configs, platforms, IDs
 mod overlay; // overlay2 directories, confined file operations, mounts
@@ -51,12 +53,13 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, MountPlan, Pull,
-    Removal, RepairReport, Resolution, Save, Store, Unrepaired,
+    Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, Import,
+    ImportedLayer, MountPlan, Pull, Removal, RepairReport, Resolution, Save, Store, Unrepaired,
 };
 pub use archive::{ArchiveFormat, SavedImage};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind};
+pub use import::Source as LayerSource;
 pub use layer::Limits;
 pub use oci::{ChainId, DiffId, ImageId, Platform};
 pub use progress::Event;

@@ -24,7 +24,7 @@ pub struct Store {
     root: PathBuf,
     content: Option<PathBuf>,
     pub(super) waiting: Arc<dyn Fn(&str) + Send + Sync>,
-    dropping: Arc<dyn Fn(&str) + Send + Sync>,
+    pub(super) dropping: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Store {

@@ -38,9 +38,13 @@ use crate::progress::Meter;
 
 /// A layer to unpack, and how.
 pub struct Job<'a> {
-    /// The expected size and digest of the source; `None` for a local copy, which its diff id
+    /// The expected size and digest of the source; `None` for local content, which its diff id
     /// verifies.
     pub blob: Option<BlobSpec>,
+    /// Whether the source is a tar, whatever its first bytes are. Otherwise, it may be compressed.
+    pub plain: bool,
+    /// Whether blocks of zeros in large files become holes.
+    pub holes: bool,
     /// The empty directory for the files.
     pub diff: &'a mut DiffDir,
     /// The empty, readable file for the tar-split metadata.
@@ -81,22 +85,22 @@ pub fn unpack(source: impl Buffers + Send, job: Job<'_>) -> Result<Unpacked, Lay
     let (to_hash, hash_input) = digests::channel();
     let (deferred, worker) = deferred::channel();
     let (to_compressor, lines) = sync_channel::<Vec<u8>>(budget::METADATA_QUEUE);
-    let Job { blob, diff, tar_split, limits, meter, pool, window, image } = job;
+    let Job { blob, plain, holes, diff, tar_split, limits, meter, pool, window, image } = job;
     let mut usage = LayerUsage::new(image);
-    let local = blob.is_none();
     let mut metadata = tar_split.try_clone().map_err(LayerError::TarSplit)?;
     thread::scope(|scope| {
         let decoding = spawn(scope, "inflate", move || {
             let source = BlobReader::new(source, blob, meter, to_hash.clone());
             let buffers = LayerBuffers::new(pool);
-            decode(source, local, window, &buffers, &to_files, &to_hash)
+            decode(source, plain, window, &buffers, &to_files, &to_hash)
         })?;
         let hashing = spawn(scope, "hash", move || Ok(digests::hash_all(&hash_input, blob)))?;
         let compressing = spawn(scope, "metadata", move || compress(tar_split, &lines))?;
         let writing = spawn(scope, "write", move || worker.run())?;
         let extractor = Extractor::new(diff, deferred);
         let size = blob.map(|blob| blob.size);
-        let unpacked = unpack_entries(files, extractor, &limits, &mut usage, size, to_compressor);
+        let checks = Checks { limits: &limits, usage: &mut usage, blob: size };
+        let unpacked = unpack_entries(files, extractor, checks, holes, to_compressor);
         let (decoded, hashed) = (join(decoding), join(hashing));
         let (compressed, written) = (join(compressing), join(writing));
         let hashed = hashed?;
@@ -148,13 +152,13 @@ fn join<T>(running: Running<'_, T>) -> Result<T, LayerError> {
 /// invalid, reads the rest for its digest: a blob with another digest must be reported as such.
 fn decode<S: Buffers>(
     source: BlobReader<S>,
-    local: bool,
+    plain: bool,
     gate: WindowGate,
     buffers: &LayerBuffers,
     files: &ChunkSender,
     hash: &HashSender,
 ) -> Result<(), LayerError> {
-    let mut decoder = if local { Decoder::plain(source) } else { Decoder::new(source, gate)? };
+    let mut decoder = if plain { Decoder::plain(source) } else { Decoder::new(source, gate)? };
     loop {
         let mut buffer = buffers.acquire();
         let filled = match decoder.fill(buffer.memory()) {
@@ -196,15 +200,23 @@ fn compress(file: File, batches: &Receiver<Vec<u8>>) -> Result<(), LayerError> {
     compressor.finish().map(drop).map_err(LayerError::TarSplit)
 }
 
+/// What is checked for each entry of a layer.
+struct Checks<'a> {
+    limits: &'a Limits,
+    usage: &'a mut LayerUsage,
+    /// The compressed size, bytes.
+    blob: Option<u64>,
+}
+
 /// Unpacks all entries of the archive to `files` and the metadata. Returns their number, too.
 fn unpack_entries(
     chunks: ChunkStream,
     mut files: Extractor<'_>,
-    limits: &Limits,
-    usage: &mut LayerUsage,
-    blob: Option<u64>,
+    checks: Checks<'_>,
+    holes: bool,
     to_compressor: SyncSender<Vec<u8>>,
 ) -> Result<(Extracted, RepeatedNames, u64), LayerError> {
+    let Checks { limits, usage, blob } = checks;
     let mut tar = TarReader::new(chunks, limits.pax);
     let mut metadata = MetadataWriter::new(Box::new(move |lines| {
         // If the compressor failed, its own error has the reason.
@@ -216,7 +228,7 @@ fn unpack_entries(
         let bytes = tar.offset().saturating_add(entry.data_size);
         limits.check(bytes, blob, count)?;
         usage.update(bytes, count, limits)?;
-        unpack_entry(&mut tar, &mut files, &mut metadata, &entry, limits)?;
+        unpack_entry(&mut tar, &mut files, &mut metadata, &entry, (limits, holes))?;
     }
     metadata.end_segment()?;
     tar.trailer(&mut metadata)?;
@@ -228,7 +240,7 @@ fn unpack_entry(
     files: &mut Extractor<'_>,
     metadata: &mut MetadataWriter,
     entry: &TarEntry,
-    limits: &Limits,
+    (limits, holes): (&Limits, bool),
 ) -> Result<(), LayerError> {
     let path = path::clean(&entry.name, limits.depth)?;
     let placed = files.place(entry, &path, metadata.position())?;
@@ -243,7 +255,7 @@ fn unpack_entry(
             tar.consume(data.len());
             files.finish_deferred(open, entry, data, path.path)?;
         }
-        (file, _) => copy_data(tar, files, metadata, entry, file, &path.path)?,
+        (file, _) => copy_data(tar, files, metadata, entry, (file, holes), &path.path)?,
     }
     metadata.end(&entry.name, entry.header_size)
 }
@@ -254,7 +266,7 @@ fn copy_data(
     files: &mut Extractor<'_>,
     metadata: &mut MetadataWriter,
     entry: &TarEntry,
-    mut file: Option<OpenFile>,
+    (mut file, holes): (Option<OpenFile>, bool),
     path: &[u8],
 ) -> Result<(), LayerError> {
     let mut written = 0;
@@ -266,7 +278,11 @@ fn copy_data(
         }
         metadata.data(bytes)?;
         if let Some(open) = &mut file {
-            open.write(entry, bytes, written).map_err(|e| LayerError::write("write", path, e))?;
+            let done = match holes && entry.sparse.is_none() {
+                true => open.write_with_holes(bytes, written),
+                false => open.write(entry, bytes, written),
+            };
+            done.map_err(|e| LayerError::write("write", path, e))?;
         }
         written += n as u64;
         tar.consume(n);
@@ -274,6 +290,8 @@ fn copy_data(
     let Some(open) = file else { return Ok(()) };
     if let Some(map) = &entry.sparse {
         open.file.set_len(map.size).map_err(|e| LayerError::write("write", path, e))?;
+    } else if holes {
+        open.file.set_len(written).map_err(|e| LayerError::write("write", path, e))?;
     }
     files.finish(open, entry, path)
 }

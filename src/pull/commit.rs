@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use super::Pulled;
-use super::copy;
 use super::plan::{Plan, PlannedLayer, Step};
 use super::resolve::ResolvedImage;
 use super::session::Session;
+use super::settle::{MAX_ROUNDS, Settled, settle};
 use super::stage::Stager;
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, Document, ImageConfig, ImageId};
 use crate::progress::{Image, LayerState, Status};
 use crate::reference::Reference;
-use crate::store::{CommitOutcome, LayerRecord, Store, StoreError};
-
-/// How often a layer is staged anew at most, if other processes stage it and give up.
-const MAX_ROUNDS: usize = 10;
+use crate::store::{LayerRecord, Store, StoreError};
 
 /// Commits an image's layers and returns their records, base first.
 ///
@@ -68,16 +65,16 @@ async fn layer(
         {
             return Err(Error::DiffId { layer: task.blob.digest, expected: diff_id, actual });
         }
-        let (below, broken) = (parent.clone(), task.broken.clone());
+        let (below, broken, why) = (parent.clone(), task.broken.clone(), suspect.take());
         let (blob, repository) = (task.blob.digest, task.image.repository().clone());
-        let outcome = session.store(move |store| {
+        let settled = session.store(move |store| {
             // Before the layer is committed: a process that waited for its download finds it by
             // its write set or by this record, at any moment.
             store.distribution().record(&blob, &diff_id, &repository)?;
-            store.layers().ensure_committed(below.as_ref(), diff_id, broken.as_ref())
+            settle(store, below.as_ref(), diff_id, broken.as_ref(), why)
         });
-        match (outcome.await?, suspect.take()) {
-            (CommitOutcome::Committed(record), None) => {
+        match settled.await? {
+            Settled::Committed(record) => {
                 if ready.is_some() && is_avoidable(session, &record).await? {
                     // A process with fewer capabilities staged it.
                     task.broken = Some(record.cache_id.clone());
@@ -90,16 +87,8 @@ async fn layer(
                 }
                 return Ok(record);
             }
-            (CommitOutcome::Missing, _) => ready = Some(stager.stage_anew(&task).await?),
-            (CommitOutcome::Committed(record), Some(why))
-            | (CommitOutcome::Suspect(record, why), _) => {
-                if copy::is_intact(session, &record).await? {
-                    let below = parent.clone();
-                    let repair =
-                        session.store(move |store| store.layers().repair(&record, below.as_ref()));
-                    repair.await?;
-                    continue;
-                }
+            Settled::Missing => ready = Some(stager.stage_anew(&task).await?),
+            Settled::Damaged(record, why) => {
                 let text =
                     format!("layer {} is damaged ({why}); replacing it", task.blob.digest.short());
                 session.warn_of_shared(&task.image, text);

@@ -1,17 +1,19 @@
-//! Layers whose files the store has: copied to another chain, or verified.
+//! Layers whose files the store has, copied to another chain.
 
 use std::sync::Arc;
 
-use super::files::{open_diff, verify};
+use super::files::open_diff;
+use super::gate::WorkError;
 use super::session::Session;
 use super::task::{LayerTask, ReadyLayer};
-use super::unpack::unpack_tar;
+use super::unpack::ready;
+use super::unpacking::{Content, UnpackedLayer, Unpacking};
 use crate::error::Error;
 use crate::fsutil;
 use crate::layer::{LayerError, TarAssembler};
 use crate::oci::DiffId;
 use crate::progress::LayerState;
-use crate::store::LayerRecord;
+use crate::store::{LayerRecord, Store};
 
 /// Stages a copy of one of `records`, which have `diff_id` in other chains; `None` if all of them
 /// are damaged.
@@ -50,24 +52,22 @@ pub async fn copy_any(
 async fn copy(session: &Arc<Session>, record: LayerRecord) -> Result<ReadyLayer, Error> {
     let shared = session.clone();
     let work = session.store_layer(record.diff_id.digest(), move |store| {
-        let from = open_diff(&store.layers().diff_path(&record))?;
-        let tar_split = store.layers().tar_split(&record.chain)?;
-        unpack_tar(&shared, store, fsutil::buffers(TarAssembler::new(tar_split, &from)))
+        Ok(ready(&shared, stage_copy(&shared.unpacking(), store, &record)?))
     });
     work.await
 }
 
-/// Whether the files of a committed layer have its diff id: its tar is reassembled and hashed.
+/// Stages a copy of `record`. The caller holds the store lock.
 ///
 /// # Errors
-/// [`Error::Store`] if its record cannot be read.
-pub async fn is_intact(session: &Session, record: &LayerRecord) -> Result<bool, Error> {
-    let record = record.clone();
-    let blob = record.diff_id.digest();
-    let verified = session.store_layer(blob, move |store| verify(store, &record));
-    match verified.await {
-        Ok(()) => Ok(true),
-        Err(Error::Layer { .. }) => Ok(false),
-        Err(e) => Err(e),
-    }
+/// [`WorkError`] if its files are damaged, or if the copy cannot be written.
+pub fn stage_copy(
+    unpacking: &Unpacking,
+    store: &Store,
+    record: &LayerRecord,
+) -> Result<UnpackedLayer, WorkError> {
+    let from = open_diff(&store.layers().diff_path(record))?;
+    let tar_split = store.layers().tar_split(&record.chain)?;
+    let tar = fsutil::buffers(TarAssembler::new(tar_split, &from));
+    unpacking.stage(store, tar, Content::tar())
 }

@@ -22,11 +22,13 @@ mod remote;
 mod resolve;
 mod resume;
 mod session;
+mod settle;
 mod stage;
 mod states;
 mod task;
 mod threads;
 mod unpack;
+mod unpacking;
 mod windows;
 
 use std::sync::Arc;
@@ -42,10 +44,15 @@ use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::store::Store;
 
+pub use copy::stage_copy;
+pub use gate::WorkError;
+pub use omissions::Omissions;
 pub use options::{Options, Policy, RepairedLayers};
 pub use recover::recover;
 pub use remote::manifest_for;
+pub use settle::{MAX_ROUNDS, Settled, settle};
 pub use threads::{reserve_threads, try_threads};
+pub use unpacking::{Content, UnpackedLayer, Unpacking};
 
 use resolve::Resolution;
 use session::Session;

@@ -6,7 +6,7 @@ use crate::layer::OmissionReport;
 use crate::overlay::{Abilities, Capability, plural};
 
 /// What the layers lack that a command unpacked.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Omissions(Mutex<OmissionReport>);
 
 impl Omissions {

@@ -13,6 +13,7 @@ use super::recover::recover;
 use super::states;
 use super::task::LayerTask;
 use super::threads::reserve_threads;
+use super::unpacking::Unpacking;
 use super::windows::Windows;
 use crate::digest::Digest;
 use crate::error::Error;
@@ -144,6 +145,12 @@ impl Session {
     /// command writes, what its capabilities promise.
     pub fn abilities(&self) -> Arc<Abilities> {
         self.gate.abilities().unwrap_or_else(|| Arc::new(Abilities::expected()))
+    }
+
+    /// Returns what unpacking a layer needs.
+    pub fn unpacking(&self) -> Unpacking {
+        let (limits, buffers) = (self.options.limits, self.buffers.clone());
+        Unpacking { abilities: self.abilities(), limits, buffers }
     }
 
     /// Waits for the lock of a command that reads.

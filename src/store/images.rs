@@ -68,6 +68,21 @@ impl Images {
         Ok(text.and_then(|text| text.parse().ok()))
     }
 
+    /// Records the image that `id` was made from, as dockerd does.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the file cannot be written.
+    pub fn set_parent(&self, id: &ImageId, parent: &ImageId) -> Result<(), StoreError> {
+        self.put_metadata(id, "parent", &parent.to_string())
+    }
+
+    fn put_metadata(&self, id: &ImageId, name: &str, text: &str) -> Result<(), StoreError> {
+        let dir = self.layout.image_metadata(id);
+        fsutil::ensure_dir(&dir, 0o700)?;
+        let (path, text) = (dir.join(name), text.as_bytes());
+        Ok(self.layout.temporary().replace(&path, text, 0o600, Durability::Synced)?)
+    }
+
     /// Returns the images on which dockerd built others.
     ///
     /// # Errors
@@ -109,14 +124,7 @@ impl Images {
     /// # Errors
     /// [`StoreError::Fs`] if the file cannot be written.
     pub fn set_last_updated(&self, id: &ImageId, when: &str) -> Result<(), StoreError> {
-        let dir = self.layout.image_metadata(id);
-        fsutil::ensure_dir(&dir, 0o700)?;
-        Ok(self.layout.temporary().replace(
-            &dir.join("lastUpdated"),
-            when.as_bytes(),
-            0o600,
-            Durability::Synced,
-        )?)
+        self.put_metadata(id, "lastUpdated", when)
     }
 
     /// Removes a config, its metadata and its time of last use.

@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- |
 //! | `queue` | shared, exclusive | a command that adds, a removal | it waits for `store` |
 //! | `store` | shared | a command that reads | it reads |
-//! | | shared | a command that adds (pull, tag) | from before it plans until its names are written |
+//! | | shared | a command that adds (pull, tag, commit) | from before it plans until its names are written |
 //! | | exclusive | a removal | from before it looks up the image until all of it is gone |
 //! | `use` | shared, exclusive | a pull, a trim of a shared content directory | from before it plans until its names are written; it removes blobs |
 //! | `layer-<digest>` | exclusive | a pull | it fetches and unpacks that blob |
@@ -152,6 +152,11 @@ pub fn stop_waiting() {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
+/// Returns whether the user interrupted this process, so that long work ends.
+pub fn is_stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
+
 /// Waits for the lock under which a layer is committed, repaired or discarded. It is held only
 /// briefly, so the wait is not reported.
 ///
@@ -179,7 +184,7 @@ pub fn wait<T>(
                 on_wait(&holder);
                 reported = true;
             }
-            Err(_) if STOPPED.load(Ordering::Relaxed) => return Err(StoreError::Interrupted),
+            Err(_) if is_stopped() => return Err(StoreError::Interrupted),
             Err(_) => {}
         }
         std::thread::sleep(POLL);

@@ -59,7 +59,7 @@ pub use error::{ImageUser, StoreError};
 pub use images::Images;
 pub use layer_record::LayerRecord;
 pub use layers::Layers;
-pub use lock::{Lock, Mode, POLL, PendingLock, stop_waiting};
+pub use lock::{Lock, Mode, POLL, PendingLock, is_stopped, stop_waiting};
 pub use mounts::{KeptDir, MountDir, MountedImage};
 pub use orphans::{Orphan, OrphanKind, Orphans};
 pub use own_mounts::MountLine;

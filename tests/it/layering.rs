@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the public face may see: the operation as well.
+/// What the public face may see: the operations as well.
 const FACADE: &[&str] = &[
     "digest",
     "fsutil",
@@ -22,10 +22,15 @@ const FACADE: &[&str] = &[
     "archive",
     "error",
     "pull",
+    "import",
 ];
 
 /// `pull` fails with the top error, so it stands above it.
 const OPERATION: &[&str] = FACADE.split_at(11).0;
+
+/// What adds content of this machine sees no registry.
+const LOCAL: &[&str] =
+    &["digest", "fsutil", "reference", "oci", "overlay", "layer", "store", "error", "pull"];
 
 /// What the top error may see: every module that has errors of its own.
 const MECHANISMS: &[&str] = FACADE.split_at(10).0;
@@ -45,6 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("archive", &["digest", "reference", "oci", "overlay", "fsutil", "layer", "store"]),
     ("error", MECHANISMS),
     ("pull", OPERATION),
+    ("import", LOCAL),
     ("api", FACADE),
 ];
 

@@ -60,7 +60,26 @@ impl OpenFile {
             }
         }
     }
+
+    /// Writes `bytes`, which start at `offset` of the file, but not the blocks that have only zeros.
+    /// The caller sets the size at the end.
+    ///
+    /// # Errors
+    /// The error of write(2).
+    pub fn write_with_holes(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for block in bytes.chunks(ZEROS.len()) {
+            if block != &ZEROS[..block.len()] {
+                self.file.write_all_at(block, at)?;
+            }
+            at += block.len() as u64;
+        }
+        Ok(())
+    }
 }
+
+/// A block that becomes a hole.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The result of an extraction.
 pub struct Extracted {

@@ -78,6 +78,12 @@ impl Deref for ChunkSlice {
 #[derive(Clone, Default)]
 pub struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
+impl std::fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BufferPool")
+    }
+}
+
 /// Gives one layer its buffers, at most [`budget::CHUNKS_PER_LAYER`] at a time.
 pub struct LayerBuffers {
     pool: BufferPool,

@@ -60,6 +60,8 @@ impl Layer {
         let abilities = overlay::probe(&dir.path().join("probe")).unwrap().unwrap();
         let job = Job {
             blob,
+            plain: blob.is_none(),
+            holes: false,
             diff: &mut DiffDir::open_to_fill(&diff, abilities.into()).unwrap(),
             tar_split: tar_split.unwrap(),
             limits,

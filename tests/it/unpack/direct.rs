@@ -51,6 +51,8 @@ impl Layer {
         let mut opened = DiffDir::open_to_fill(&diff, abilities.into()).unwrap();
         let job = Job {
             blob: None,
+            plain: true,
+            holes: false,
             diff: &mut opened,
             tar_split,
             limits: Limits::default(),
