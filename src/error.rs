@@ -249,18 +249,27 @@ fn of_store(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Fs(error) => of_io(&error.source),
         StoreError::NotADirectory(_) => ErrorKind::Usage,
-        StoreError::NoStore(_) | StoreError::NoContent(_) | StoreError::NoSuchImage(_) => {
-            ErrorKind::NotFound
-        }
+        StoreError::NoStore(_)
+        | StoreError::NoContent(_)
+        | StoreError::NoSuchImage(_)
+        | StoreError::NoSuchMount(_)
+        | StoreError::NoSuchSource(_)
+        | StoreError::NoSuchLayer { .. }
+        | StoreError::MountBase { .. } => ErrorKind::NotFound,
         StoreError::Damaged { .. } | StoreError::DamagedNames { .. } => ErrorKind::Integrity,
         StoreError::Ambiguous { .. }
+        | StoreError::AmbiguousLayer { .. }
+        | StoreError::LayerId(_)
+        | StoreError::MountName(_)
         | StoreError::Reference(_)
         | StoreError::OtherStore { .. }
         | StoreError::NotMounted(_)
         | StoreError::ForeignMount { .. } => ErrorKind::Usage,
-        StoreError::Dockerd { .. } | StoreError::InUse { .. } | StoreError::SeveralNames { .. } => {
-            ErrorKind::Busy
-        }
+        StoreError::Dockerd { .. }
+        | StoreError::InUse { .. }
+        | StoreError::MountInUse { .. }
+        | StoreError::MountNameTaken { .. }
+        | StoreError::SeveralNames { .. } => ErrorKind::Busy,
         StoreError::Interrupted => ErrorKind::Interrupted,
         StoreError::FileSystem { .. } => ErrorKind::Storage,
         StoreError::Random(_) => ErrorKind::Other,

@@ -54,7 +54,8 @@ mod store; // Docker's root as records; blocking only
 
 pub use api::{
     Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, Import,
-    ImportedLayer, MountPlan, Pull, Removal, RepairReport, Resolution, Save, Store, Unrepaired,
+    ImportedLayer, MountPlan, Pull, Removal, RepairReport, Resolution, Save, Source, Store,
+    Unmounted, Unrepaired,
 };
 pub use archive::{ArchiveFormat, SavedImage};
 pub use digest::Digest;
@@ -67,8 +68,8 @@ pub use pull::Policy;
 pub use reference::{Reference, Repository};
 pub use store::{
     Damage, DamageClass, HistoryLine as HistoryEntry, ImageLine as ImageSummary, ImageUsage,
-    MountLine as MountSummary, Orphan, OrphanKind, Orphans, Prune, Pruned, PrunedImage, Removed,
-    Usage,
+    LayerSelector, MountLine as MountSummary, Orphan, OrphanKind, Orphans, Prune, Pruned,
+    PrunedImage, Removed, Usage, WritableMount,
 };
 
 /// Credentials for registries, and sources of them.

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ChainId, DiffId, ImageId};
 use crate::reference::Reference;
-use crate::store::{self, HistoryLine, LayerLine, MountedImage, Removed, StoreError};
+use crate::store::{self, HistoryLine, LayerLine, LayerSelector, MountRecord, Removed, StoreError};
 
 /// An image in a [`Store`]. It keeps no lock: another program can remove the image, and then
 /// methods fail with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -106,15 +106,29 @@ impl Image {
     /// The image was removed or is damaged; or a mount by this process would show files that the image
     /// deletes ([`Error::Marks`]).
     pub fn mount_plan(&self) -> Result<MountPlan, Error> {
+        self.plan(None)
+    }
+
+    /// Does the same for the layers up to `top`.
+    ///
+    /// # Errors
+    /// As for [`mount_plan`](Self::mount_plan); not exactly one layer of the image is `top`.
+    pub fn mount_plan_at(&self, top: &LayerSelector) -> Result<MountPlan, Error> {
+        self.plan(Some(top))
+    }
+
+    fn plan(&self, top: Option<&LayerSelector>) -> Result<MountPlan, Error> {
         let read = self.store.read_and_keep(|store| {
-            let mount = store.mount_stack(&self.id)?;
+            let mount = store.mount_stack(&self.id, &self.name, top)?;
             store.record_use(&self.id);
             Ok(mount)
         });
         let ((mut stack, layers), lock) = self.named(read)?;
-        stack.userxattr = marks::needs_userxattr(&self.store.begin(), &self.name, &layers)?;
-        let image = MountedImage { image: self.name.clone(), id: self.id };
-        Ok(MountPlan::new(self.store.clone(), stack, image, lock))
+        stack.userxattr = marks::needs_userxattr(&self.store.begin(), &self.name, &layers, None)?;
+        let none = || Error::Internal("a mount has no layers".to_owned());
+        let base = layers.last().ok_or_else(none)?.chain;
+        let record = MountRecord::new(self.name.clone(), self.id, base, stack.userxattr);
+        Ok(MountPlan::new(self.store.clone(), stack, record, lock))
     }
 
     fn read<T>(

@@ -8,15 +8,21 @@ use crate::layer::{self, LayerError};
 use crate::overlay::{Abilities, DiffDir, XattrSpace};
 use crate::store::{LayerRecord, Store};
 
-/// Returns whether a mount of `layers`, base first, needs `userxattr`.
+/// Returns whether a mount of `layers`, base first, needs `userxattr`. `changes` says which marks an upper
+/// directory has that was mounted before: `Some(true)` if they are `user.overlay.*`.
 ///
 /// # Errors
 /// [`Error::Marks`] if every mount by this process would show deleted files.
-pub fn needs_userxattr(store: &Store, image: &str, layers: &[LayerRecord]) -> Result<bool, Error> {
+pub fn needs_userxattr(
+    store: &Store,
+    image: &str,
+    layers: &[LayerRecord],
+    changes: Option<bool>,
+) -> Result<bool, Error> {
     let is_trusted = Abilities::expected().space == XattrSpace::Trusted;
     // The base hides nothing.
     let above = layers.get(1..).unwrap_or_default();
-    let (mut user, mut unknown) = (false, Vec::new());
+    let (mut user, mut unknown) = (changes == Some(true), Vec::new());
     let mut is_recorded = true;
     for layer in above {
         match store.omitted(layer)? {
@@ -30,6 +36,10 @@ pub fn needs_userxattr(store: &Store, image: &str, layers: &[LayerRecord]) -> Re
     // Layers without a record have the marks that this process reads, and no others exist.
     if is_trusted && !user && is_recorded {
         return Ok(false);
+    }
+    if let Some(top) = layers.last().filter(|_| changes == Some(false) && (user || !is_trusted)) {
+        let why = "those of the changes are trusted.overlay.*, which this mount cannot read";
+        return Err(Error::Marks { image: image.to_owned(), layer: top.chain.short(), why });
     }
     let mut trusted = None;
     for layer in unknown {

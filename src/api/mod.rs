@@ -11,6 +11,7 @@ mod pull;
 mod repair;
 mod save;
 mod store;
+mod writable;
 
 pub use check::{Check, CheckProgress, CheckReport};
 pub use client::{Client, ClientBuilder, Resolution};
@@ -21,3 +22,4 @@ pub use pull::Pull;
 pub use repair::{RepairReport, Unrepaired};
 pub use save::Save;
 pub use store::{Removal, Store};
+pub use writable::{Source, Unmounted};

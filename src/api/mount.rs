@@ -8,33 +8,63 @@ use serde_json::{Value, json};
 use super::store::Store;
 use crate::error::Error;
 use crate::overlay::{Stack, Upper};
-use crate::store::{Lock, MountDir, MountedImage};
+use crate::store::{Lock, MountDir, MountRecord};
 
 /// What a mount of an image consists of. While it exists, no image can be removed from the store.
 #[derive(Debug)]
 pub struct MountPlan {
     store: Store,
     stack: Stack,
-    image: MountedImage,
+    record: MountRecord,
     dir: Option<MountDir>,
     _lock: Option<Lock>,
 }
 
 impl MountPlan {
-    pub(super) fn new(store: Store, stack: Stack, image: MountedImage, lock: Option<Lock>) -> Self {
-        Self { store, stack, image, dir: None, _lock: lock }
+    pub(super) fn new(store: Store, stack: Stack, record: MountRecord, lock: Option<Lock>) -> Self {
+        Self { store, stack, record, dir: None, _lock: lock }
+    }
+
+    /// Prepares to mount a writable mount again, with its changes.
+    pub(super) fn again(store: Store, stack: Stack, dir: MountDir, lock: Option<Lock>) -> Self {
+        let record = dir.record().clone();
+        Self { store, stack, record, dir: None, _lock: lock }.with_dir(dir)
+    }
+
+    fn with_dir(mut self, dir: MountDir) -> Self {
+        self.stack.upper = Some(Upper { upper: dir.upper(), work: dir.work() });
+        self.dir = Some(dir);
+        self
     }
 
     /// Makes the mount writable, with a new directory in the store for changes, which is removed
-    /// with the plan if it was never mounted. [`Store::unmount`] keeps the changes.
+    /// with the plan if it was never mounted, and gets a generated name. [`Store::unmount`] keeps the
+    /// changes.
     ///
     /// # Errors
     /// The directory cannot be created.
-    pub fn writable(mut self) -> Result<Self, Error> {
-        let dir = self.store.begin().new_mount_dir(&self.image)?;
-        self.stack.upper = Some(Upper { upper: dir.upper(), work: dir.work() });
-        self.dir = Some(dir);
-        Ok(self)
+    pub fn writable(self) -> Result<Self, Error> {
+        self.new_dir(None)
+    }
+
+    /// Does the same with the name `name`. [`Store::unmount`] keeps a mount with a chosen name also if
+    /// there are no changes.
+    ///
+    /// # Errors
+    /// It is not a name, another writable mount has it, or the directory cannot be created.
+    pub fn writable_as(self, name: &str) -> Result<Self, Error> {
+        self.new_dir(Some(name.to_owned()))
+    }
+
+    fn new_dir(self, name: Option<String>) -> Result<Self, Error> {
+        let record = MountRecord { name, ..self.record.clone() };
+        let dir = self.store.begin().new_mount_dir(record)?;
+        Ok(self.with_dir(dir))
+    }
+
+    /// The name of the writable mount, if its changes are in the store.
+    pub fn name(&self) -> Option<&str> {
+        self.dir.as_ref().map(MountDir::name)
     }
 
     /// Makes the mount writable, with changes in `upper`. `work` is an empty directory on the
@@ -112,6 +142,11 @@ impl MountPlan {
         }
         self.stack
             .mount(target)
-            .map_err(|source| Error::Mount { target: target.display().to_string(), source })
+            .map_err(|source| Error::Mount { target: target.display().to_string(), source })?;
+        if let Some(dir) = &self.dir {
+            let at = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+            self.store.begin().record_mount(dir, &at);
+        }
+        Ok(())
     }
 }

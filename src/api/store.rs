@@ -10,10 +10,9 @@ use super::image::Image;
 use crate::error::Error;
 use crate::fsutil::At;
 use crate::oci::ImageId;
-use crate::overlay;
 use crate::pull;
 use crate::reference::Reference;
-use crate::store::{self, ImageLine, KeptDir, Lock, Mode, MountLine, Removed, StoreError};
+use crate::store::{self, ImageLine, Lock, Mode, MountLine, Removed, StoreError};
 
 /// A store of images: a directory in Docker's own layout, such as `/var/lib/docker`.
 ///
@@ -140,56 +139,7 @@ impl Store {
         Ok(Removal { store, _lock: lock })
     }
 
-    /// Unmounts the image that is mounted at `target`. Returns the directory of the changes, if
-    /// the mount was writable and they are kept; a directory in this store without changes is
-    /// removed. Mounts that are not images of this store stay.
-    ///
-    /// # Errors
-    /// Nothing is mounted there, it is not an image of this store, or the mount is in use.
-    pub fn unmount(&self, target: impl AsRef<Path>) -> Result<Option<PathBuf>, Error> {
-        let store = self.begin();
-        let (upper, kept) = unmount(&store, target.as_ref())?;
-        if let Some(kept) = kept.filter(KeptDir::is_empty) {
-            kept.remove_if_empty()?;
-            return Ok(None);
-        }
-        Ok(upper)
-    }
-
-    /// Does the same, and removes the changes if they are in this store. `target` can also be a
-    /// directory of changes that is not mounted. Returns a directory of changes outside of this
-    /// store, which is kept.
-    ///
-    /// # Errors
-    /// As for [`unmount`](Self::unmount), or the changes cannot be removed.
-    pub fn unmount_and_discard(&self, target: impl AsRef<Path>) -> Result<Option<PathBuf>, Error> {
-        let (store, target) = (self.begin(), target.as_ref());
-        if let Some(kept) = store.changes_at(target)? {
-            let mounted = store
-                .mount_lines()?
-                .into_iter()
-                .find(|line| line.mounted && line.upper.as_deref() == Some(kept.upper().as_path()));
-            if let Some(at) = mounted.and_then(|line| line.target) {
-                return Err(Error::Usage(format!(
-                    "cannot remove the changes in {}: they are mounted at {}",
-                    kept.upper().display(),
-                    at.display()
-                )));
-            }
-            kept.discard()?;
-            return Ok(None);
-        }
-        let (upper, kept) = unmount(&store, target)?;
-        match kept {
-            Some(kept) => {
-                kept.discard()?;
-                Ok(None)
-            }
-            None => Ok(upper),
-        }
-    }
-
-    /// Lists the mounts of this store's images, and the changes that writable mounts left.
+    /// Lists the mounts of this store's images, and the writable mounts that are not mounted.
     ///
     /// # Errors
     /// There is no store, or it cannot be read.
@@ -234,20 +184,6 @@ impl Store {
         let lock = store.lock_to_read(&*self.waiting)?;
         Ok((work(&store)?, lock))
     }
-}
-
-/// Unmounts an image of `store`. Returns the directory of changes, and what the store knows of it.
-fn unmount(
-    store: &store::Store,
-    target: &Path,
-) -> Result<(Option<PathBuf>, Option<KeptDir>), Error> {
-    let upper = store.upper_of_mount(target)?;
-    // umount(2) does not follow a symlink.
-    let at = std::fs::canonicalize(target).at("unmount", target)?;
-    overlay::unmount(&at)
-        .map_err(|source| Error::Unmount { target: target.display().to_string(), source })?;
-    let kept = upper.as_deref().and_then(|upper| store.changes_in(upper));
-    Ok((kept.as_ref().map(KeptDir::upper).or(upper), kept))
 }
 
 impl fmt::Debug for Store {

@@ -24,7 +24,7 @@ pub enum Answer {
 }
 
 /// A word that completes the typed one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The whole word. It contains no spaces.
     pub word: String,
@@ -32,13 +32,24 @@ pub struct Candidate {
     pub about: String,
 }
 
-/// Returns the candidates for the last of `words`, which can be empty. `images` returns the names of the
-/// images in the store at a root, or in the default store.
-pub fn complete(words: &[OsString], images: &dyn Fn(Option<&OsStr>) -> Vec<String>) -> Answer {
+/// What a store has names of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// Images.
+    Image,
+    /// Writable mounts.
+    Mount,
+}
+
+/// Returns the names of one kind in the store at a root, or in the default store.
+pub type Names<'a> = &'a dyn Fn(Option<&OsStr>, Named) -> Vec<String>;
+
+/// Returns the candidates for the last of `words`, which can be empty.
+pub fn complete(words: &[OsString], names: Names<'_>) -> Answer {
     let mut command = Cli::command();
     command.build();
     let Some((current, before)) = words.split_last() else { return Answer::Words(Vec::new()) };
-    let line = Line { command: &command, before, root: root(before), images };
+    let line = Line { command: &command, before, root: root(before), names };
     line.complete(&current.to_string_lossy())
 }
 
@@ -54,12 +65,12 @@ struct Line<'a> {
     /// The words before the one to complete.
     before: &'a [OsString],
     root: Option<&'a OsStr>,
-    images: &'a dyn Fn(Option<&OsStr>) -> Vec<String>,
+    names: Names<'a>,
 }
 
 impl<'a> Line<'a> {
     fn complete(&self, current: &str) -> Answer {
-        let (name_at, verb) = match words::first_word(self.before, self.command) {
+        let (name_at, mut verb) = match words::first_word(self.before, self.command) {
             First::Help(_) => return Answer::Words(Vec::new()),
             First::Verb(at) => (
                 Some(at),
@@ -79,7 +90,13 @@ impl<'a> Line<'a> {
                 word if !escaped && word.len() > 1 && word.starts_with('-') => {
                     flag = words::flag_before_value(word, || self.flags(verb));
                 }
-                _ => positionals += 1,
+                word => {
+                    match verb.filter(|_| positionals == 0).and_then(|it| it.find_subcommand(word))
+                    {
+                        Some(action) => verb = Some(action),
+                        None => positionals += 1,
+                    }
+                }
             }
         }
         if let Some(flag) = flag {
@@ -100,6 +117,9 @@ impl<'a> Line<'a> {
                 Answer::Words(self.verbs(current).chain(images).collect())
             }
             Some(verb) if verb.get_name() == "help" => Answer::Words(self.verbs(current).collect()),
+            Some(verb) if positionals == 0 && verb.has_subcommands() => {
+                Answer::Words(subcommands(verb, current).collect())
+            }
             Some(verb) => match positional(verb, positionals) {
                 Some(arg) => self.values(arg, "", current),
                 None => Answer::Words(Vec::new()),
@@ -131,16 +151,20 @@ impl<'a> Line<'a> {
     }
 
     fn verbs(&self, current: &str) -> impl Iterator<Item = Candidate> {
-        let shown = self.command.get_subcommands().filter(|command| !command.is_hide_set());
-        let begin = shown.filter(move |command| command.get_name().starts_with(current));
-        begin.map(|command| Candidate {
-            word: command.get_name().to_owned(),
-            about: about(command.get_about()),
-        })
+        subcommands(self.command, current)
+    }
+
+    /// The names of writable mounts.
+    fn mounts_like(&self, current: &str) -> Vec<Candidate> {
+        let names = (self.names)(self.root, Named::Mount).into_iter();
+        let begin = names.filter(|name| name.starts_with(current));
+        begin.map(|word| Candidate { word, about: String::new() }).collect()
     }
 
     fn images_like(&self, current: &str) -> Vec<Candidate> {
-        let names = (self.images)(self.root).into_iter().filter(|name| name.starts_with(current));
+        let names = (self.names)(self.root, Named::Image)
+            .into_iter()
+            .filter(|name| name.starts_with(current));
         // Most images have a name with a tag; a digest is offered to those who ask for one.
         let names = names.filter(|name| !name.contains('@') || current.contains('@'));
         names.map(|word| Candidate { word, about: String::new() }).collect()
@@ -152,6 +176,12 @@ impl<'a> Line<'a> {
         let name = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
         let words = match name {
             Some("DIR") => return Answer::Directories,
+            Some("DIR|NAME") => match self.mounts_like(current) {
+                names if names.is_empty() => return Answer::Directories,
+                names => names,
+            },
+            Some("NAME") if arg.get_id() == "mount_names" => self.mounts_like(current),
+            Some("IMAGE|NAME") => [self.mounts_like(current), self.images_like(current)].concat(),
             Some("FILE") => return Answer::Files,
             Some("IMAGE" | "SOURCE" | "NAME") if arg.is_positional() => self.images_like(current),
             Some("FORMAT") => ["json", "text"].map(|word| one(word, String::new())).into(),
@@ -163,6 +193,15 @@ impl<'a> Line<'a> {
         let begins = |candidate: &Candidate| candidate.word[prefix.len()..].starts_with(current);
         Answer::Words(words.into_iter().filter(begins).collect())
     }
+}
+
+fn subcommands(command: &Command, current: &str) -> impl Iterator<Item = Candidate> {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let begin = shown.filter(move |command| command.get_name().starts_with(current));
+    begin.map(|command| Candidate {
+        word: command.get_name().to_owned(),
+        about: about(command.get_about()),
+    })
 }
 
 fn about(text: Option<&clap::builder::StyledStr>) -> String {
@@ -184,7 +223,8 @@ mod tests {
 
     fn answer(line: &str) -> Answer {
         let words: Vec<OsString> = line.split(' ').skip(1).map(OsString::from).collect();
-        complete(&words, &|root| match root.and_then(OsStr::to_str) {
+        complete(&words, &|root, named| match root.and_then(OsStr::to_str) {
+            _ if named == Named::Mount => vec!["web".to_owned()],
             None => vec!["nginx:1".to_owned(), format!("nginx@sha256:{}", "0".repeat(64))],
             Some(root) => vec![format!("of{root}:1")],
         })
@@ -231,7 +271,12 @@ mod tests {
     fn positional_arguments_are_images_and_directories() {
         assert_eq!(words("rpull inspect ng"), ["nginx:1"]);
         assert_eq!(words("rpull rm -f a b nginx:"), ["nginx:1"]);
-        assert_eq!(words("rpull --root=/x mount "), ["of/x:1"]);
+        assert_eq!(words("rpull --root=/x mount "), ["web", "of/x:1"]);
+        assert_eq!(words("rpull mounts r"), ["rm"]);
+        assert_eq!(words("rpull mounts rm w"), ["web"]);
+        assert_eq!(words("rpull mounts rm web w"), ["web"]);
+        assert_eq!(words("rpull umount w"), ["web"]);
+        assert_eq!(answer("rpull umount /m"), Answer::Directories);
         assert_eq!(answer("rpull mount nginx "), Answer::Directories);
         assert!(words("rpull mount nginx /mnt n").is_empty());
         assert_eq!(words("rpull inspect nginx@").len(), 1);

@@ -65,7 +65,7 @@ pub enum Command {
     History(commands::history::History),
     /// Mount the file system of an image
     Mount(commands::mount::Mount),
-    /// List the mounts of images, and changes that writable mounts left
+    /// List the mounts of images, and the writable mounts that are not mounted
     Mounts(commands::mounts::Mounts),
     /// Unmount images
     #[command(alias = "unmount")]

@@ -155,6 +155,31 @@ fn hint_store(error: &StoreError) -> Option<String> {
             }
             StoreError::NoContent(_) => "choose a directory that pulls used with --content",
             StoreError::NoSuchImage(_) => "run `rpull images` to list the images of the store",
+            StoreError::NoSuchMount(_) => "run `rpull mounts` to list the writable mounts",
+            StoreError::NoSuchSource(_) => {
+                "run `rpull images` to list the images of the store, and `rpull mounts` the writable mounts"
+            }
+            StoreError::MountNameTaken { name, .. } => {
+                return Some(format!(
+                    "choose another name; or mount it again with `rpull mount {name} DIR`, or remove it with \
+                     `rpull mounts rm {name}`"
+                ));
+            }
+            StoreError::MountInUse { act: "remove", name, .. } => {
+                return Some(format!("unmount it first with `rpull umount {name}`"));
+            }
+            StoreError::MountInUse { name, .. } => {
+                return Some(format!("unmount it first with `rpull umount {name}`, or end what uses it"));
+            }
+            StoreError::MountBase { image, .. } => {
+                return Some(format!("pull {image} again; the changes are kept"));
+            }
+            StoreError::NoSuchLayer { image, .. } => {
+                return Some(format!("run `rpull layers {image}` to list its layers"));
+            }
+            StoreError::AmbiguousLayer { .. } => {
+                "give more digits of the id, the chain id, or the position with --at-layer"
+            }
             StoreError::Ambiguous { .. } => "give more digits of the id",
             StoreError::InUse { by, .. } => return Some(hint_in_use(by)),
             StoreError::SeveralNames { names, .. } => {
@@ -190,6 +215,9 @@ fn hint_store(error: &StoreError) -> Option<String> {
 fn hint_in_use(by: &ImageUser) -> String {
     match by {
         ImageUser::Mount(at) => format!("unmount it with `rpull umount {at}`"),
+        ImageUser::Writable(name) => {
+            format!("remove the writable mount with its changes: `rpull umount --discard {name}`")
+        }
         ImageUser::Container(id) => format!("remove the container with `docker rm {id}`"),
         ImageUser::Image(id) => format!("remove that image first: `rpull rm {id}`"),
         _ => "remove what uses it first".to_owned(),

@@ -9,7 +9,7 @@ use clap::Args;
 use rpull::{Error, Store};
 
 use super::Context;
-use crate::cli::complete::{self, Answer};
+use crate::cli::complete::{self, Answer, Named};
 use crate::cli::output;
 
 const EXAMPLES: &str = "\
@@ -53,7 +53,7 @@ impl Completions {
 /// `:directories` or `:files`. Errors would appear in the middle of a command line that is being typed, so
 /// they print nothing.
 pub fn answer(words: &[OsString]) -> ExitCode {
-    let lines = match complete::complete(words, &images) {
+    let lines = match complete::complete(words, &names) {
         Answer::Directories => vec![":directories".to_owned()],
         Answer::Files => vec![":files".to_owned()],
         Answer::Words(all) => {
@@ -65,10 +65,16 @@ pub fn answer(words: &[OsString]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn images(root: Option<&OsStr>) -> Vec<String> {
+fn names(root: Option<&OsStr>, named: Named) -> Vec<String> {
     let variable = std::env::var_os("RPULL_ROOT").filter(|value| !value.is_empty());
     let root = root.map(OsStr::to_owned).or(variable);
     let root = super::root(root.as_ref().map(Path::new));
-    let names = root.and_then(Store::open).and_then(|store| store.names()).unwrap_or_default();
-    names.iter().map(ToString::to_string).collect()
+    let store = root.and_then(Store::open);
+    match named {
+        Named::Image => {
+            let names = store.and_then(|store| store.names()).unwrap_or_default();
+            names.iter().map(ToString::to_string).collect()
+        }
+        Named::Mount => store.and_then(|store| store.mount_names()).unwrap_or_default(),
+    }
 }

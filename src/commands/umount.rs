@@ -13,17 +13,19 @@ use crate::cli::output;
 const EXAMPLES: &str = "\
 Examples:
   rpull umount /mnt
-  rpull umount --discard /mnt        # remove the changes of a writable mount too
-  rpull umount --discard CHANGES     # remove changes that `rpull mounts` shows as not mounted";
+  rpull umount web                   # the writable mount with this name
+  rpull umount --discard web         # remove it with its changes, also if it is not mounted";
 
 /// Unmount images
 ///
-/// Other mounts stay; use umount(8) for them. Changes of a writable mount are kept.
+/// Other mounts stay; use umount(8) for them. Changes of a writable mount are kept: mount them again with
+/// `rpull mount NAME DIR`, or remove them with --discard or `rpull mounts rm NAME`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Umount {
-    /// The directories to unmount
-    #[arg(required = true, value_name = "DIR")]
+    /// The directories to unmount, or the names of writable mounts (write ./NAME for a directory of the
+    /// same name)
+    #[arg(required = true, value_name = "DIR|NAME")]
     targets: Vec<PathBuf>,
     /// Remove the changes of writable mounts, unless they are in a directory of --upper
     #[arg(long)]
@@ -38,21 +40,21 @@ impl Umount {
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store()?;
         for target in &self.targets {
-            let kept = match self.discard {
+            let done = match self.discard {
                 true => store.unmount_and_discard(target)?,
                 false => store.unmount(target)?,
             };
-            match (context.json(), kept) {
-                (true, kept) => {
-                    output::path_text(target)?;
-                    kept.as_deref().map(output::path_text).transpose()?;
-                    output::json_line(&json!({"target": target, "upper": kept}))?;
-                }
-                (false, Some(upper)) if !context.global.quiet => {
-                    output::line(format_args!("changes are kept in {}", upper.display()))?;
-                }
-                _ => {}
+            if context.json() {
+                let at = done.target.as_deref().unwrap_or(target);
+                output::path_text(at)?;
+                done.upper.as_deref().map(output::path_text).transpose()?;
+                let (name, upper) = (&done.name, &done.upper);
+                output::json_line(&json!({"target": at, "name": name, "upper": upper}))?;
+                continue;
             }
+            let Some(upper) = done.upper.filter(|_| !context.global.quiet) else { continue };
+            let of = done.name.map(|name| format!(" of {name}")).unwrap_or_default();
+            output::line(format_args!("changes{of} are kept in {}", upper.display()))?;
         }
         Ok(())
     }

@@ -22,6 +22,12 @@ const OPTION_PAGE: usize = 4096;
 /// Bytes of a value that fsconfig(2) accepts, and with it mount(8) since util-linux 2.39.
 const LONGEST_VALUE: usize = 255;
 
+/// Options of a writable mount, as dockerd sets them or requires them of the kernel (moby
+/// daemon/graphdriver/overlay2): otherwise, depending on the kernel's defaults, a renamed directory or a changed
+/// mode is stored as a reference to a lower layer, and the changes cannot be mounted above a copy of it.
+const WRITABLE: [(&str, &str); 3] =
+    [("index", "off"), ("redirect_dir", "off"), ("metacopy", "off")];
+
 /// An overlay mount of layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
@@ -77,11 +83,17 @@ impl Stack {
         if let Some(Upper { upper, work }) = upper {
             options.push(format!("upperdir={}", escape(upper)));
             options.push(format!("workdir={}", escape(work)));
+            options.extend(self.writable().map(|(key, value)| format!("{key}={value}")));
         }
         if self.userxattr {
             options.push("userxattr".to_owned());
         }
         options
+    }
+
+    /// Returns the options of a writable mount. With `userxattr`, the kernel forbids the others.
+    fn writable(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        WRITABLE.into_iter().take(if self.userxattr { 1 } else { WRITABLE.len() })
     }
 
     /// Returns the mount as an entry of `mounts` has it in the OCI runtime-spec (config.md): its type,
@@ -183,6 +195,9 @@ impl Stack {
         if let Some(Upper { upper, work }) = &self.upper {
             set("upperdir", upper)?;
             set("workdir", work)?;
+            for (key, value) in self.writable() {
+                mount::fsconfig_set_string(&fs, key, value)?;
+            }
         }
         if self.userxattr {
             mount::fsconfig_set_flag(&fs, "userxattr")?;
@@ -290,7 +305,8 @@ mod tests {
         stack.lower.pop();
         assert_eq!(
             stack.command(Path::new("/m")).unwrap(),
-            "mount -t overlay overlay -o lowerdir=/a,upperdir=/u,workdir=/w /m"
+            "mount -t overlay overlay \
+             -o lowerdir=/a,upperdir=/u,workdir=/w,index=off,redirect_dir=off,metacopy=off /m"
         );
         stack.upper = None;
         assert_eq!(stack.command(Path::new("/m")).unwrap(), "mount --bind -o ro /a /m");
@@ -306,7 +322,11 @@ mod tests {
         assert_eq!(two.entry(), ("overlay", Path::new("overlay"), expected));
         let upper = Some(Upper { upper: "/u".into(), work: "/w".into() });
         let written = Stack { upper, ..one };
-        assert_eq!(written.entry().2, options(&["lowerdir=/a", "upperdir=/u", "workdir=/w"]));
+        let off = ["index=off", "redirect_dir=off", "metacopy=off"];
+        let dirs = ["lowerdir=/a", "upperdir=/u", "workdir=/w"];
+        assert_eq!(written.entry().2, options(&[&dirs[..], &off].concat()));
+        let user = Stack { userxattr: true, ..written };
+        assert_eq!(user.entry().2, options(&[&dirs[..], &["index=off", "userxattr"]].concat()));
     }
 
     #[test]
@@ -322,7 +342,8 @@ mod tests {
         assert_eq!(
             stack.command(Path::new("/m")).unwrap(),
             "(cd /root/overlay2 && mount -t overlay overlay \
-             -o lowerdir=l/0:l/1,upperdir=../rpull/m/upper,workdir=../rpull/m/work /m)"
+             -o lowerdir=l/0:l/1,upperdir=../rpull/m/upper,workdir=../rpull/m/work,\
+             index=off,redirect_dir=off,metacopy=off /m)"
         );
         stack.upper = Some(Upper { upper: longer.into(), work: "/w".into() });
         assert_eq!(stack.command(Path::new("/m")), None);

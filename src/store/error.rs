@@ -40,6 +40,66 @@ pub enum StoreError {
     /// No image has that name or ID.
     #[error("no such image: {0}")]
     NoSuchImage(String),
+    /// No writable mount has that name.
+    #[error("no such writable mount: {0}")]
+    NoSuchMount(String),
+    /// No writable mount has that name, and no image that name or ID.
+    #[error("no such writable mount or image: {0}")]
+    NoSuchSource(String),
+    /// The name of a writable mount is invalid.
+    #[error(
+        "'{0}' is not a name of a writable mount: use up to 128 letters, digits, '_', '.' and '-', and begin with a letter or digit"
+    )]
+    MountName(String),
+    /// Another writable mount has the name.
+    #[error("the name {name} is in use by a writable mount of {}", image.as_deref().unwrap_or("an unknown image"))]
+    MountNameTaken {
+        /// The name.
+        name: String,
+        /// The image of the mount that has it, if it is known.
+        image: Option<String>,
+    },
+    /// A writable mount cannot be mounted, unmounted or removed.
+    #[error("cannot {act} {name}: {why}")]
+    MountInUse {
+        /// What was to be done: `mount`, `unmount` or `remove`.
+        act: &'static str,
+        /// The name of the writable mount.
+        name: String,
+        /// What uses it.
+        why: String,
+    },
+    /// A layer that a writable mount is based on is not in the store: another program removed it.
+    #[error("{name} is based on {image}, whose layer {layer} is not in the store")]
+    MountBase {
+        /// The name of the writable mount.
+        name: String,
+        /// The image as the user named it.
+        image: String,
+        /// The short chain ID of the layer, or the short ID of an image that is missing.
+        layer: String,
+    },
+    /// The image has no such layer.
+    #[error("{image} has no layer {layer}: it has {count} layer{}", if *count == 1 { "" } else { "s" })]
+    NoSuchLayer {
+        /// The image as the user named it.
+        image: String,
+        /// The position or the ID.
+        layer: String,
+        /// The number of its layers.
+        count: usize,
+    },
+    /// Several layers of the image have that ID, or one that begins in this way.
+    #[error("the layer id '{id}' is ambiguous: {}", matches.join(", "))]
+    AmbiguousLayer {
+        /// The ID, or its beginning.
+        id: String,
+        /// The layers: the position, and the ID that matches.
+        matches: Vec<String>,
+    },
+    /// The text is not an ID of a layer.
+    #[error("'{0}' is not a layer id: use at least 12 hex digits, with or without 'sha256:'")]
+    LayerId(String),
     /// Several image IDs begin with the prefix.
     #[error("the id '{prefix}' is ambiguous: {}", matches.join(", "))]
     Ambiguous {
@@ -129,4 +189,7 @@ pub enum ImageUser {
     /// A mount, by its directory.
     #[error("it is mounted at {0}")]
     Mount(String),
+    /// A writable mount, by its name. It may be unmounted.
+    #[error("the writable mount {0} is based on it")]
+    Writable(String),
 }

@@ -21,10 +21,13 @@ mod journal;
 mod last_use;
 mod layer_index;
 mod layer_record;
+mod layer_select;
 mod layers;
 mod layout;
 mod links;
 mod lock;
+mod mount_name;
+mod mount_record;
 mod mounted;
 mod mounts;
 mod omitted;
@@ -40,6 +43,7 @@ mod stage;
 mod unsynced;
 mod usage;
 mod view;
+mod writable;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,9 +62,11 @@ pub use distribution::Distribution;
 pub use error::{ImageUser, StoreError};
 pub use images::Images;
 pub use layer_record::LayerRecord;
+pub use layer_select::LayerSelector;
 pub use layers::Layers;
 pub use lock::{Lock, Mode, POLL, PendingLock, is_stopped, stop_waiting};
-pub use mounts::{KeptDir, MountDir, MountedImage};
+pub use mount_record::MountRecord;
+pub use mounts::{KeptDir, MountDir};
 pub use orphans::{Orphan, OrphanKind, Orphans};
 pub use own_mounts::MountLine;
 pub use parallel::on_all_cores;
@@ -70,6 +76,7 @@ pub use remove::Removed;
 pub use stage::StagedLayer;
 pub use usage::{ImageUsage, Usage};
 pub use view::{HistoryLine, ImageLine, LayerLine};
+pub use writable::{Source, WritableMount};
 
 use journal::{DeadJournal, Journal};
 use layout::Layout;
@@ -298,13 +305,14 @@ impl Store {
         self.layout.overlay()
     }
 
-    /// Creates the directory of a writable mount of `image`.
+    /// Creates the directory of a writable mount. A record without a name gets one.
     ///
     /// # Errors
+    /// [`StoreError::MountName`] if it is not a name, [`StoreError::MountNameTaken`] if another mount has it,
     /// [`StoreError`] if the root cannot be prepared or the directory cannot be created.
-    pub fn new_mount_dir(&self, image: &MountedImage) -> Result<MountDir, StoreError> {
+    pub fn new_mount_dir(&self, record: MountRecord) -> Result<MountDir, StoreError> {
         self.prepare()?;
-        MountDir::create(&self.layout, image)
+        MountDir::create(&self.layout, record)
     }
 
     /// Finds an image by its name, its ID or the beginning of its ID.

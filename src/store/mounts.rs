@@ -4,13 +4,18 @@
 //! rpull/mounts/<16 hex digits>/   0700  locked while `mount --rw` creates and mounts it
 //!     upper/                      0755  the changes
 //!     work/                       0700  overlayfs's; not empty once it was mounted
-//!     image                 file  0600  JSON: the image that was mounted
+//!     image                 file  0600  MountRecord: its name, and what it is based on
 //! rpull/mounts/<16 hex digits>-discarded/   changes that are being removed
 //! ```
 //!
 //! The next command that writes removes what a killed process left: a directory that was never
-//! mounted, one without changes that is mounted nowhere, and the rest of discarded changes.
-//! Changes themselves are only removed when the user says so: `upper` is removed with rmdir(2).
+//! mounted, one without changes that is mounted nowhere, and the rest of discarded changes. A mount
+//! whose name the user chose stays without changes, too, once it was mounted. Changes themselves are only
+//! removed when the user says so: `upper` is removed with rmdir(2).
+//!
+//! A directory is locked (flock) in exclusive mode by a process that mounts or removes it, and in shared
+//! mode by one that reads its changes. Its record is written under the `commit` lock, which makes names
+//! unique.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,13 +23,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::layout::Layout;
 use super::lock;
-use crate::fsutil::{self, At, is_same};
-use crate::oci::ImageId;
+use super::mount_name;
+use super::mount_record::{MountRecord, now};
+use crate::fsutil::{self, At, Durability, is_at, is_same};
 use crate::overlay;
 
 const UPPER: &str = "upper";
@@ -32,47 +37,71 @@ const WORK: &str = "work";
 const IMAGE: &str = "image";
 const DISCARDED: &str = "-discarded";
 
-/// Bytes of the file [`IMAGE`] at most.
-const MAX_IMAGE_SIZE: u64 = 64 << 10;
-
-/// The image of a writable mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountedImage {
-    /// The image as the user named it.
-    pub image: String,
-    /// The image ID.
-    pub id: ImageId,
-}
-
-/// A new directory of a writable mount. When dropped, it is removed unless it was mounted.
+/// The directory of a writable mount, locked to mount it. When dropped, a new one is removed unless it
+/// was mounted.
 #[derive(Debug)]
 pub struct MountDir {
     path: PathBuf,
+    record: MountRecord,
+    is_new: bool,
     _lock: File,
 }
 
 impl MountDir {
-    /// Creates the directory, for a mount of `image`.
+    /// Creates the directory with its record, whose name is `None` for a generated one.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be created.
-    pub fn create(layout: &Layout, image: &MountedImage) -> Result<Self, StoreError> {
+    /// [`StoreError::MountName`] if it is not a name, [`StoreError::MountNameTaken`] if another mount has it,
+    /// [`StoreError`] if the directory cannot be created.
+    pub fn create(layout: &Layout, mut record: MountRecord) -> Result<Self, StoreError> {
+        record.keep = record.name.is_some();
+        record.created = Some(now());
         let random = fsutil::random_hex::<8>().map_err(StoreError::Random)?;
         let path = layout.mounts().join(random);
-        let lock = {
-            // Without the commit lock, a sweep could remove the directory before it is locked.
+        let dir = {
+            // A sweep must not remove the directory before it is locked, and no other process may choose
+            // the same name.
             let _commit = lock::commit_lock(layout)?;
+            record.name = Some(unique_name(layout, record.name)?);
             fsutil::ensure_dir(&path, 0o700)?;
             let lock = File::open(&path).at("open", &path)?;
             lock.lock().at("lock", &path)?;
-            lock
+            let dir = Self { path, record, is_new: true, _lock: lock };
+            dir.write(layout, &dir.record, Durability::Synced)?;
+            dir
         };
-        let dir = Self { path, _lock: lock };
         fsutil::ensure_dir(&dir.upper(), 0o755)?;
         fsutil::ensure_dir(&dir.work(), 0o700)?;
-        let text = serde_json::to_vec(image).unwrap_or_default();
-        fsutil::write_new(&dir.path.join(IMAGE), &text, 0o600)?;
         Ok(dir)
+    }
+
+    fn write(
+        &self,
+        layout: &Layout,
+        record: &MountRecord,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(record).unwrap_or_default();
+        Ok(layout.temporary().replace(&self.path.join(IMAGE), &text, 0o600, durability)?)
+    }
+
+    /// Records that it was mounted at `target`. A failure is ignored, because the mount is there: only
+    /// the list of mounts then lacks the place.
+    pub fn record_mount(&self, layout: &Layout, target: &Path) {
+        let mut record = self.record.clone();
+        record.mounted = Some(now());
+        record.target = Some(target.to_string_lossy().into_owned());
+        let _ = self.write(layout, &record, Durability::Unsynced);
+    }
+
+    /// Returns the record.
+    pub fn record(&self) -> &MountRecord {
+        &self.record
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        self.record.name.as_deref().unwrap_or_default()
     }
 
     /// Returns the directory of changes.
@@ -88,8 +117,26 @@ impl MountDir {
 
 impl Drop for MountDir {
     fn drop(&mut self) {
-        if is_empty(&self.upper()) && is_empty(&self.work()) {
+        // A program can have mounted it by itself: then `work` is not empty.
+        if self.is_new && is_empty(&self.upper()) && is_empty(&self.work()) {
             let _ = remove_without_changes(&self.path);
+        }
+    }
+}
+
+/// Returns `name` if no mount has it, or a new name. The caller holds the `commit` lock.
+fn unique_name(layout: &Layout, name: Option<String>) -> Result<String, StoreError> {
+    let all = KeptDir::all(layout)?;
+    let holder = |name: &str| all.iter().find(|kept| kept.name() == name);
+    let Some(name) = name else {
+        return mount_name::generate(|name| holder(name).is_some());
+    };
+    mount_name::check(&name)?;
+    match holder(&name) {
+        None => Ok(name),
+        Some(kept) => {
+            let image = kept.record().map(|record| record.image);
+            Err(StoreError::MountNameTaken { name, image })
         }
     }
 }
@@ -98,6 +145,16 @@ impl Drop for MountDir {
 #[derive(Debug)]
 pub struct KeptDir {
     path: PathBuf,
+}
+
+/// A directory of changes, locked for reading: no other process removes it or mounts it again.
+#[derive(Debug)]
+pub struct SharedDir {
+    /// The directory.
+    pub kept: KeptDir,
+    /// Its record.
+    pub record: Box<MountRecord>,
+    _lock: File,
 }
 
 impl KeptDir {
@@ -130,14 +187,37 @@ impl KeptDir {
         Ok(all.into_iter().find(|kept| is_same(&kept.path, path) || is_same(&kept.upper(), path)))
     }
 
+    /// Returns the one with a name.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if they cannot be listed.
+    pub fn named(layout: &Layout, name: &str) -> Result<Option<Self>, StoreError> {
+        Ok(Self::all(layout)?.into_iter().find(|kept| kept.name() == name))
+    }
+
     /// Returns the directory of changes.
     pub fn upper(&self) -> PathBuf {
         self.path.join(UPPER)
     }
 
-    /// Returns the image that was mounted, if it is known.
-    pub fn image(&self) -> Option<MountedImage> {
-        serde_json::from_slice(&fsutil::read(&self.path.join(IMAGE), MAX_IMAGE_SIZE).ok()?).ok()
+    /// Returns overlayfs's work directory.
+    pub fn work(&self) -> PathBuf {
+        self.path.join(WORK)
+    }
+
+    /// Returns the record; `None` if it is missing or damaged.
+    pub fn record(&self) -> Option<MountRecord> {
+        MountRecord::read(&self.path.join(IMAGE))
+    }
+
+    /// Returns the name. One of an earlier version without a name has that of its directory.
+    pub fn name(&self) -> String {
+        let recorded = self.record().and_then(|record| record.name);
+        recorded.unwrap_or_else(|| self.id())
+    }
+
+    fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Returns whether there are no changes.
@@ -145,25 +225,119 @@ impl KeptDir {
         is_empty(&self.upper())
     }
 
-    /// Removes the directory, which has no changes and is not mounted, unless another process
-    /// does so or mounts it.
+    /// Returns whether it is one of `uppers`, as a mounting process named them.
+    pub fn is_among(&self, uppers: &[PathBuf]) -> bool {
+        let id = self.id();
+        uppers.iter().any(|upper| name_of(upper) == Some(&id))
+    }
+
+    /// Locks it for reading. Waits for a process that is mounting it.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchMount`] if another process removed it, [`StoreError::Damaged`] if its record is
+    /// missing or damaged.
+    pub fn share(self) -> Result<SharedDir, StoreError> {
+        let name = self.name();
+        let gone = || StoreError::NoSuchMount(name.clone());
+        let dir = open_dir(&self.path)?.ok_or_else(gone)?;
+        lock::wait(&|_| {}, || match dir.try_lock_shared() {
+            Ok(()) => Ok(Ok(())),
+            Err(fs::TryLockError::WouldBlock) => Ok(Err(name.clone())),
+            Err(fs::TryLockError::Error(e)) => Err(e).at("lock", &self.path)?,
+        })?;
+        if !is_at(&dir, &self.path) {
+            return Err(gone());
+        }
+        let record = Box::new(self.readable_record()?);
+        Ok(SharedDir { kept: self, record, _lock: dir })
+    }
+
+    /// Locks it to mount it again.
+    ///
+    /// # Errors
+    /// [`StoreError::MountInUse`] if it is mounted or another process uses it, [`StoreError::Damaged`] if its
+    /// record is missing or damaged.
+    pub fn mount_again(self) -> Result<MountDir, StoreError> {
+        let lock = self.lock_unmounted("mount")?;
+        let mut record = self.readable_record()?;
+        record.name = Some(self.name());
+        // overlayfs of a killed process, or of a machine that stopped, may have left files.
+        fsutil::ensure_dir(&self.work(), 0o700)?;
+        fsutil::ensure_dir(&self.upper(), 0o755)?;
+        Ok(MountDir { path: self.path, record, is_new: false, _lock: lock })
+    }
+
+    fn readable_record(&self) -> Result<MountRecord, StoreError> {
+        let why = || "the record of a writable mount is missing or malformed".to_owned();
+        let path = self.path.join(IMAGE);
+        self.record().ok_or_else(|| StoreError::Damaged { path, why: why() })
+    }
+
+    /// Locks it to `act` on it while it is mounted nowhere.
+    fn lock_unmounted(&self, act: &'static str) -> Result<File, StoreError> {
+        let name = self.name();
+        let in_use = |why: String| StoreError::MountInUse { act, name: name.clone(), why };
+        let Some(dir) = open_dir(&self.path)? else {
+            return Err(StoreError::NoSuchMount(name));
+        };
+        if dir.try_lock().is_err() {
+            return Err(in_use(format!("{} uses it", lock::holder(&self.path))));
+        }
+        if !is_at(&dir, &self.path) {
+            return Err(StoreError::NoSuchMount(name));
+        }
+        if let Some(at) = self.targets()?.first() {
+            return Err(in_use(format!("it is mounted at {}", at.display())));
+        }
+        if self.is_among(&overlay::uppers_everywhere().0) {
+            return Err(in_use("it is mounted in another mount namespace".to_owned()));
+        }
+        Ok(dir)
+    }
+
+    /// Returns the directories where this process sees it mounted.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if /proc cannot be read.
+    pub fn targets(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mounts = overlay::mounts().at("list mounts of", &self.path)?;
+        let own = mounts.into_iter().filter(|mount| {
+            let upper = mount.overlay_dirs().and_then(|dirs| dirs.upper);
+            upper.is_some_and(|upper| self.is_among(&[upper]))
+        });
+        Ok(own.map(|mount| mount.target).collect())
+    }
+
+    /// Removes the directory if it has no changes and nothing uses it, unless the user chose its name.
+    /// Returns whether it did.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if it cannot be removed.
-    pub fn remove_if_empty(&self) -> Result<(), StoreError> {
-        match lock_dir(&self.path)? {
-            Some(_lock) if self.is_empty() => remove_without_changes(&self.path),
-            _ => Ok(()),
+    pub fn remove_if_unneeded(&self) -> Result<bool, StoreError> {
+        if !self.is_empty() || self.is_wanted() {
+            return Ok(false);
         }
+        match self.lock_unmounted("remove") {
+            Ok(_lock) => remove_without_changes(&self.path).map(|()| true),
+            Err(StoreError::NoSuchMount(_)) => Ok(true),
+            Err(StoreError::MountInUse { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Returns whether it stays without changes.
+    pub fn is_wanted(&self) -> bool {
+        self.record().is_some_and(|record| record.keep && record.mounted.is_some())
     }
 
     /// Removes the directory with its changes. The next command that writes completes a removal
     /// that was killed.
     ///
     /// # Errors
-    /// [`StoreError::Fs`] if it cannot be removed.
+    /// [`StoreError::MountInUse`] if it is mounted or another process uses it, [`StoreError::Fs`] if it
+    /// cannot be removed.
     pub fn discard(&self) -> Result<(), StoreError> {
-        let Some(_lock) = lock_dir(&self.path)? else { return Ok(()) };
+        let _lock = self.lock_unmounted("remove")?;
         let mut name = self.path.clone().into_os_string();
         name.push(DISCARDED);
         let discarded = PathBuf::from(name);
@@ -182,8 +356,12 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
     for name in fsutil::names_in(&layout.mounts())? {
         let path = layout.mounts().join(&name);
         let discarded = name.strip_suffix(DISCARDED).is_some_and(is_random);
-        let unchanged = is_random(&name) && is_empty(&path.join(UPPER));
-        if !(discarded || unchanged) {
+        let unneeded = || {
+            let kept = KeptDir { path: path.clone() };
+            kept.is_empty() && !kept.is_wanted()
+        };
+        let removable = discarded || (is_random(&name) && unneeded());
+        if !removable {
             continue;
         }
         // A process that mounts or removes it has locked it.
@@ -224,13 +402,17 @@ fn remove_without_changes(path: &Path) -> Result<(), StoreError> {
 
 /// Locks a directory; `None` if another process has locked it or removed it.
 fn lock_dir(path: &Path) -> Result<Option<File>, StoreError> {
+    Ok(open_dir(path)?.filter(|dir| dir.try_lock().is_ok()))
+}
+
+/// Opens a directory; `None` if it does not exist.
+fn open_dir(path: &Path) -> Result<Option<File>, StoreError> {
     let flags = OFlags::DIRECTORY.bits().cast_signed();
-    let dir = match File::options().read(true).custom_flags(flags).open(path) {
-        Ok(dir) => dir,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).at("open", path)?,
-    };
-    Ok(dir.try_lock().is_ok().then_some(dir))
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).at("open", path)?,
+    }
 }
 
 /// Returns the name in `rpull/mounts` of a directory of changes.
@@ -252,77 +434,4 @@ fn is_empty(dir: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::digest::Digest;
-
-    fn image() -> MountedImage {
-        let id = format!("{}", Digest::of(b"config")).parse().unwrap();
-        MountedImage { image: "nginx".to_owned(), id }
-    }
-
-    /// Leaves a new directory as a killed process does: no lock, nothing removed.
-    fn killed(layout: &Layout) -> KeptDir {
-        let new = MountDir::create(layout, &image()).unwrap();
-        let kept = KeptDir { path: new.path.clone() };
-        let away = layout.root().join("away");
-        fs::rename(&new.path, &away).unwrap();
-        drop(new);
-        fs::create_dir_all(away.join(UPPER)).unwrap();
-        fs::create_dir_all(away.join(WORK)).unwrap();
-        fs::rename(away, &kept.path).unwrap();
-        kept
-    }
-
-    #[test]
-    fn sweep_keeps_a_directory_that_is_being_mounted() {
-        let (_dir, layout) = Layout::scratch();
-        let new = MountDir::create(&layout, &image()).unwrap();
-        sweep(&layout).unwrap();
-        assert!(new.upper().is_dir() && new.work().is_dir());
-        assert_eq!(KeptDir::all(&layout).unwrap()[0].image(), Some(image()));
-        drop(new);
-        assert!(is_empty(&layout.mounts()), "a directory that was never mounted stays");
-    }
-
-    #[test]
-    fn sweep_removes_what_a_killed_mount_left_and_no_changes() {
-        let (_dir, layout) = Layout::scratch();
-        let (empty, once, changed) = (killed(&layout), killed(&layout), killed(&layout));
-        fs::create_dir(once.path.join(WORK).join("work")).unwrap();
-        fs::write(changed.upper().join("new"), "").unwrap();
-        sweep(&layout).unwrap();
-        assert!(!empty.path.exists());
-        let (_, all) = overlay::uppers_everywhere();
-        assert_eq!(once.path.exists(), !all);
-        assert!(changed.upper().join("new").exists());
-    }
-
-    #[test]
-    fn sweep_completes_a_killed_removal_of_changes() {
-        let (_dir, layout) = Layout::scratch();
-        let half = layout.mounts().join(format!("{:016x}{DISCARDED}", 7));
-        fs::create_dir_all(half.join(UPPER).join("new")).unwrap();
-        let foreign = layout.mounts().join("notes");
-        fs::create_dir(&foreign).unwrap();
-        sweep(&layout).unwrap();
-        assert!(!half.exists());
-        assert!(foreign.exists());
-    }
-
-    #[test]
-    fn changes_are_found_by_the_path_that_the_mount_used() {
-        let (dir, layout) = Layout::scratch();
-        let kept = killed(&layout);
-        let name = kept.path.file_name().unwrap().to_str().unwrap();
-        let relative = Path::new("../rpull/mounts").join(name).join(UPPER);
-        assert_eq!(KeptDir::of_upper(&layout, &relative).unwrap().path, kept.path);
-        assert!(KeptDir::of_upper(&layout, &dir.path().join("upper")).is_none());
-        let other = dir.path().join(name).join(UPPER);
-        fs::create_dir_all(&other).unwrap();
-        assert!(KeptDir::of_upper(&layout, &other).is_none());
-        assert_eq!(KeptDir::at(&layout, &kept.upper()).unwrap().unwrap().path, kept.path);
-        kept.discard().unwrap();
-        assert!(is_empty(&layout.mounts()));
-    }
-}
+mod tests;

@@ -152,6 +152,19 @@ impl Store {
             next.push(parent);
         }
         next.extend(self.build_cache()?);
+        for mount in self.mount_users()? {
+            // Another program can have removed the layer: then nothing is left to keep.
+            let Some(base) = mount.base.filter(|base| records.chains.contains(base)) else {
+                continue;
+            };
+            if !records.known.contains_key(&base) {
+                let (layer, name) = (base.short(), mount.name);
+                return Ok(Err(format!(
+                    "the layer {layer} of the writable mount {name} is damaged"
+                )));
+            }
+            next.push(base);
+        }
         let mut needed = HashSet::new();
         records.add_with_parents(next, &mut needed);
         // Last, because a machine with containers has long mounts.

@@ -6,28 +6,51 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::mounts::{KeptDir, MountedImage};
+use super::mounts::KeptDir;
+use super::orphans::disk_bytes;
 use super::{Store, StoreError};
 use crate::fsutil::{At, is_same};
 use crate::oci::{ChainId, ImageId};
 use crate::overlay::{self, CacheId, MountEntry, OverlayRoot};
 
-/// One line of `mounts`: a mount of an image, or the changes that a mount left.
+/// One line of `mounts`: a mount of an image, or a writable mount that is not mounted now.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct MountLine {
-    /// The mount point; `None` for changes that are not mounted.
+    /// The name; `None` if it is not a writable mount of this store.
+    pub name: Option<String>,
+    /// The mount point; `None` if it is not mounted, or in another mount namespace only.
     pub target: Option<PathBuf>,
     /// A name of the image; `None` if it is unknown or was removed.
     pub image: Option<String>,
     /// The image ID.
     pub id: Option<ImageId>,
+    /// The position of the topmost layer in the image, from the base, which is 1; `None` if it is that
+    /// of the image.
+    pub at_layer: Option<usize>,
     /// Whether the mount is writable.
     pub writable: bool,
     /// The directory of changes.
     pub upper: Option<PathBuf>,
+    /// What the changes take on the disk, bytes.
+    pub written: Option<u64>,
     /// Whether it is mounted.
     pub mounted: bool,
+    /// When it was created, RFC 3339; `None` if that is unknown.
+    pub created: Option<String>,
+    /// Where a writable mount was mounted last.
+    pub last_target: Option<String>,
+}
+
+/// The image of a mount, by its topmost layer.
+#[derive(Clone)]
+struct MountedImage {
+    /// A name of the image.
+    image: String,
+    id: ImageId,
+    /// As in [`MountLine`].
+    at_layer: Option<usize>,
 }
 
 /// A mount of one of the store's images.
@@ -72,8 +95,8 @@ impl Store {
         KeptDir::at(&self.layout, path)
     }
 
-    /// Returns the mounts of this store's images that this process sees, and the changes that
-    /// earlier mounts left.
+    /// Returns the mounts of this store's images that this process sees, and the writable mounts that
+    /// are not mounted.
     ///
     /// # Errors
     /// [`StoreError`] if the store or /proc cannot be read.
@@ -88,53 +111,104 @@ impl Store {
             let kept = own.upper.as_deref().and_then(|upper| self.changes_in(upper));
             let upper = kept.as_ref().map(KeptDir::upper).or_else(|| own.upper.clone());
             left.retain(|other| Some(other.upper()) != upper);
-            let image = match kept.and_then(|kept| kept.image()) {
-                Some(image) => Some(image),
-                None => {
-                    let by_top = match &mut by_top {
-                        Some(by_top) => by_top,
-                        none => none.insert(self.images_by_top()?),
-                    };
-                    by_top.get(&own.top).cloned()
-                }
+            let mut line = match &kept {
+                Some(kept) => self.writable_line(kept),
+                None => MountLine { upper, ..MountLine::empty() },
             };
-            lines.push(MountLine {
-                target: Some(mount.target),
-                // A bind mount is only writable if a mount was killed before it was read-only.
-                writable: !mount.read_only && (upper.is_some() || mount.fs_type != "overlay"),
-                mounted: true,
-                upper,
-                id: image.as_ref().map(|image| image.id),
-                image: image.map(|image| image.image),
-            });
+            if line.id.is_none() {
+                let by_top = match &mut by_top {
+                    Some(by_top) => by_top,
+                    none => none.insert(self.images_by_top()?),
+                };
+                if let Some(MountedImage { image, id, at_layer }) = by_top.get(&own.top).cloned() {
+                    line = MountLine { image: Some(image), id: Some(id), at_layer, ..line };
+                }
+            }
+            line.written = line.upper.as_deref().map(disk_bytes);
+            line.target = Some(mount.target);
+            // A bind mount is only writable if a mount was killed before it was read-only.
+            line.writable =
+                !mount.read_only && (line.upper.is_some() || mount.fs_type != "overlay");
+            line.mounted = true;
+            lines.push(line);
         }
-        for kept in left.iter().filter(|kept| !kept.is_empty()) {
-            let image = kept.image();
-            lines.push(MountLine {
-                target: None,
-                id: image.as_ref().map(|image| image.id),
-                image: image.map(|image| image.image),
-                writable: true,
-                upper: Some(kept.upper()),
-                mounted: false,
-            });
+        if left.is_empty() {
+            return Ok(lines);
+        }
+        let (elsewhere, _) = overlay::uppers_everywhere();
+        for kept in &left {
+            let mounted = kept.is_among(&elsewhere);
+            // Of the others, a killed process left some, and another one is about to mount some.
+            if mounted || kept.is_wanted() || !kept.is_empty() {
+                let line = self.writable_line(kept);
+                let written = line.upper.as_deref().map(disk_bytes);
+                lines.push(MountLine { written, mounted, ..line });
+            }
         }
         Ok(lines)
     }
 
-    /// Returns an image for each topmost layer.
+    /// Returns the line of a writable mount, as far as its record tells.
+    fn writable_line(&self, kept: &KeptDir) -> MountLine {
+        let line = MountLine {
+            name: Some(kept.name()),
+            upper: Some(kept.upper()),
+            writable: true,
+            ..MountLine::empty()
+        };
+        let Some(record) = kept.record() else { return line };
+        let at_layer = record.base.and_then(|base| {
+            let chains = ChainId::stack(self.images().config(&record.id)?.diff_ids());
+            let position = 1 + chains.iter().position(|chain| *chain == base)?;
+            (position < chains.len()).then_some(position)
+        });
+        MountLine {
+            image: Some(record.image),
+            id: Some(record.id),
+            at_layer,
+            created: record.created,
+            last_target: record.target,
+            ..line
+        }
+    }
+
+    /// Returns an image for each topmost layer: one whose topmost layer it is, or else one that has it.
     fn images_by_top(&self) -> Result<HashMap<CacheId, MountedImage>, StoreError> {
         let names = self.names().load()?.by_image();
-        let mut found = HashMap::new();
+        let (mut found, mut below) = (HashMap::new(), HashMap::new());
         for id in self.images().list()? {
             let Some(config) = self.images().config(&id) else { continue };
-            let Some(top) = ChainId::stack(config.diff_ids()).pop() else { continue };
-            let Some(record) = self.layers().get(&top)? else { continue };
             let name = names.get(&id).and_then(|names| names.first());
             let name = name.map_or_else(|| id.short(), ToString::to_string);
-            found.entry(record.cache_id).or_insert(MountedImage { image: name, id });
+            let chains = ChainId::stack(config.diff_ids());
+            for (position, chain) in (1..).zip(&chains) {
+                let Some(record) = self.layers().get(chain)? else { continue };
+                let at_layer = (position < chains.len()).then_some(position);
+                let image = MountedImage { image: name.clone(), id, at_layer };
+                let map = if at_layer.is_some() { &mut below } else { &mut found };
+                map.entry(record.cache_id).or_insert(image);
+            }
         }
-        Ok(found)
+        below.extend(found);
+        Ok(below)
+    }
+}
+
+impl MountLine {
+    fn empty() -> Self {
+        Self {
+            name: None,
+            target: None,
+            image: None,
+            id: None,
+            at_layer: None,
+            writable: false,
+            upper: None,
+            written: None,
+            mounted: false,
+            created: None,
+            last_target: None,
+        }
     }
 }
 

@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Returns the layers of a stack to remove with the image `id`, topmost first. A layer stays
-    /// if another image or a container needs it, or if it is the parent of any layer, even of one
+    /// if another image, a container or a writable mount needs it, or if it is the parent of any layer, even of one
     /// without an image: a killed pull left that one, and the next pull will use it.
     fn unneeded_layers(
         &self,
@@ -156,11 +156,12 @@ impl Store {
         }
     }
 
-    /// Returns the layers that containers and the build cache need.
+    /// Returns the layers that containers, writable mounts and the build cache need.
     fn needed_without_images(&self) -> Result<HashSet<ChainId>, StoreError> {
         let mut needed = HashSet::new();
         let mut users = containers::parents(&self.layout)?;
         users.extend(self.build_cache()?);
+        users.extend(self.mount_users()?.into_iter().filter_map(|mount| mount.base));
         for mut chain in users {
             while needed.insert(chain) {
                 let Some(parent) = self.layers().get(&chain)?.and_then(|record| record.parent)
@@ -196,6 +197,9 @@ impl Store {
         }
         if let Some(child) = self.images().child(id)? {
             return in_use(ImageUser::Image(child.short()));
+        }
+        if let Some(mount) = self.mount_users()?.into_iter().find(|mount| mount.image == *id) {
+            return in_use(ImageUser::Writable(mount.name));
         }
         let going = self.unneeded_layers(id, chains, index)?;
         match self.mounted_layer(&going.iter().copied().collect())? {

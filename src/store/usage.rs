@@ -43,7 +43,7 @@ pub struct Usage {
     pub layer_count: usize,
     /// The sizes of all layers, each once, bytes.
     pub layers_size: u64,
-    /// The sizes of the layers that no container needs, bytes.
+    /// The sizes of the layers that no container and no writable mount needs, bytes.
     pub layers_reclaimable: u64,
     /// What nothing needs, and `gc` removes.
     pub orphans: Orphans,
@@ -110,6 +110,13 @@ impl Store {
         let users = stacks.users();
         let of_containers = containers::images(&self.layout)?;
         let mut active: HashSet<ChainId> = HashSet::new();
+        let mount_bases = self.mount_users()?.into_iter().filter_map(|mount| mount.base);
+        for base in mount_bases {
+            let mut next = Some(base);
+            while let Some(chain) = next.filter(|chain| active.insert(*chain)) {
+                next = self.layers().record(&chain)?.and_then(|record| record.parent);
+            }
+        }
         let mut images = Vec::new();
         for image in &stacks.images {
             let containers = of_containers.iter().filter(|id| **id == image.id).count();

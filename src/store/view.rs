@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::layer_index::IndexView;
-use super::{LayerRecord, Store, StoreError, links};
+use super::{LayerRecord, LayerSelector, Store, StoreError};
 use crate::digest::Digest;
 use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
 use crate::overlay::{CacheId, Stack};
@@ -185,22 +185,29 @@ impl Store {
         Ok(lines)
     }
 
-    /// Returns the read-only mount of an image: the directories that dockerd would mount, with its
-    /// options. Returns the layers as well, base first, whose marks may need another option.
+    /// Returns the read-only mount of an image, or of its layers up to `top`: the directories that
+    /// dockerd would mount, with its options. Returns the layers as well, base first, whose marks may need
+    /// another option. `name` is the image as the user named it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other directories.
-    pub fn mount_stack(&self, id: &ImageId) -> Result<(Stack, Vec<LayerRecord>), StoreError> {
-        let image = self.load(id)?;
-        let overlay = self.overlay();
-        let (lower, links) = links::mounted_by_dockerd(&overlay, &image.layers)?;
-        if lower.is_empty() {
+    /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other directories;
+    /// [`StoreError::NoSuchLayer`] or [`StoreError::AmbiguousLayer`] if not exactly one layer is `top`.
+    pub fn mount_stack(
+        &self,
+        id: &ImageId,
+        name: &str,
+        top: Option<&LayerSelector>,
+    ) -> Result<(Stack, Vec<LayerRecord>), StoreError> {
+        let layers = self.load(id)?.layers;
+        if layers.is_empty() {
             let why = "it has no layers, so there is nothing to mount".to_owned();
             return Err(StoreError::Damaged { path: self.layout.image(id), why });
         }
-        let links_dir = overlay.path().to_owned();
-        let stack = Stack { lower, links, links_dir, upper: None, userxattr: false };
-        Ok((stack, image.layers))
+        let layers = match top {
+            Some(top) => self.layers_up_to(name, layers, top)?,
+            None => layers,
+        };
+        Ok((self.stack_of(&layers)?, layers))
     }
 
     /// Returns an image as `docker inspect` shows it (moby api/types `ImageInspect`).

@@ -98,6 +98,8 @@ fn json_of_every_command_fits_its_documentation() {
     printed.push(("mounts", ok(&["mounts"])));
     printed.push(("prune", ok(&["prune", "--unused-for", "0s", "--dry-run"])));
     printed.push(("umount", ok(&["umount", dir])));
+    let mounts = rpull.json(["mounts", "--format", "json"]);
+    printed.push(("mounts rm", ok(&["mounts", "rm", mounts[0]["name"].as_str().unwrap()])));
     let dead = rpull.root().join("overlay2/dead");
     fs::create_dir_all(dead.join("diff")).unwrap();
     printed.push(("df", ok(&["df"])));
@@ -246,7 +248,17 @@ fn printed_mount_of_one_layer_is_a_bind_mount_in_json() {
     let mount = print(&["--rw", "--upper", "/u", "--work", "/w"]);
     let lower = format!("lowerdir={}", layers[0]["path"].as_str().unwrap());
     assert_eq!(mount["type"], "overlay");
-    assert_eq!(mount["options"], serde_json::json!([lower, "upperdir=/u", "workdir=/w"]));
+    assert_eq!(
+        mount["options"],
+        serde_json::json!([
+            lower,
+            "upperdir=/u",
+            "workdir=/w",
+            "index=off",
+            "redirect_dir=off",
+            "metacopy=off"
+        ])
+    );
     let long = format!("/{}", "d/".repeat(1100));
     let mount = print(&["--rw", "--upper", &long, "--work", &long]);
     assert_eq!(mount["command"], Value::Null);

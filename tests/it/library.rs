@@ -13,7 +13,8 @@ use rpull::credentials::{Credential, CredentialSource, Found, Secret};
 use rpull::error::{RegistryError, StoreError};
 use rpull::event::{LayerState, Status};
 use rpull::{
-    Client, DamageClass, Error, ErrorKind, Event, Policy, Prune, Reference, Removed, Store,
+    Client, DamageClass, Error, ErrorKind, Event, LayerSelector, Policy, Prune, Reference, Removed,
+    Source, Store,
 };
 use tempfile::TempDir;
 
@@ -134,10 +135,35 @@ async fn image_is_mounted_read_only_and_writable() {
     fs::write(target.join("new"), "text").unwrap();
     assert_eq!(fs::read_to_string(changes.join("new")).unwrap(), "text");
     assert_eq!(store.mounts().unwrap()[0].upper.as_ref(), Some(&changes));
-    assert_eq!(store.unmount(&target).unwrap().as_ref(), Some(&changes));
+    assert_eq!(store.unmount(&target).unwrap().upper.as_ref(), Some(&changes));
     assert_eq!(fs::read_to_string(changes.join("new")).unwrap(), "text");
-    assert_eq!(store.unmount_and_discard(&changes).unwrap(), None);
+    assert_eq!(store.unmount_and_discard(&changes).unwrap().upper, None);
     assert!(!changes.exists());
+
+    let top = LayerSelector::Position(1);
+    let plan = image.mount_plan_at(&top).unwrap().writable_as("web").unwrap();
+    plan.mount(&target).unwrap();
+    drop(plan);
+    assert_eq!(kind(image.mount_plan().unwrap().writable_as("web")), ErrorKind::Busy);
+    let mount = store.writable_mount("web").unwrap();
+    assert_eq!((mount.name(), mount.image_id()), ("web", image.id()));
+    let layers = image.layers().unwrap();
+    assert_eq!(mount.lower(), [layers[0].diff_dir()]);
+    assert_eq!(mount.chains(), [layers[0].chain_id()]);
+    assert!(
+        matches!(store.find_source("web").unwrap(), Source::Writable(it) if it.name() == "web")
+    );
+    assert!(matches!(store.find_source(&pushed.name()).unwrap(), Source::Image(_)));
+    assert_eq!(kind(store.find_source("other")), ErrorKind::NotFound);
+    store.unmount("web").unwrap();
+    // It is read: nothing removes it meanwhile.
+    assert_eq!(kind(store.remove_mount("web")), ErrorKind::Busy);
+    drop(mount);
+    store.mount_again("web").unwrap().mount(&target).unwrap();
+    assert_eq!(kind(store.remove_mount("web")), ErrorKind::Busy);
+    assert_eq!(store.mount_names().unwrap(), ["web"]);
+    store.unmount_and_discard("web").unwrap();
+    assert_eq!(kind(store.writable_mount("web")), ErrorKind::NotFound);
 }
 
 #[tokio::test]

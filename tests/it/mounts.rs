@@ -1,5 +1,7 @@
 //! Mounts: which ones `umount` takes, roots with long paths, and the changes of writable mounts.
 
+mod names;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,9 +33,21 @@ struct Place {
 
 impl Place {
     fn new(layers: usize, stem: &str) -> Self {
+        Self::with(&push(layers, stem))
+    }
+
+    /// An image of layers with one file each.
+    fn of(files: &[&str], stem: &str) -> Self {
+        let layers = files.iter().map(|name| Tar::new().file(name, name).end());
+        let hub = Hub::shared();
+        let image = layers.fold(Image::new(), Image::layer);
+        Self::with(&image.push(&hub.host, &format!("{}:one", hub.repository(stem))))
+    }
+
+    fn with(pushed: &Pushed) -> Self {
         let scratch = scratch::dir();
         let rpull = Rpull::on(scratch.path().join("root"));
-        let image = push(layers, stem).name();
+        let image = pushed.name();
         rpull.ok(["pull", "-q", &image]);
         let at = scratch.path().join("mnt");
         fs::create_dir(&at).unwrap();
@@ -202,13 +216,16 @@ fn mount_in_roots_with_long_paths() {
             rpull.fails(8, ["rm", image]);
             rpull.ok(["umount", dir]);
 
-            rpull.ok(["mount", "--rw", image, dir]);
+            rpull.ok(["mount", "--rw", "--name", "long", image, dir]);
             fs::write(at.join("new"), "").unwrap();
             assert_eq!(files(), layers + 1);
             rpull.fails(8, ["rm", image]);
+            rpull.ok(["umount", "long"]);
+            rpull.ok(["mount", "long", dir]);
+            assert_eq!(files(), layers + 1);
             let table = rpull.ok(["mounts"]);
-            assert!(table.lines().any(|line| line.starts_with(dir) && line.contains(image)));
-            rpull.ok(["umount", "--discard", dir]);
+            assert!(table.lines().any(|line| line.contains(dir) && line.contains(image)));
+            rpull.ok(["umount", "--discard", "long"]);
             assert_eq!(files(), 0);
         }
         assert_eq!(fs::read_dir(root.join("rpull/mounts")).unwrap().count(), 0);
@@ -224,7 +241,8 @@ fn changes_of_a_writable_mount_are_kept_until_they_are_discarded() {
     let mounted = place.mounts();
     let upper = mounted[0]["upper"].as_str().unwrap().to_owned();
     let said = place.rpull.ok(["umount", at]);
-    assert_eq!(said.trim(), format!("changes are kept in {upper}"));
+    let name = mounted[0]["name"].as_str().unwrap();
+    assert_eq!(said.trim(), format!("changes of {name} are kept in {upper}"));
     assert_eq!(fs::read_to_string(format!("{upper}/new")).unwrap(), "text");
     place.rpull.ok(["tag", image, "other:name"]);
     let kept = place.mounts();
@@ -237,8 +255,8 @@ fn changes_of_a_writable_mount_are_kept_until_they_are_discarded() {
     place.rpull.ok(["mount", "--rw", "--upper", &upper, "--work", &work, image, at]);
     assert_eq!(fs::read_to_string(place.at.join("new")).unwrap(), "text");
     assert_eq!(place.mounts().len(), 1);
-    let done = place.rpull.fails(2, ["umount", "--discard", &upper]);
-    assert!(done.stderr.contains("are mounted at"), "{done}");
+    let done = place.rpull.fails(8, ["umount", "--discard", &upper]);
+    assert!(done.stderr.contains("it is mounted at"), "{done}");
     place.rpull.ok(["umount", at]);
     assert_eq!(place.rpull.ok(["umount", "--discard", &upper]), "");
     assert_eq!(place.kept(), 0);
