@@ -225,6 +225,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         RegistryError::Network { .. }
         | RegistryError::Outage { .. }
         | RegistryError::Tls { .. }
+        | RegistryError::PushRefused { .. }
         | RegistryError::Status { .. } => ErrorKind::Network,
         RegistryError::Protocol { .. } | RegistryError::Html { .. } => ErrorKind::Network,
         RegistryError::InsecureRedirect { .. } => ErrorKind::Network,
@@ -234,6 +235,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         }
         RegistryError::Token { .. }
         | RegistryError::Denied { .. }
+        | RegistryError::PushDenied { .. }
         | RegistryError::Unauthorized { .. } => ErrorKind::Auth,
         RegistryError::Credentials { .. } | RegistryError::InsecureRealm { .. } => ErrorKind::Auth,
         RegistryError::Digest { .. }
@@ -241,7 +243,9 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         | RegistryError::TooLarge { .. } => ErrorKind::Integrity,
         RegistryError::NoHelper { .. } => ErrorKind::Auth,
         RegistryError::Certificates { .. } | RegistryError::Proxy { .. } => ErrorKind::Usage,
-        RegistryError::Internal(_) => ErrorKind::Other,
+        RegistryError::Internal(_) | RegistryError::Source | RegistryError::Renewed => {
+            ErrorKind::Other
+        }
     }
 }
 

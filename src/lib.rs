@@ -48,13 +48,14 @@ mod overlay; // overlay2 directories, confined file operations, mounts
 pub mod printable;
 mod progress; // what happens during a pull, as events
 mod pull; // the operation, which joins registry, layer and store
+mod push; // the way back: from the store to a registry
 mod reference; // names of images
 mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
     Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, Import,
-    ImportedLayer, MountPlan, Pull, Removal, RepairReport, Resolution, Save, Source, Store,
+    ImportedLayer, MountPlan, Pull, Push, Removal, RepairReport, Resolution, Save, Source, Store,
     Unmounted, Unrepaired,
 };
 pub use archive::{ArchiveFormat, SavedImage};
@@ -65,6 +66,7 @@ pub use layer::Limits;
 pub use oci::{ChainId, DiffId, ImageId, Platform};
 pub use progress::Event;
 pub use pull::Policy;
+pub use push::{ManifestFormat, Pushed};
 pub use reference::{Reference, Repository};
 pub use store::{
     Damage, DamageClass, HistoryLine as HistoryEntry, ImageLine as ImageSummary, ImageUsage,
@@ -79,7 +81,7 @@ pub mod credentials {
 
 /// What happens during a pull.
 pub mod event {
-    pub use crate::progress::{Event, Image as ImageRef, LayerState, Phase, Status};
+    pub use crate::progress::{Event, Image as ImageRef, LayerState, Phase, PushState, Status};
 }
 
 /// What this package's own command, tests and benchmarks need of the library. There is no

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pull::Pull;
+use super::push::Push;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::Platform;
@@ -62,6 +63,11 @@ impl Client {
     /// Prepares a pull of several images, which share the layers that they have in common.
     pub fn pull_all(&self, references: impl IntoIterator<Item = Reference>) -> Pull {
         references.into_iter().fold(Pull::new(self.clone()), Pull::and)
+    }
+
+    /// Prepares a push of `reference`, a tag of the store. It starts with [`Push::from`].
+    pub fn push(&self, reference: Reference) -> Push {
+        Push::new(self.clone(), reference)
     }
 
     /// Requests the digest that `reference` has now. Without tag and digest, `latest` is meant.

@@ -9,13 +9,10 @@ use super::error::ArchiveError;
 use crate::digest::Digest;
 use crate::fsutil::{self, At};
 use crate::layer::{self, LayerError, TarAssembler};
-use crate::oci::{AnyManifest, Descriptor, Document, ImageConfig, ImageId, Manifest, media_type};
+use crate::oci::{Descriptor, Document, ImageConfig, ImageId, Manifest, media_type};
 use crate::overlay::DiffDir;
 use crate::reference::Reference;
-use crate::store::{Content, LayerRecord, Store, StoreError};
-
-/// How deep an index may be nested in indexes.
-const DEEPEST: usize = 3;
+use crate::store::{LayerRecord, Store, StoreError};
 
 /// An image with all that an archive gets of it.
 pub struct CollectedImage {
@@ -95,7 +92,7 @@ pub fn collect(
     })?;
     let original = match format {
         ArchiveFormat::Docker => None,
-        ArchiveFormat::Both | ArchiveFormat::Oci => pulled_manifest(store, id)?,
+        ArchiveFormat::Both | ArchiveFormat::Oci => store.pulled_manifest(id, None)?,
     };
     let original = original.filter(|it| parsed.check_layers(it.parsed.layers.len()).is_ok());
     let mut layers = Vec::with_capacity(records.len());
@@ -151,45 +148,4 @@ fn collect_layer(
     let size = size.map_err(|source| ArchiveError::Layer { layer: digest, source })?;
     let source = Source::Layer { record, tar_split, diff };
     Ok((CollectedLayer { digest, size, source }, media_type::OCI_LAYER))
-}
-
-/// Returns the manifest with which the image was pulled, if the content store has it.
-fn pulled_manifest(store: &Store, id: ImageId) -> Result<Option<Document<Manifest>>, StoreError> {
-    let content = store.content();
-    for name in store.names().load()?.of(id) {
-        let mut digests: Vec<Digest> = name.digest().into_iter().collect();
-        if digests.is_empty() {
-            digests = content.lookup(&name)?;
-        }
-        for digest in digests {
-            if let Some(manifest) = find(content, digest, id, 0)? {
-                return Ok(Some(manifest));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Looks for the manifest of the image `id` in the document `digest` and below it.
-fn find(
-    content: &Content,
-    digest: Digest,
-    id: ImageId,
-    depth: usize,
-) -> Result<Option<Document<Manifest>>, StoreError> {
-    let Some(bytes) = content.get(&digest)? else { return Ok(None) };
-    match AnyManifest::parse(bytes, digest, "") {
-        Ok(AnyManifest::Image(image)) if image.parsed.config.digest == id.digest() => {
-            Ok(Some(image))
-        }
-        Ok(AnyManifest::Index(index)) if depth < DEEPEST => {
-            for entry in index.parsed.manifests {
-                if let Some(found) = find(content, entry.digest, id, depth + 1)? {
-                    return Ok(Some(found));
-                }
-            }
-            Ok(None)
-        }
-        _ => Ok(None),
-    }
 }

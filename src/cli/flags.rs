@@ -53,6 +53,8 @@ pub struct Cli {
 pub enum Command {
     /// Pull images into the store (the default: `rpull IMAGE...`)
     Pull(commands::pull::Pull),
+    /// Push an image of the store to its registry
+    Push(commands::push::Push),
     /// Print the digest that a reference currently resolves to
     Resolve(commands::resolve::Resolve),
     /// List the images in the store

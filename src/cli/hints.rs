@@ -288,7 +288,22 @@ fn hint_storage(source: &io::Error) -> Option<String> {
 fn hint_registry(error: &RegistryError) -> Option<String> {
     Some(
         match error {
+            RegistryError::NotFound { what, .. } if what.starts_with("repository ") => {
+                "create the repository at the registry, or check its name"
+            }
             RegistryError::NotFound { .. } => "check the name and tag",
+            RegistryError::PushDenied { .. } => {
+                "log in with an account that may push there (docker login, podman login), or give the image another name with `rpull tag`"
+            }
+            RegistryError::PushRefused { status: 413, .. } => {
+                "raise the limit on the size of requests at the registry or at the proxy before it"
+            }
+            RegistryError::PushRefused { status: 405, .. } => {
+                "the registry accepts no pushes, because it is read-only or a mirror: push to another one"
+            }
+            RegistryError::PushRefused { .. } => {
+                "check what the registry accepts; --manifest-format chooses another manifest"
+            }
             RegistryError::Denied { .. } => {
                 "check the name; for a private repository, log in (docker login, podman login) or give --username and --password-stdin"
             }

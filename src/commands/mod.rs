@@ -14,6 +14,7 @@ pub mod mount;
 pub mod mounts;
 pub mod prune;
 pub mod pull;
+pub mod push;
 pub mod resolve;
 pub mod rm;
 pub mod save;
@@ -76,6 +77,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
     match cli.command {
         Command::Pull(command) => command.run(context)?,
+        Command::Push(command) => command.run(context)?,
         Command::Resolve(command) => command.run(context)?,
         Command::Images(command) => command.run(context)?,
         Command::Inspect(command) => command.run(context)?,

@@ -152,7 +152,7 @@ impl LayerError {
     }
 
     /// Wraps this error in an `io::Error`, for interfaces that require one.
-    pub(super) fn into_io(self) -> io::Error {
+    pub fn into_io(self) -> io::Error {
         io::Error::other(self)
     }
 

@@ -16,6 +16,7 @@ pub use error::{LayerError, LimitKind};
 pub use extract::omissions::OmissionReport;
 pub use limits::Limits;
 pub use stream::chunks::BufferPool;
+pub use stream::compress::gzip;
 pub use stream::decompress::Decoder;
 pub use stream::digests::BlobSpec;
 pub use stream::zstd_reader::WindowGate;

@@ -137,6 +137,29 @@ pub enum Event {
         /// retries and segments.
         requests: usize,
     },
+    /// A push to the repository of a reference begins.
+    PushingTo {
+        /// The image.
+        image: Image,
+    },
+    /// A layer that is pushed, or a blob that is copied, changed its state.
+    Push {
+        /// The image.
+        image: Image,
+        /// The diff ID of the layer, or the digest of the blob.
+        layer: Digest,
+        /// The new state.
+        state: PushState,
+    },
+    /// The registry has the image under its tag.
+    Pushed {
+        /// The image.
+        image: Image,
+        /// The digest of its manifest or index.
+        digest: Digest,
+        /// The size of that document in bytes.
+        size: u64,
+    },
     /// The image could not be pulled; other images of the command continue.
     Failed {
         /// The image.
@@ -170,6 +193,24 @@ pub enum LayerState {
     PullComplete,
 }
 
+/// The state of a layer that is pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PushState {
+    /// The layer will be pushed.
+    Preparing,
+    /// The layer waits until others are pushed.
+    Waiting,
+    /// The bytes of the layer are being sent.
+    Pushing,
+    /// The registry has all bytes and verified them.
+    Pushed,
+    /// The repository already had the layer.
+    AlreadyExists,
+    /// The registry had the layer in another repository, whose path this is.
+    MountedFrom(Arc<str>),
+}
+
 /// The phase whose bytes an [`Event::Bytes`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -177,6 +218,8 @@ pub enum Phase {
     Download,
     /// Compressed bytes that were unpacked.
     Unpack,
+    /// Bytes that were sent to the registry. They become fewer if a part is sent again.
+    Upload,
 }
 
 /// The result of a pull.

@@ -45,7 +45,8 @@ use crate::registry::Registry;
 use crate::store::Store;
 
 pub use copy::stage_copy;
-pub use gate::WorkError;
+pub use files::open_diff;
+pub use gate::{StoreGate, WorkError};
 pub use omissions::Omissions;
 pub use options::{Options, Policy, RepairedLayers};
 pub use recover::recover;

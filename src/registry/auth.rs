@@ -11,12 +11,12 @@ use data_encoding::BASE64;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::access::Access;
 use super::credentials::{self, Credential, CredentialSource, Found, Secret};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::host::Clients;
 use super::token::TokenRequest;
-use crate::reference::Repository;
 
 /// The authentication that a registry demands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,13 +79,13 @@ struct RepositoryAuth {
     failed: Option<(Instant, RegistryError)>,
 }
 
-/// The contacted host and the repository.
-type RepositoryKey = (String, Repository);
+/// The contacted host, and what requests to it do.
+type RepositoryKey = (String, Access);
 
-/// The state of each repository's authorisation.
+/// The state of the authorisation for each repository and kind of access.
 pub struct Authenticator {
     chain: Arc<Vec<Box<dyn CredentialSource>>>,
-    /// One lock per repository, so that parallel requests share one token exchange.
+    /// One lock per repository and kind of access, so that parallel requests share one token exchange.
     repositories: std::sync::Mutex<HashMap<RepositoryKey, Arc<Mutex<RepositoryAuth>>>>,
 }
 
@@ -104,18 +104,16 @@ impl Authenticator {
         &self,
         clients: &Clients,
         endpoint: &Endpoint,
-        repository: &Repository,
+        access: &Access,
     ) -> Result<Option<Secret>, RegistryError> {
-        let auth = self.repository_auth(&endpoint.host, repository);
+        let auth = self.repository_auth(&endpoint.host, access);
         let mut auth = lock(&auth).await?;
         let fresh = |grant: &Grant| grant.expires_at.is_none_or(|time| Instant::now() < time);
         if let Some(grant) = auth.grant.as_ref().filter(|grant| fresh(grant)) {
             return Ok(Some(grant.header.clone()));
         }
         match auth.challenge.clone() {
-            Some(challenge) => {
-                self.grant(clients, endpoint, repository, &mut auth, challenge).await
-            }
+            Some(challenge) => self.grant(clients, endpoint, access, &mut auth, challenge).await,
             None => Ok(None),
         }
     }
@@ -130,12 +128,12 @@ impl Authenticator {
         &self,
         clients: &Clients,
         endpoint: &Endpoint,
-        repository: &Repository,
+        access: &Access,
         sent: Option<&Secret>,
         headers: &HeaderMap,
     ) -> Result<bool, RegistryError> {
         let Some(challenge) = Challenge::of(headers) else { return Ok(false) };
-        let auth = self.repository_auth(&endpoint.host, repository);
+        let auth = self.repository_auth(&endpoint.host, access);
         let mut auth = lock(&auth).await?;
         let current = auth.grant.as_ref().map(|grant| &grant.header);
         if current.is_some() && current != sent {
@@ -144,32 +142,32 @@ impl Authenticator {
         }
         auth.challenge = Some(challenge.clone());
         auth.grant = None;
-        let grant = self.grant(clients, endpoint, repository, &mut auth, challenge).await?;
+        let grant = self.grant(clients, endpoint, access, &mut auth, challenge).await?;
         Ok(grant.is_some() && grant.as_ref() != sent)
     }
 
     /// Returns the source of the credentials for the repository.
-    pub async fn source_of(&self, host: &str, repository: &Repository) -> Option<String> {
-        let auth = self.repository_auth(host, repository);
+    pub async fn source_of(&self, host: &str, access: &Access) -> Option<String> {
+        let auth = self.repository_auth(host, access);
         let auth = auth.lock().await;
         auth.credential.clone().flatten().map(|found| found.from)
     }
 
-    fn repository_auth(&self, host: &str, repository: &Repository) -> Arc<Mutex<RepositoryAuth>> {
+    fn repository_auth(&self, host: &str, access: &Access) -> Arc<Mutex<RepositoryAuth>> {
         let mut repositories =
             self.repositories.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        repositories.entry((host.to_owned(), repository.clone())).or_default().clone()
+        repositories.entry((host.to_owned(), access.clone())).or_default().clone()
     }
 
     async fn grant(
         &self,
         clients: &Clients,
         endpoint: &Endpoint,
-        repository: &Repository,
+        access: &Access,
         auth: &mut RepositoryAuth,
         challenge: Challenge,
     ) -> Result<Option<Secret>, RegistryError> {
-        let grant = self.try_grant(clients, endpoint, repository, auth, challenge).await;
+        let grant = self.try_grant(clients, endpoint, access, auth, challenge).await;
         match grant {
             Ok(grant) => {
                 (auth.grant, auth.failed) = (grant, None);
@@ -186,13 +184,13 @@ impl Authenticator {
         &self,
         clients: &Clients,
         endpoint: &Endpoint,
-        repository: &Repository,
+        access: &Access,
         auth: &mut RepositoryAuth,
         challenge: Challenge,
     ) -> Result<Option<Grant>, RegistryError> {
         let found = match &auth.credential {
             Some(found) => found.clone(),
-            None => auth.credential.insert(self.look_up(endpoint, repository).await?).clone(),
+            None => auth.credential.insert(self.look_up(endpoint, access).await?).clone(),
         };
         let credential = found.map(|found| found.credential);
         Ok(match (challenge, credential) {
@@ -204,9 +202,8 @@ impl Authenticator {
             }
             (Challenge::Basic, _) => None,
             (Challenge::Bearer { realm, service, scope }, credential) => {
-                let scope =
-                    scope.unwrap_or_else(|| format!("repository:{}:pull", repository.path()));
-                let request = TokenRequest::new(endpoint, &realm, service, scope)?;
+                let scopes = access.scopes(scope.as_deref());
+                let request = TokenRequest::new(endpoint, &realm, service, scopes)?;
                 let token = request.exchange(clients, endpoint, credential).await?;
                 let expires_at = Instant::now().checked_add(token.lifetime.mul_f64(0.9));
                 Some(Grant { header: bearer(&token.token), expires_at })
@@ -219,10 +216,10 @@ impl Authenticator {
     async fn look_up(
         &self,
         endpoint: &Endpoint,
-        repository: &Repository,
+        access: &Access,
     ) -> Result<Option<Found>, RegistryError> {
         let (chain, host) = (self.chain.clone(), endpoint.credential_host());
-        let path = repository.path().to_owned();
+        let path = access.repository.path().to_owned();
         // Reading files and running helpers blocks.
         let look = tokio::task::spawn_blocking(move || credentials::find(&chain, &host, &path));
         let found = look.await.map_err(|e| RegistryError::Internal(e.to_string()))??;
@@ -309,12 +306,11 @@ mod tests {
         let auth = Authenticator::new(vec![Box::new(source.clone())]);
         let clients = Clients::new(crate::registry::RegistryOptions::default());
         let reference: crate::reference::Reference = name.parse().unwrap();
-        let repository = reference.repository();
+        let access = Access::pull(reference.repository());
         let mut headers = HeaderMap::new();
         headers.insert(WWW_AUTHENTICATE, "Basic realm=\"x\"".parse().unwrap());
-        let repeat =
-            auth.handle_unauthorized(&clients, &endpoint, repository, None, &headers).await;
-        let header = auth.header(&clients, &endpoint, repository).await.unwrap();
+        let repeat = auth.handle_unauthorized(&clients, &endpoint, &access, None, &headers).await;
+        let header = auth.header(&clients, &endpoint, &access).await.unwrap();
         assert_eq!(repeat.unwrap(), header.is_some());
         let asked = source.1.lock().unwrap().clone();
         (header.is_some(), asked)

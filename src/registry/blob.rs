@@ -221,6 +221,7 @@ impl ResumableBlob {
             path: format!("blobs/{}", self.descriptor.digest),
             accept: None,
             range: partial.then_some((self.offset, end)),
+            push: None,
             what: self.what(),
         };
         let response = self.registry.send(&request).await?;

@@ -9,6 +9,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::error::{self, Cause, RegistryError};
 use super::fact;
+use super::flow::Flow;
 use super::outage::HostState;
 use super::proxy::Proxy;
 use super::wait::{LimitExceeded, SpeedLimit, WaitLimits, within};
@@ -110,6 +111,33 @@ pub async fn send(request: RequestBuilder, peer: &Peer) -> Result<Response, Tran
         }
         Some(Err(e)) => Err(TransferError::Other(join_error_text(&e))),
         None => Err(TransferError::LimitExceeded(LimitExceeded::Stall(stall))),
+    }
+}
+
+/// Sends a request with a streamed body, and awaits the headers of the response. The stall limit
+/// applies while the server neither accepts bytes nor responds, not while the body is being made.
+///
+/// # Errors
+/// [`TransferError`] if the server does neither for one to two stall limits.
+pub async fn send_upload(
+    request: RequestBuilder,
+    peer: &Peer,
+    flow: &Flow,
+) -> Result<Response, TransferError> {
+    let mut task = AbortOnDrop(tokio::spawn(request.send()));
+    let stall = peer.limits.stall;
+    let mut accepted = flow.accepted();
+    loop {
+        match within(flow.limit(stall), &mut task.0).await.1 {
+            Some(Ok(sent)) => {
+                return sent.inspect(|_| peer.state.count_received()).map_err(TransferError::Http);
+            }
+            Some(Err(e)) => return Err(TransferError::Other(join_error_text(&e))),
+            None if flow.accepted() != accepted || flow.awaits_source() => {
+                accepted = flow.accepted();
+            }
+            None => return Err(TransferError::LimitExceeded(LimitExceeded::Stall(stall))),
+        }
     }
 }
 

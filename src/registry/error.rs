@@ -69,6 +69,31 @@ pub enum RegistryError {
         /// The registry's word.
         message: String,
     },
+    /// The registry denies a push with these credentials, or without any.
+    #[error("push access denied for {repository}: {message}")]
+    PushDenied {
+        /// The repository.
+        repository: String,
+        /// The registry's word.
+        message: String,
+    },
+    /// The registry refuses what is pushed, for example because it is too large or the registry is
+    /// read-only.
+    #[error("{host} refuses the push with status {status}: {message}")]
+    PushRefused {
+        /// The host.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// The registry's word.
+        message: String,
+    },
+    /// The bytes to upload could not be read. Their source knows why.
+    #[error("the content to push cannot be read")]
+    Source,
+    /// The token was rejected during an upload, and there is a new one.
+    #[error("the token was rejected")]
+    Renewed,
     /// The credentials are wrong, or there are none.
     #[error("unauthorized at {host}: {message}")]
     Unauthorized {

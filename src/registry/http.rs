@@ -2,16 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use oci_client::errors::OciEnvelope;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
+    RETRY_AFTER,
 };
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::Registry;
+use super::access::Access;
 use super::body::{self, Body};
+use super::credentials::Secret;
 use super::endpoint::{self, Endpoint, authority};
 use super::error::RegistryError;
+use super::flow::Flow;
 use super::html;
 use super::tls_problem::TlsProblem;
 use crate::printable;
@@ -28,7 +33,7 @@ const MAX_MESSAGE_SIZE: usize = 512;
 /// A request below a repository.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// GET or HEAD.
+    /// The method. Those other than GET and HEAD need `push`.
     pub method: Method,
     /// The repository.
     pub repository: &'a Repository,
@@ -38,8 +43,45 @@ pub struct Request<'a> {
     pub accept: Option<String>,
     /// The first byte, and the end, exclusive.
     pub range: Option<(u64, Option<u64>)>,
+    /// What makes it a part of a push.
+    pub push: Option<Push<'a>>,
     /// The object in error messages: `manifest for nginx:nope`.
     pub what: String,
+}
+
+/// What a request of a push has in addition.
+#[derive(Debug, Clone, Default)]
+pub struct Push<'a> {
+    /// The path of the repository from which a blob is mounted.
+    pub from: Option<&'a str>,
+    /// The location of an upload, which is used in place of the path.
+    pub at: Option<Url>,
+    /// The media type and the bytes of the body.
+    pub body: Option<(&'a str, Bytes)>,
+    /// The limit on the wait for the response, if it is longer than the stall limit.
+    pub limit: Option<Duration>,
+}
+
+/// A body that is streamed.
+pub struct Streamed<'a> {
+    /// The body.
+    pub body: reqwest::Body,
+    /// Its progress.
+    pub flow: &'a Flow,
+    /// The place of its first byte in the blob.
+    pub offset: u64,
+    /// The size of the blob, if it is known.
+    pub size: Option<u64>,
+}
+
+impl Request<'_> {
+    fn access(&self) -> Access {
+        match &self.push {
+            None => Access::pull(self.repository),
+            Some(Push { from: None, .. }) => Access::push(self.repository),
+            Some(Push { from: Some(from), .. }) => Access::mount(self.repository, from),
+        }
+    }
 }
 
 impl Registry {
@@ -54,7 +96,8 @@ impl Registry {
         let mut reauthenticated = false;
         loop {
             let auth = &self.shared.auth;
-            let header = auth.header(&self.shared.clients, &endpoint, request.repository).await?;
+            let access = request.access();
+            let header = auth.header(&self.shared.clients, &endpoint, &access).await?;
             let response = self.follow(request, &endpoint, header.as_ref()).await?;
             let status = response.status();
             if status.is_success() {
@@ -64,21 +107,15 @@ impl Registry {
             let from_registry = response.url().origin() == endpoint.url("")?.origin();
             if status == StatusCode::UNAUTHORIZED && from_registry && !reauthenticated {
                 reauthenticated = true;
-                let (clients, repository) = (&self.shared.clients, request.repository);
+                let (clients, headers) = (&self.shared.clients, response.headers());
                 if auth
-                    .handle_unauthorized(
-                        clients,
-                        &endpoint,
-                        repository,
-                        header.as_ref(),
-                        response.headers(),
-                    )
+                    .handle_unauthorized(clients, &endpoint, &access, header.as_ref(), headers)
                     .await?
                 {
                     continue;
                 }
             }
-            let source = auth.source_of(&endpoint.host, request.repository).await;
+            let source = auth.source_of(&endpoint.host, &access).await;
             return Err(self.error_of_response(request, response, source).await);
         }
     }
@@ -87,17 +124,18 @@ impl Registry {
         &self,
         request: &Request<'_>,
         endpoint: &Endpoint,
-        header: Option<&super::credentials::Secret>,
+        header: Option<&Secret>,
     ) -> Result<Response, RegistryError> {
         let start = endpoint.url(&format!("{}/{}", request.repository.path(), request.path))?;
-        let mut url = start.clone();
+        let mut url = request.push.as_ref().and_then(|push| push.at.clone());
+        let mut url = url.take().unwrap_or_else(|| start.clone());
         for _ in 0..=MAX_REDIRECTS {
             let same_origin = url.origin() == start.origin();
             let header = header.filter(|_| same_origin);
             let response = self.send_to(request, &url, same_origin, header).await?;
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             match location {
-                Some(to) if response.status().is_redirection() => {
+                Some(to) if follows(&request.method, response.status()) => {
                     url = self.redirect_target(&url, to)?;
                 }
                 _ => return Ok(response),
@@ -111,8 +149,81 @@ impl Registry {
         request: &Request<'_>,
         url: &Url,
         same_origin: bool,
-        header: Option<&super::credentials::Secret>,
+        header: Option<&Secret>,
     ) -> Result<Response, RegistryError> {
+        let mut builder = self.builder(request, url, header)?;
+        let mut peer = self.shared.clients.peer(url);
+        if let Some(push) = &request.push {
+            peer.limits.stall = peer.limits.stall.max(push.limit.unwrap_or_default());
+            if let Some((media_type, bytes)) = &push.body {
+                builder = builder.header(CONTENT_TYPE, *media_type).body(bytes.clone());
+            }
+        }
+        let began = Instant::now();
+        let sent = body::send(builder, &peer).await;
+        let sent = sent.map_err(|e| self.shared.clients.explain(e.into_request_error(&peer), url));
+        self.log_sent(request, &sent, (url, same_origin), began);
+        sent
+    }
+
+    /// Sends a request with a streamed body, without retries. A rejected token is replaced for the
+    /// next attempt.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send); [`RegistryError::Source`] if the body cannot be read, and
+    /// [`RegistryError::Renewed`] after a new token.
+    pub(super) async fn send_stream(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        streamed: Streamed<'_>,
+    ) -> Result<Response, RegistryError> {
+        let endpoint = self.shared.clients.endpoint(request.repository.domain()).await?;
+        let same_origin = endpoint.url("")?.origin() == url.origin();
+        let (auth, access) = (&self.shared.auth, request.access());
+        let header = match same_origin {
+            true => auth.header(&self.shared.clients, &endpoint, &access).await?,
+            false => None,
+        };
+        let mut builder = self.builder(request, url, header.as_ref())?;
+        let Streamed { body, flow, offset, size } = streamed;
+        builder = builder.header(CONTENT_TYPE, "application/octet-stream");
+        if let Some(size) = size {
+            builder = builder.header(CONTENT_LENGTH, size - offset);
+            if size > offset {
+                builder = builder.header("content-range", format!("{offset}-{}", size - 1));
+            }
+        }
+        let (peer, began) = (self.shared.clients.peer(url), Instant::now());
+        let sent = body::send_upload(builder.body(body), &peer, flow).await;
+        let sent = sent.map_err(|e| self.shared.clients.explain(e.into_request_error(&peer), url));
+        self.log_sent(request, &sent, (url, same_origin), began);
+        let response = match sent {
+            Err(_) if flow.has_failed() => return Err(RegistryError::Source),
+            sent => sent?,
+        };
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        if response.status() == StatusCode::UNAUTHORIZED && same_origin {
+            let (clients, headers) = (&self.shared.clients, response.headers());
+            let renewed =
+                auth.handle_unauthorized(clients, &endpoint, &access, header.as_ref(), headers);
+            if renewed.await? {
+                return Err(RegistryError::Renewed);
+            }
+        }
+        let source = auth.source_of(&endpoint.host, &access).await;
+        Err(self.error_of_response(request, response, source).await)
+    }
+
+    /// Returns the request to `url`, without its body.
+    fn builder(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        header: Option<&Secret>,
+    ) -> Result<RequestBuilder, RegistryError> {
         let client = self.shared.clients.client(url)?;
         let mut target = url.clone();
         if header.is_some() {
@@ -134,10 +245,17 @@ impl Registry {
             builder = builder.header(AUTHORIZATION, value);
         }
         self.shared.count_request();
-        let (peer, began) = (self.shared.clients.peer(url), Instant::now());
-        let sent = body::send(builder, &peer).await;
-        let sent = sent.map_err(|e| self.shared.clients.explain(e.into_request_error(&peer), url));
-        match &sent {
+        Ok(builder)
+    }
+
+    fn log_sent(
+        &self,
+        request: &Request<'_>,
+        sent: &Result<Response, RegistryError>,
+        (url, same_origin): (&Url, bool),
+        began: Instant,
+    ) {
+        match sent {
             Ok(response) => self.log_response(request, response, same_origin, began),
             Err(e) => tracing::debug!(
                 "{} {}/... failed after {} ms: {e}",
@@ -146,7 +264,6 @@ impl Registry {
                 began.elapsed().as_millis()
             ),
         }
-        sent
     }
 
     fn log_response(
@@ -207,7 +324,15 @@ impl Registry {
             _ => text,
         };
         let repository = request.repository.to_string();
+        let is_push = request.push.is_some();
         match status.as_u16() {
+            401 if is_push && !head && message.contains("denied") => {
+                RegistryError::PushDenied { repository, message }
+            }
+            403 if is_push => RegistryError::PushDenied { repository, message },
+            300..=499 if is_push && !matches!(status.as_u16(), 401 | 404 | 408 | 429) => {
+                RegistryError::PushRefused { host, status: status.as_u16(), message }
+            }
             401 if source_of.is_none() && !head && message.contains("denied") => {
                 RegistryError::Denied { repository, message }
             }
@@ -229,7 +354,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Protocol`] if it is not an HTTP URL, [`RegistryError::InsecureRedirect`] if
     /// it leaves HTTPS.
-    fn redirect_target(&self, url: &Url, location: &str) -> Result<Url, RegistryError> {
+    pub(super) fn redirect_target(&self, url: &Url, location: &str) -> Result<Url, RegistryError> {
         let to = url
             .join(location)
             .map_err(|e| protocol(url, format!("it redirects to an invalid URL: {e}")))?;
@@ -247,6 +372,12 @@ impl Registry {
     fn may_leave_https(&self, url: &Url, to: &Url) -> bool {
         self.shared.options.plain_http || self.shared.clients.may_continue_at(url, to)
     }
+}
+
+/// Returns whether a redirect is followed. Those that can change the method are not, if they would.
+fn follows(method: &Method, status: StatusCode) -> bool {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    status.is_redirection() && (reads || matches!(status.as_u16(), 307 | 308))
 }
 
 /// Returns the message of an error's body: the codes and messages of the OCI envelope, each once,

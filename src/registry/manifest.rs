@@ -126,6 +126,7 @@ impl Registry {
             path: format!("blobs/{}", descriptor.digest),
             accept: None,
             range: None,
+            push: None,
             what,
         };
         let bytes = self
@@ -179,6 +180,7 @@ fn manifest_request<'a>(
         path: format!("manifests/{reference}"),
         accept: Some(media_type::ACCEPTED_MANIFESTS.join(", ")),
         range: None,
+        push: None,
         what: format!("manifest for {repository}{separator}{reference}"),
     }
 }

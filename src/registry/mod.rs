@@ -4,6 +4,7 @@
 //! neither client certificates nor a custom HTTP client, does not exchange identity tokens,
 //! drops the cause of a failed token exchange, and reads manifests of any size.
 
+mod access;
 mod attempts;
 mod auth;
 mod blob;
@@ -14,6 +15,7 @@ mod credentials;
 mod endpoint;
 mod error;
 mod fact;
+mod flow;
 mod host;
 mod html;
 mod http;
@@ -26,6 +28,7 @@ mod retry;
 mod scheme;
 mod tls_problem;
 mod token;
+mod upload;
 mod verifier;
 mod wait;
 
@@ -42,12 +45,14 @@ pub use credentials::{
     Credential, CredentialSource, CustomSources, Explicit, Found, Secret, Sources,
 };
 pub use error::{Cause, RegistryError};
+pub use flow::{BlobBytes, BlobSource};
 pub use manifest::{ManifestInfo, RawManifest};
 pub use options::RegistryOptions;
 pub use parallel::{BlobRange, Keeper};
 pub use proxy::Proxies;
 pub use retry::is_transient;
 pub use tls_problem::TlsProblem;
+pub use upload::{Mounted, Session, Upload, Uploaded};
 
 use auth::Authenticator;
 use host::Clients;

@@ -33,7 +33,8 @@ pub struct TokenRequest {
     /// The token server's URL, without user and password.
     realm: Url,
     service: Option<String>,
-    scope: String,
+    /// One element per repository.
+    scopes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +55,7 @@ impl TokenRequest {
         endpoint: &Endpoint,
         realm: &str,
         service: Option<String>,
-        scope: String,
+        scopes: Vec<String>,
     ) -> Result<Self, RegistryError> {
         let wrong = |what: String| RegistryError::Protocol { host: endpoint.host.clone(), what };
         let mut realm = Url::parse(realm)
@@ -65,7 +66,7 @@ impl TokenRequest {
         }
         // Only the user's credentials are sent there, and messages must not contain passwords.
         endpoint::strip_user(&mut realm);
-        Ok(Self { realm, service, scope })
+        Ok(Self { realm, service, scopes })
     }
 
     /// Fetches a token for `credential`, or an anonymous token.
@@ -89,7 +90,7 @@ impl TokenRequest {
         let (peer, client) = (clients.peer(&self.realm), clients.client(&self.realm)?);
         tracing::debug!(
             "token for {} from {}, {}",
-            self.scope,
+            self.scopes.join(" "),
             self.shown_realm(),
             match &credential {
                 None => "without credentials",
@@ -99,14 +100,16 @@ impl TokenRequest {
             }
         );
         if let Some(Credential::Identity(token)) = &credential {
-            let request = client.post(self.realm.clone()).form(&self.refresh_form(token));
+            let scopes = self.scopes.join(" ");
+            let form = self.refresh_form(token, &scopes);
+            let request = client.post(self.realm.clone()).form(&form);
             let response = self.send("POST", request, clients).await?;
             // Some servers do not support POST (distribution spec, auth/oauth).
             if !matches!(response.status().as_u16(), 404 | 405) {
                 return self.read(response, &peer).await;
             }
         }
-        let mut query = vec![("scope", self.scope.as_str())];
+        let mut query: Vec<_> = self.scopes.iter().map(|scope| ("scope", scope.as_str())).collect();
         query.extend(self.service.as_deref().map(|service| ("service", service)));
         let mut request = client.get(self.realm.clone());
         if let Some(Credential::Basic { username, password }) = &credential {
@@ -116,12 +119,16 @@ impl TokenRequest {
         self.read(self.send("GET", request.query(&query), clients).await?, &peer).await
     }
 
-    fn refresh_form<'a>(&'a self, token: &'a Secret) -> Vec<(&'static str, &'a str)> {
+    fn refresh_form<'a>(
+        &'a self,
+        token: &'a Secret,
+        scopes: &'a str,
+    ) -> Vec<(&'static str, &'a str)> {
         let mut form = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", token.reveal()),
             ("client_id", "rpull"),
-            ("scope", &self.scope),
+            ("scope", scopes),
         ];
         form.extend(self.service.as_deref().map(|service| ("service", service)));
         form

@@ -4,16 +4,16 @@
 //! | --- | --- | --- | --- |
 //! | `queue` | shared, exclusive | a command that adds, a removal | it waits for `store` |
 //! | `store` | shared | a command that reads | it reads |
-//! | | shared | a command that adds (pull, tag, commit) | from before it plans until its names are written |
+//! | | shared | a command that adds (pull, push, tag, commit) | from before it plans until its names are written |
 //! | | exclusive | a removal | from before it looks up the image until all of it is gone |
 //! | `use` | shared, exclusive | a pull, a trim of a shared content directory | from before it plans until its names are written; it removes blobs |
 //! | `layer-<digest>` | exclusive | a pull | it fetches and unpacks that blob |
 //! | `blob-<digest>` | exclusive | a pull with `--keep-blobs` | it fetches and keeps that blob |
-//! | `index` | exclusive | pull, removal | it changes the content's `index.json` or trims it |
+//! | `index` | exclusive | pull, push, removal | it changes the content's `index.json` or trims it |
 //! | `commit` | exclusive | pull, removal, sweep, `mount --rw` | it commits, repairs or discards one layer |
 //! | | | check | it confirms damage that it found |
 //! | | exclusive | any command | it rebuilds the index of layers, after another program changed them |
-//! | `names` | exclusive | pull, tag, removal | it replaces `repositories.json` |
+//! | `names` | exclusive | pull, push, tag, removal | it replaces `repositories.json` |
 //!
 //! They are taken in the order of the table. `layer-*` is released before a commit, so its
 //! holder waits only for `blob-*`, whose holder waits only for the network, and for the last

@@ -36,6 +36,7 @@ mod other_store;
 mod own_mounts;
 mod parallel;
 mod prune;
+mod pulled;
 mod recovery;
 mod references;
 mod remove;

@@ -206,6 +206,20 @@ fn tag_killed_after_any_operation_leaves_nothing_else() {
 }
 
 #[test]
+fn push_killed_after_any_operation_leaves_nothing_else() {
+    let [a, b] = siblings("crash-push");
+    let name = format!("{}:pushed", a.repository);
+    let make = |rpull: &Rpull| {
+        rpull.ok(["pull", "-q", &a.name()]);
+        rpull.ok(["tag", &a.name(), &name]);
+    };
+    Scenario::on(make, &["push", "-q", &name]).each(|rpull, operation| {
+        assert_clean(rpull, &["pull", "-q", &b.name()]);
+        assert_no_orphans(rpull.root(), operation);
+    });
+}
+
+#[test]
 fn pull_killed_after_any_operation_is_completed_by_the_next_one() {
     let [a, b] = siblings("crash-pull");
     let scenario = Scenario::new(&[&a], &["pull", "-q", &b.name()]);

@@ -89,6 +89,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("history", ok(&["history", &name])),
         ("layers", ok(&["layers", &name])),
         ("resolve", ok(&["resolve", &name])),
+        ("push", ok(&["push", &name])),
         ("tag", ok(&["tag", &name, "other:tag"])),
         ("save", ok(&["save", "-o", saved, &name])),
         ("mount --print", ok(&["mount", "--print", &name, dir])),

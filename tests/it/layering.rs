@@ -23,6 +23,7 @@ const FACADE: &[&str] = &[
     "error",
     "pull",
     "import",
+    "push",
 ];
 
 /// `pull` fails with the top error, so it stands above it.
@@ -50,6 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("archive", &["digest", "reference", "oci", "overlay", "fsutil", "layer", "store"]),
     ("error", MECHANISMS),
     ("pull", OPERATION),
+    ("push", FACADE),
     ("import", LOCAL),
     ("api", FACADE),
 ];
@@ -73,8 +75,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("indicatif", BINARY),
     ("clap", BINARY),
     // Modules that decide something or wait. What only computes has nothing to log.
-    ("tracing", &["registry", "pull", "store", "cli"]),
-    ("tokio", &["registry", "pull", "main", "cli", "commands"]),
+    ("tracing", &["registry", "pull", "push", "store", "cli"]),
+    ("tokio", &["registry", "pull", "push", "main", "cli", "commands"]),
 ];
 
 /// Names that only the drawing of the root may spell.

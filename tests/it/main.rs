@@ -32,6 +32,7 @@ mod platform;
 mod power;
 mod protocol;
 mod pull;
+mod push;
 mod registry;
 mod special_files;
 mod stress;

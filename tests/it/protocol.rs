@@ -215,13 +215,14 @@ enum Verb {
     PullB,
     RemoveA,
     TagA,
+    PushA,
     MountA,
     MountWritableA,
 }
 
 #[test]
 fn two_commands_stopped_at_each_lock_leave_what_they_promised() {
-    use Verb::{MountA, MountWritableA, PullA, PullB, RemoveA, TagA};
+    use Verb::{MountA, MountWritableA, PullA, PullB, PushA, RemoveA, TagA};
     let images = Siblings::new("each-lock");
     let verbs = [PullA, PullB, RemoveA, TagA, MountA, MountWritableA];
     for lock in ["queue", "store", "commit", "names"] {
@@ -229,6 +230,13 @@ fn two_commands_stopped_at_each_lock_leave_what_they_promised() {
             for second in verbs.into_iter().filter(|second| *second != first) {
                 one_interleaving(&images, lock, first, second);
             }
+        }
+    }
+    // A push adds to the store what a tag adds.
+    for lock in ["store", "names"] {
+        for other in [RemoveA, PullA] {
+            one_interleaving(&images, lock, PushA, other);
+            one_interleaving(&images, lock, other, PushA);
         }
     }
 }
@@ -257,7 +265,7 @@ fn one_interleaving(images: &Siblings, lock: &str, first: Verb, second: Verb) {
         let codes: &[i32] = match verb {
             Verb::PullA | Verb::PullB => &[0],
             Verb::RemoveA => &[0, 8],
-            Verb::TagA | Verb::MountA | Verb::MountWritableA => &[0, 3],
+            Verb::PushA | Verb::TagA | Verb::MountA | Verb::MountWritableA => &[0, 3],
         };
         assert!(end.code.is_some_and(|code| codes.contains(&code)), "{what}");
     }
@@ -295,6 +303,7 @@ fn start_verb(rpull: &Rpull, images: &Siblings, target: &Path, verb: Verb) -> Ch
         Verb::PullB => start(rpull, &["pull", "-q", &b]),
         Verb::RemoveA => start(rpull, &["rm", &a]),
         Verb::TagA => start(rpull, &["tag", &a, "tagged:name"]),
+        Verb::PushA => start(rpull, &["push", "-q", &a]),
         Verb::MountA => start(rpull, &["mount", &a, target.to_str().unwrap()]),
         Verb::MountWritableA => {
             let writable = target.with_file_name("writable");

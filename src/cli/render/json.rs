@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use rpull::Digest;
-use rpull::event::{Event, LayerState, Phase, Status};
+use rpull::event::{Event, LayerState, Phase, PushState, Status};
 
 use super::{Lines, Renderer};
 use crate::cli::output::LONGEST_ERROR;
@@ -44,7 +44,7 @@ pub fn object(event: &Event) -> Option<Value> {
         }
         Event::Bytes { image, layer, phase, done, total } => json!({
             "event": "bytes", "image": image.canonical(), "layer": layer,
-            "phase": match phase { Phase::Download => "download", Phase::Unpack => "unpack" },
+            "phase": match phase { Phase::Download => "download", Phase::Unpack => "unpack", Phase::Upload => "upload" },
             "done": done, "total": total,
         }),
         Event::Resumed { image, layer, bytes } => json!({
@@ -72,6 +72,20 @@ pub fn object(event: &Event) -> Option<Value> {
             "layers": sizes(layers),
             "bytes": layers.iter().map(|(_, size)| size).sum::<u64>(), "requests": requests,
         }),
+        Event::PushingTo { image } => json!({"event": "pushing-to", "image": image.canonical()}),
+        Event::Push { image, layer, state } => {
+            let from = match state {
+                PushState::MountedFrom(from) => Some(from),
+                _ => None,
+            };
+            json!({
+                "event": "push", "image": image.canonical(), "layer": layer,
+                "state": push_state_name(state), "from": from.map(|from| short(from)),
+            })
+        }
+        Event::Pushed { image, digest, size } => {
+            json!({"event": "pushed", "image": image.canonical(), "digest": digest, "size": size})
+        }
         Event::Failed { image, error } => {
             json!({"event": "failed", "image": image.canonical(), "error": short(error)})
         }
@@ -86,6 +100,18 @@ fn sizes(layers: &[(Digest, u64)]) -> Vec<Value> {
 /// Prose can hold anything a registry sent, at any length.
 fn short(prose: &str) -> Cow<'_, str> {
     rpull::printable::shorten(prose, LONGEST_ERROR)
+}
+
+fn push_state_name(state: &PushState) -> &'static str {
+    match state {
+        PushState::Preparing => "preparing",
+        PushState::Waiting => "waiting",
+        PushState::Pushing => "pushing",
+        PushState::Pushed => "pushed",
+        PushState::AlreadyExists => "already-exists",
+        PushState::MountedFrom(_) => "mounted",
+        _ => "unknown",
+    }
 }
 
 fn state_name(state: LayerState) -> &'static str {

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use rpull::Reference;
-use rpull::event::{Event, LayerState};
+use rpull::event::{Event, LayerState, PushState};
 
 use super::{Lines, Renderer, summary, words};
 use crate::cli::quantity::human_size;
@@ -44,6 +44,18 @@ impl<W: Write + Send> Renderer for Plain<W> {
             Event::Kept { blobs, kept, fetched, bytes, .. } => {
                 out.text(summary::kept(*kept, *blobs, *fetched, *bytes))?;
             }
+            Event::PushingTo { image } => {
+                let repository = image.repository().canonical();
+                out.text(format_args!("The push refers to repository [{repository}]"))?;
+            }
+            // Docker shows this state by a bar only.
+            Event::Push { state: PushState::Pushing, .. } => {}
+            Event::Push { layer, state, .. } => {
+                out.text(format_args!("{}: {}", layer.short(), push_words(state)))?;
+            }
+            Event::Pushed { image, digest, size } => {
+                out.text(summary::pushed(image, digest, *size))?;
+            }
             Event::Planned { image, digest, layers, requests, .. } => {
                 for (layer, size) in layers {
                     let size = human_size(*size);
@@ -57,6 +69,19 @@ impl<W: Write + Send> Renderer for Plain<W> {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// What a layer that is pushed is doing, in the words of `docker push`.
+fn push_words(state: &PushState) -> String {
+    match state {
+        PushState::Preparing => "Preparing".to_owned(),
+        PushState::Waiting => "Waiting".to_owned(),
+        PushState::Pushing => "Pushing".to_owned(),
+        PushState::Pushed => "Pushed".to_owned(),
+        PushState::AlreadyExists => "Layer already exists".to_owned(),
+        PushState::MountedFrom(from) => format!("Mounted from {from}"),
+        _ => "Unknown state".to_owned(),
     }
 }
 

@@ -48,7 +48,9 @@ impl<W: Write> Results<W> {
 impl<W: Write + Send> Renderer for Results<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         let (image, result) = match event {
-            Event::Done { image, .. } | Event::Planned { image, .. } => (image, result(event)),
+            Event::Done { image, .. }
+            | Event::Planned { image, .. }
+            | Event::Pushed { image, .. } => (image, result(event)),
             Event::Failed { image, .. } => (image, None),
             _ => return Ok(()),
         };

@@ -60,7 +60,9 @@ fn folded(state: &State, hidden: usize, columns: usize, palette: Palette) -> Opt
     let images =
         |is: fn(&ImageStep) -> bool| state.images.iter().filter(|image| is(&image.step)).count();
     let (done, waiting) = (layers(Step::Done), layers(Step::Waiting));
-    let complete = images(|step| matches!(step, ImageStep::Done(..) | ImageStep::Planned(..)));
+    let complete = images(|step| {
+        matches!(step, ImageStep::Done(..) | ImageStep::Planned(..) | ImageStep::Pushed(..))
+    });
     let failed = images(|step| *step == ImageStep::Failed);
     let several = state.images.len() > 1;
     let plural = if done == 1 { "" } else { "s" };
@@ -143,6 +145,9 @@ impl Layout {
     fn layer(&self, state: &State, layer: &Layer, palette: Palette) -> String {
         let (word, colour, done) = match layer.step() {
             Step::Reconnecting => ("Reconnecting", Some(Colour::Yellow), Some(layer.downloaded)),
+            Step::Downloading | Step::Extracting if state.pushes => {
+                ("Pushing", None, Some(layer.downloaded))
+            }
             Step::Downloading => ("Downloading", None, Some(layer.downloaded)),
             Step::Extracting => ("Extracting", None, Some(layer.unpacked)),
             Step::Copying => ("Copying", None, None),

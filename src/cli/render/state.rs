@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rpull::event::{Event, LayerState, Phase, Status};
+use rpull::event::{Event, LayerState, Phase, PushState, Status};
 use rpull::{Digest, Reference};
 
 use super::rate::Rate;
@@ -15,7 +15,9 @@ pub struct State {
     pub images: Vec<Image>,
     /// The layers of all images, each once, in the order of the manifests.
     pub layers: Vec<Layer>,
-    /// The rate at which bytes are received.
+    /// Whether layers go to a registry, and do not come from one.
+    pub pushes: bool,
+    /// The rate at which bytes are transferred.
     pub rate: Rate,
     by_digest: HashMap<Digest, usize>,
 }
@@ -41,13 +43,15 @@ pub enum ImageStep {
     Done(Digest, Status),
     /// The dry run is complete: its digest at the registry, and what a pull would fetch.
     Planned(Digest, String),
+    /// The registry has it: the digest and the size of its manifest.
+    Pushed(Digest, u64),
     /// It could not be pulled.
     Failed,
 }
 
 impl ImageStep {
     fn has_ended(&self) -> bool {
-        matches!(self, Self::Done(..) | Self::Planned(..) | Self::Failed)
+        matches!(self, Self::Done(..) | Self::Planned(..) | Self::Pushed(..) | Self::Failed)
     }
 }
 
@@ -162,6 +166,7 @@ impl State {
         Self {
             images: images.iter().map(image).collect(),
             layers: Vec::new(),
+            pushes: false,
             rate: Rate::default(),
             by_digest: HashMap::new(),
         }
@@ -188,6 +193,27 @@ impl State {
                 if let Some(layer) = self.layer(layer) {
                     layer.unpacked = *done;
                 }
+            }
+            Event::PushingTo { .. } => self.pushes = true,
+            Event::Push { image, layer, state } => {
+                let begins = |step: &_| matches!(step, ImageStep::Open | ImageStep::Resolving);
+                self.advance(image, begins, ImageStep::Pulling);
+                let place = self.images.iter().position(|known| known.name == **image);
+                if let Some(place) = place {
+                    // The size is known when the layer is sent.
+                    self.add(place, &[(*layer, 0)]);
+                }
+                self.change(layer, state_of_push(state), now);
+            }
+            Event::Bytes { layer, phase: Phase::Upload, done, total, .. } => {
+                let sent = self.layer(layer).map_or(0, |layer| {
+                    layer.size = *total.max(done);
+                    layer.received(*done)
+                });
+                self.rate.add(sent, now);
+            }
+            Event::Pushed { image, digest, size } => {
+                self.advance(image, |step| !step.has_ended(), ImageStep::Pushed(*digest, *size));
             }
             Event::Resumed { layer, bytes, .. } => {
                 if let Some(layer) = self.layer(layer) {
@@ -296,5 +322,15 @@ impl State {
 
     fn layer(&mut self, digest: &Digest) -> Option<&mut Layer> {
         self.by_digest.get(digest).map(|place| &mut self.layers[*place])
+    }
+}
+
+/// The state of a pull that is shown in the same way.
+fn state_of_push(state: &PushState) -> LayerState {
+    match state {
+        PushState::Pushing => LayerState::Downloading,
+        PushState::Pushed => LayerState::DownloadComplete,
+        PushState::AlreadyExists | PushState::MountedFrom(_) => LayerState::AlreadyExists,
+        _ => LayerState::Waiting,
     }
 }

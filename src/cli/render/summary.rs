@@ -54,8 +54,14 @@ pub fn planned(image: &Reference, layers: &[(Digest, u64)], requests: usize) -> 
     )
 }
 
-/// Returns the line about what was fetched and reused in `time`.
-pub fn sums(sums: Sums, time: Duration) -> String {
+/// Returns Docker's line about an image that was pushed.
+pub fn pushed(image: &Reference, digest: &Digest, size: u64) -> String {
+    let tag = image.tag().map(|tag| format!("{tag}: ")).unwrap_or_default();
+    format!("{tag}digest: {digest} size: {size}")
+}
+
+/// Returns the line about what was fetched and reused in `time`, or about what a push sent.
+pub fn sums(pushes: bool, sums: Sums, time: Duration) -> String {
     let layers = |count: usize| match count {
         0 => String::new(),
         1 => " (1 layer)".to_owned(),
@@ -69,7 +75,8 @@ pub fn sums(sums: Sums, time: Duration) -> String {
         0 => String::new(),
         bytes => format!(", reused {}{}", human_size(bytes), layers(sums.reused_layers)),
     };
-    format!("Fetched {fetched}{reused}, {}", seconds(time))
+    let verb = if pushes { "Pushed" } else { "Fetched" };
+    format!("{verb} {fetched}{reused}, {}", seconds(time))
 }
 
 fn seconds(time: Duration) -> String {
@@ -88,12 +95,16 @@ mod tests {
         let both =
             Sums { fetched: 43_200_000, fetched_layers: 3, reused: 12_000, reused_layers: 1 };
         let time = Duration::from_millis(4120);
-        assert_eq!(sums(both, time), "Fetched 43.2MB (3 layers), reused 12kB (1 layer), 4.1 s");
+        assert_eq!(
+            sums(false, both, time),
+            "Fetched 43.2MB (3 layers), reused 12kB (1 layer), 4.1 s"
+        );
         let resumed = Sums { reused_layers: 0, ..both };
-        assert_eq!(sums(resumed, time), "Fetched 43.2MB (3 layers), reused 12kB, 4.1 s");
+        assert_eq!(sums(false, resumed, time), "Fetched 43.2MB (3 layers), reused 12kB, 4.1 s");
         let fetched = Sums { fetched: 7, fetched_layers: 1, ..Sums::default() };
-        assert_eq!(sums(fetched, Duration::from_secs(65)), "Fetched 7B (1 layer), 1m05s");
+        assert_eq!(sums(false, fetched, Duration::from_secs(65)), "Fetched 7B (1 layer), 1m05s");
+        assert_eq!(sums(true, fetched, time), "Pushed 7B (1 layer), 4.1 s");
         let reused = Sums { reused: 12_000_000, reused_layers: 61, ..Sums::default() };
-        assert_eq!(sums(reused, time), "Fetched nothing, reused 12MB (61 layers), 4.1 s");
+        assert_eq!(sums(false, reused, time), "Fetched nothing, reused 12MB (61 layers), 4.1 s");
     }
 }

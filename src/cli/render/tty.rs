@@ -108,6 +108,12 @@ impl Tty {
                     output::summary(&[(None, &summary::digest(digest))]);
                     output::summary(&[(None, "Status: "), (None, planned)]);
                 }
+                ImageStep::Pushed(digest, size) => {
+                    has_pulled = true;
+                    let pushed = summary::pushed(&image.name, digest, *size);
+                    output::summary(&[(None, &pushed)]);
+                    continue;
+                }
                 ImageStep::Open | ImageStep::Resolving | ImageStep::Pulling | ImageStep::Failed => {
                     continue;
                 }
@@ -118,7 +124,7 @@ impl Tty {
         }
         // Without layers, the image was there and no registry was asked for them.
         if has_pulled && !self.state.layers.is_empty() {
-            let sums = summary::sums(self.state.sums(), self.started.elapsed());
+            let sums = summary::sums(self.state.pushes, self.state.sums(), self.started.elapsed());
             output::summary(&[(None, &sums)]);
         }
         Ok(())

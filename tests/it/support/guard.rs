@@ -195,15 +195,21 @@ fn answer(client: TcpStream, signer: &Signer, log: &Mutex<Vec<String>>) -> std::
     let known =
         given.as_ref() == Some(&basic) || body.contains(&format!("refresh_token={IDENTITY}"));
     let wrong = (given.is_some() || line.starts_with("POST")) && !known;
-    let asked = format!("{line}&{body}").replace("%3A", ":").replace("%2F", "/");
-    let repository =
-        asked.split("repository:").nth(1).and_then(|rest| rest.split(':').next()).unwrap_or("");
+    let asked =
+        format!("{line}&{body}").replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
     let (status, answer) = if wrong {
         ("401 Unauthorized", json!({"details": "incorrect username or password"}))
     } else {
-        let granted = known || !repository.starts_with("test/private");
-        let access = json!([{"type": "repository", "name": repository, "actions": ["pull"]}]);
-        let token = signer.token(if granted { access } else { json!([]) });
+        // Everybody else may only read.
+        let scopes = asked.split("repository:").skip(1).filter_map(|rest| {
+            let (name, rest) = rest.split_once(':')?;
+            let end = rest.find(|c: char| !c.is_alphabetic() && c != ',').unwrap_or(rest.len());
+            let actions: Vec<&str> =
+                rest[..end].split(',').filter(|action| known || *action == "pull").collect();
+            let granted = known || !name.starts_with("test/private");
+            granted.then(|| json!({"type": "repository", "name": name, "actions": actions}))
+        });
+        let token = signer.token(scopes.collect());
         ("200 OK", json!({"token": token, "expires_in": 300}))
     };
     let text = answer.to_string();

@@ -23,6 +23,8 @@ pub enum Fault {
     Slow(usize),
     /// The same, whole, whatever part was asked for.
     SlowWhole(usize),
+    /// The request's body stops after so many bytes and the line closes.
+    Drop(usize),
     /// Another answer: the status line without `HTTP/1.1`, more header lines, the body.
     Instead(&'static str, &'static str, &'static str),
 }
@@ -212,7 +214,7 @@ impl Door {
     }
 }
 
-/// One connection: requests without bodies, one after the other.
+/// One connection: requests one after the other.
 fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule, door: &Door) -> std::io::Result<()> {
     let mut requests = BufReader::new(client.try_clone()?);
     let mut client = client;
@@ -224,10 +226,12 @@ fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule, door: &Door) -> std::
             }
         }
         let mut words = head.split(' ');
-        let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let _open = Open::note(log, method, path, &head);
-        let fault = rule(method, path);
+        let mut word = || words.next().unwrap_or("").to_owned();
+        let (method, path) = (word(), word());
+        let _open = Open::note(log, &method, &path, &head);
+        let fault = rule(&method, &path);
         if let Fault::Instead(status, headers, body) = &fault {
+            body_of(&mut requests, &head, usize::MAX)?;
             let length = body.len();
             let body = if method == "HEAD" { "" } else { body };
             let answer = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");
@@ -238,7 +242,19 @@ fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule, door: &Door) -> std::
             let line = |line: &&str| !line.to_ascii_lowercase().starts_with("range:");
             head = head.split_inclusive("\r\n").filter(line).collect();
         }
-        let (answer, body) = ask(&head)?;
+        let sent = match fault {
+            Fault::Drop(n) => body_of(&mut requests, &head, n)?,
+            _ => body_of(&mut requests, &head, usize::MAX)?,
+        };
+        if let Fault::Drop(_) = fault {
+            // The registry sees the connection break, too.
+            let mut registry = TcpStream::connect(&Hub::shared().host)?;
+            registry.write_all(head.as_bytes())?;
+            registry.write_all(&sent)?;
+            registry.shutdown(Shutdown::Both)?;
+            return client.shutdown(Shutdown::Both);
+        }
+        let (answer, body) = ask(&head, &sent)?;
         client.write_all(&answer)?;
         match fault {
             Fault::Stall(n) => {
@@ -265,6 +281,29 @@ fn serve(client: TcpStream, log: &Mutex<Log>, rule: &Rule, door: &Door) -> std::
             _ => client.write_all(&body)?,
         }
     }
+}
+
+/// The body of a request, at most `most` bytes of it, as it came.
+fn body_of(from: &mut impl BufRead, head: &str, most: usize) -> std::io::Result<Vec<u8>> {
+    let lower = head.to_ascii_lowercase();
+    let value = |name: &str| Some(lower.split(name).nth(1)?.lines().next()?.trim().to_owned());
+    let mut body = Vec::new();
+    if let Some(length) = value("\r\ncontent-length:").and_then(|length| length.parse().ok()) {
+        let length: u64 = length;
+        from.take(length.min(most as u64)).read_to_end(&mut body)?;
+    } else if value("\r\ntransfer-encoding:").is_some() {
+        while !body.ends_with(b"0\r\n\r\n") && body.len() < most {
+            let mut line = String::new();
+            if from.read_line(&mut line)? == 0 {
+                break;
+            }
+            let size = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
+            body.extend_from_slice(line.as_bytes());
+            from.take(size + 2).read_to_end(&mut body)?;
+        }
+        body.truncate(most);
+    }
+    Ok(body)
 }
 
 /// An answer under way.
@@ -295,10 +334,11 @@ impl Drop for Open<'_> {
 }
 
 /// The registry's answer: its head, so that the client keeps the line, and its body.
-fn ask(head: &str) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+fn ask(head: &str, sent: &[u8]) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
     let mut registry = TcpStream::connect(&Hub::shared().host)?;
     let closing = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     registry.write_all(closing.as_bytes())?;
+    registry.write_all(sent)?;
     let mut answer = Vec::new();
     registry.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |n| n + 4);
