@@ -21,6 +21,7 @@
 //! | list, find, tag and remove images | [`Store`] |
 //! | add layers from tars, and images made of them | [`Import`] |
 //! | get the layers, config and mount of an image | [`Image`] |
+//! | see which layers images share | [`LayerTree`] |
 //! | find and repair damage of a store | [`Check`], [`Client::repair`] |
 //! | measure a store; remove orphans and unused images | [`Usage`], [`Removal`] |
 //! | decide what to do about an error | [`Error::kind`] |
@@ -70,8 +71,8 @@ pub use push::{ManifestFormat, Pushed};
 pub use reference::{Reference, Repository};
 pub use store::{
     Damage, DamageClass, HistoryLine as HistoryEntry, ImageLine as ImageSummary, ImageUsage,
-    LayerSelector, MountLine as MountSummary, Orphan, OrphanKind, Orphans, Prune, Pruned,
-    PrunedImage, Removed, Usage, WritableMount,
+    LayerSelector, LayerTree, MountLine as MountSummary, NotShown, Orphan, OrphanKind, Orphans,
+    Prune, Pruned, PrunedImage, Removed, TreeImage, TreeLayer, Usage, WritableMount,
 };
 
 /// Credentials for registries, and sources of them.

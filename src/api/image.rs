@@ -12,7 +12,9 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ChainId, DiffId, ImageId};
 use crate::reference::Reference;
-use crate::store::{self, HistoryLine, LayerLine, LayerSelector, MountRecord, Removed, StoreError};
+use crate::store::{
+    self, HistoryLine, LayerLine, LayerSelector, LayerTree, MountRecord, Removed, StoreError,
+};
 
 /// An image in a [`Store`]. It keeps no lock: another program can remove the image, and then
 /// methods fail with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -46,6 +48,14 @@ impl Image {
     pub fn layers(&self) -> Result<Vec<ImageLayer>, Error> {
         let lines = self.read(|store| store.layer_lines(&self.id))?;
         Ok(lines.into_iter().map(ImageLayer).collect())
+    }
+
+    /// Returns the layers as a tree, with those of all images that share layers with this one.
+    ///
+    /// # Errors
+    /// The image was removed or is damaged.
+    pub fn layer_tree(&self) -> Result<LayerTree, Error> {
+        self.read(|store| store.layer_tree(Some(&self.id)))
     }
 
     /// Returns the instructions that built the image, newest first.

@@ -12,7 +12,7 @@ use crate::fsutil::At;
 use crate::oci::ImageId;
 use crate::pull;
 use crate::reference::Reference;
-use crate::store::{self, ImageLine, Lock, Mode, MountLine, Removed, StoreError};
+use crate::store::{self, ImageLine, LayerTree, Lock, Mode, MountLine, Removed, StoreError};
 
 /// A store of images: a directory in Docker's own layout, such as `/var/lib/docker`.
 ///
@@ -82,6 +82,14 @@ impl Store {
     pub fn names(&self) -> Result<Vec<Reference>, Error> {
         let names = self.begin().names().load()?;
         Ok(names.iter().map(|(name, _)| name).collect())
+    }
+
+    /// Returns the layers of all images as one tree, which shows what images share.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn layer_tree(&self) -> Result<LayerTree, Error> {
+        self.read(|store| store.layer_tree(None))
     }
 
     /// Finds an image by a reference, an ID, or the beginning of an ID.

@@ -124,6 +124,22 @@ pub fn terminal_size() -> Size {
     }
 }
 
+/// The columns of standard output's terminal; `None` if it is not a terminal.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub fn columns() -> Option<usize> {
+    let size = tcgetwinsize(io::stdout()).ok().filter(|_| is_terminal());
+    size.map(|size| size.ws_col.into()).filter(|columns| *columns > 0)
+}
+
+/// Whether the locale's encoding is UTF-8 (POSIX, XBD 8.2: the first of these variables that is
+/// set).
+pub fn is_utf8() -> bool {
+    let variables = ["LC_ALL", "LC_CTYPE", "LANG"].map(std::env::var_os);
+    let locale = variables.into_iter().flatten().find(|value| !value.is_empty());
+    let locale = locale.map(|value| value.to_string_lossy().to_lowercase().replace('-', ""));
+    locale.is_some_and(|locale| locale.contains("utf8"))
+}
+
 /// The colours of standard error.
 #[expect(clippy::disallowed_methods, reason = "nothing is written")]
 pub fn palette() -> Palette {

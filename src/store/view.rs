@@ -142,19 +142,26 @@ impl Store {
     /// [`StoreError`] if the image is missing or damaged, or cannot be read.
     pub fn layer_lines(&self, id: &ImageId) -> Result<Vec<LayerLine>, StoreError> {
         let image = self.load(id)?;
-        let line = |(i, layer): (usize, &LayerRecord)| {
-            let sources = self.distribution().sources(&layer.diff_id)?;
-            Ok(LayerLine {
-                position: i + 1,
-                distribution_id: sources.last().map(|source| source.digest),
-                diff_id: layer.diff_id,
-                chain_id: layer.chain,
-                cache_id: layer.cache_id.to_string(),
-                size: layer.size,
-                path: self.layers().diff_path(layer),
-            })
-        };
-        image.layers.iter().enumerate().map(line).collect()
+        let lines = image.layers.iter().enumerate();
+        lines.map(|(i, layer)| self.layer_line(i + 1, layer)).collect()
+    }
+
+    /// Returns the line of a layer at `position`, counted from the base, which is 1.
+    pub(super) fn layer_line(
+        &self,
+        position: usize,
+        layer: &LayerRecord,
+    ) -> Result<LayerLine, StoreError> {
+        let sources = self.distribution().sources(&layer.diff_id)?;
+        Ok(LayerLine {
+            position,
+            distribution_id: sources.last().map(|source| source.digest),
+            diff_id: layer.diff_id,
+            chain_id: layer.chain,
+            cache_id: layer.cache_id.to_string(),
+            size: layer.size,
+            path: self.layers().diff_path(layer),
+        })
     }
 
     /// Returns the history of an image, newest first (moby daemon/images/image_history.go).
@@ -273,18 +280,21 @@ impl Store {
 
 type NamedLine = (Option<String>, Option<String>, Option<Digest>);
 
-/// Returns one line per tag, and one per digest whose repository has no tag.
+/// Returns the names with a tag, and those with a digest whose repository has no tag.
+pub(super) fn listed(names: &[Reference]) -> impl Iterator<Item = &Reference> {
+    let tagged = |repository: &Repository| {
+        names.iter().any(|name| name.repository() == repository && name.tag().is_some())
+    };
+    names.iter().filter(move |name| name.tag().is_some() || !tagged(name.repository()))
+}
+
+/// Returns one line per listed name.
 fn named_lines(names: &[Reference]) -> Vec<NamedLine> {
     let digest_of = |repository: &Repository| {
         let same = names.iter().filter(|name| name.repository() == repository);
         same.filter_map(Reference::digest).next_back()
     };
-    let tagged = |repository: &Repository| {
-        names.iter().any(|name| name.repository() == repository && name.tag().is_some())
-    };
-    let mut lines: Vec<NamedLine> = names
-        .iter()
-        .filter(|name| name.tag().is_some() || !tagged(name.repository()))
+    let mut lines: Vec<NamedLine> = listed(names)
         .map(|name| {
             let digest = name.digest().or_else(|| digest_of(name.repository()));
             (Some(name.repository().to_string()), name.tag().map(str::to_owned), digest)

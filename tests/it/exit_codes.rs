@@ -90,6 +90,8 @@ fn output_that_cannot_be_written_exits_1() {
         &["images", "--format", "json"],
         &["inspect", &image],
         &["layers", &image],
+        &["layers", "--tree"],
+        &["layers", "--svg", "-"],
         &["history", &image],
         &["save", &image],
         &["mount", "--print", &image, dir],

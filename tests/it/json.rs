@@ -88,6 +88,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("images", ok(&["images"])),
         ("history", ok(&["history", &name])),
         ("layers", ok(&["layers", &name])),
+        ("layers --tree", ok(&["layers", "--tree"])),
         ("resolve", ok(&["resolve", &name])),
         ("push", ok(&["push", &name])),
         ("tag", ok(&["tag", &name, "other:tag"])),

@@ -20,6 +20,7 @@ mod exit_codes;
 mod file_systems;
 mod json;
 mod language;
+mod layer_tree;
 mod layering;
 mod layout;
 mod library;

@@ -101,6 +101,7 @@ fn assert_survives(put: fn(&Path)) {
             &["gc", "--dry-run"],
             &["prune", "--dangling", "--dry-run"],
             &["layers", &image],
+            &["layers", "--tree"],
             &["inspect", &image],
             &["mounts"],
         ] {

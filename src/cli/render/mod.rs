@@ -1,7 +1,7 @@
 //! What a pull looks like. Renderers are functions of the event stream alone; one thread
 //! owns the screen.
 
-mod fit;
+pub mod fit;
 mod json;
 mod plain;
 mod rate;
