@@ -285,8 +285,20 @@ fn of_archive(error: &ArchiveError) -> ErrorKind {
         ArchiveError::Store(error) => of_store(error),
         ArchiveError::Layer { source, .. } => of_layer(source),
         ArchiveError::DamagedBlob { .. } | ArchiveError::Manifest(_) => ErrorKind::Integrity,
+        ArchiveError::Open { source, .. } if is_of_paths(source.kind()) => ErrorKind::NotFound,
+        ArchiveError::Tar(LayerError::Source(_)) => ErrorKind::Storage,
+        ArchiveError::Tar(_)
+        | ArchiveError::Invalid(_)
+        | ArchiveError::Missing(_)
+        | ArchiveError::Digest { .. } => ErrorKind::Integrity,
+        ArchiveError::NoSuchImage(_) => ErrorKind::NotFound,
+        ArchiveError::Several(_) => ErrorKind::Usage,
         ArchiveError::Create { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,
-        ArchiveError::Create { .. } | ArchiveError::Write(_) => ErrorKind::Storage,
+        ArchiveError::Create { .. }
+        | ArchiveError::Write(_)
+        | ArchiveError::Open { .. }
+        | ArchiveError::Read(_)
+        | ArchiveError::Spool(_) => ErrorKind::Storage,
         ArchiveError::NotEmpty { .. } => ErrorKind::Usage,
         ArchiveError::Thread(_) => ErrorKind::Other,
     }

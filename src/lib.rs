@@ -55,11 +55,11 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Check, CheckProgress, CheckReport, Client, ClientBuilder, Image, ImageLayer, Import,
-    ImportedLayer, MountPlan, Pull, Push, Removal, RepairReport, Resolution, Save, Source, Store,
-    Unmounted, Unrepaired,
+    Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, Image,
+    ImageLayer, Import, ImportedLayer, LoadedImage, MountPlan, Pull, Push, Removal, RepairReport,
+    Resolution, Save, Source, Store, Unmounted, Unrepaired,
 };
-pub use archive::{ArchiveFormat, SavedImage};
+pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind};
 pub use import::Source as LayerSource;

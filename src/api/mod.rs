@@ -1,5 +1,6 @@
 //! The library's public face: a client, a store, and the images in it.
 
+mod archive;
 mod check;
 mod clean;
 mod client;
@@ -14,12 +15,13 @@ mod save;
 mod store;
 mod writable;
 
+pub use archive::{Archive, ArchivedImage};
 pub use check::{Check, CheckProgress, CheckReport};
 pub use client::{Client, ClientBuilder, Resolution};
 pub use image::{Image, ImageLayer};
 pub use import::{Import, ImportedLayer};
 pub use mount::MountPlan;
-pub use pull::Pull;
+pub use pull::{LoadedImage, Pull};
 pub use push::Push;
 pub use repair::{RepairReport, Unrepaired};
 pub use save::Save;

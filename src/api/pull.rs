@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::archive::ArchivedImage;
 use super::client::Client;
 use super::image::Image;
 use super::store::Store;
 use crate::error::Error;
 use crate::layer::Limits;
-use crate::oci::Platform;
+use crate::oci::{ImageId, Platform};
 use crate::progress::{Event, Sender};
-use crate::pull::{self, Options, Policy, Pulled};
+use crate::pull::{self, Options, Policy, Pulled, Wanted};
 use crate::reference::Reference;
 
 /// A pull that [`into`](Self::into) starts.
@@ -34,17 +35,14 @@ use crate::reference::Reference;
 #[must_use = "a pull starts with `into`"]
 pub struct Pull {
     client: Client,
-    references: Result<Vec<Reference>, Error>,
+    images: Result<Vec<Wanted>, Error>,
     options: Options,
     events: Sender,
 }
 
 impl fmt::Debug for Pull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pull")
-            .field("references", &self.references)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Pull").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -53,8 +51,8 @@ impl Pull {
     pub const DEFAULT_JOBS: usize = crate::layer::budget::DEFAULT_LAYERS;
 
     pub(super) fn new(client: Client) -> Self {
-        let (references, options) = (Ok(Vec::new()), Options::default());
-        Self { client, references, options, events: Sender::none() }
+        let (images, options) = (Ok(Vec::new()), Options::default());
+        Self { client, images, options, events: Sender::none() }
     }
 
     /// Pulls `reference` as well. Layers that the images share are fetched once.
@@ -63,10 +61,18 @@ impl Pull {
         R: TryInto<Reference>,
         R::Error: Into<Error>,
     {
-        self.references = self.references.and_then(|mut references| {
-            references.push(reference.try_into().map_err(Into::into)?);
-            Ok(references)
+        self.images = self.images.and_then(|mut images| {
+            images.push(Wanted::Registry(reference.try_into().map_err(Into::into)?));
+            Ok(images)
         });
+        self
+    }
+
+    /// Pulls an image of an archive as well, in place of a registry. It gets its names in the archive.
+    pub fn and_archived(mut self, image: ArchivedImage) -> Self {
+        if let Ok(images) = &mut self.images {
+            images.push(Wanted::Archive(image.0));
+        }
         self
     }
 
@@ -146,6 +152,16 @@ impl Pull {
         Ok(results.into_iter().map(|result| result.map(image)).collect())
     }
 
+    /// Pulls into `store` as [`all_into`](Self::all_into), and returns what `docker load` prints.
+    ///
+    /// # Errors
+    /// As of [`all_into`](Self::all_into).
+    pub async fn load_into(self, store: &Store) -> Result<Vec<Result<LoadedImage, Error>>, Error> {
+        let results = self.run(store).await?;
+        let loaded = |pulled: Pulled| LoadedImage { id: pulled.id, replaced: pulled.moved };
+        Ok(results.into_iter().map(|result| result.map(loaded)).collect())
+    }
+
     /// Resolves the references and reports what a pull would fetch by [`Event::Planned`], or by
     /// [`Event::Done`] for an image that is up to date. Changes nothing.
     ///
@@ -158,8 +174,18 @@ impl Pull {
     }
 
     async fn run(self, store: &Store) -> Result<Vec<Result<Pulled, Error>>, Error> {
-        let Self { client, references, options, events } = self;
+        let Self { client, images, options, events } = self;
         let store = Arc::new(store.begin());
-        Ok(pull::pull(&store, &client.registry, references?, &options, &events).await)
+        Ok(pull::pull(&store, &client.registry, images?, &options, &events).await)
     }
+}
+
+/// An image that was loaded from an archive.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoadedImage {
+    /// The image.
+    pub id: ImageId,
+    /// The names that another image had before, with that image.
+    pub replaced: Vec<(Reference, ImageId)>,
 }

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ChainId, ImageId};
 use crate::progress::{Event, Sender};
-use crate::pull::{self, Options, RepairedLayers};
+use crate::pull::{self, Options, RepairedLayers, Wanted};
 use crate::reference::Reference;
 use crate::store::{Damage, DamageClass, Mode};
 
@@ -185,7 +185,14 @@ impl Client {
         events: &Sender,
     ) -> Result<ImageId, Error> {
         let store = Arc::new(store.begin());
-        let pulled = pull::pull(&store, &self.registry, vec![name.clone()], options, events).await;
+        let pulled = pull::pull(
+            &store,
+            &self.registry,
+            vec![Wanted::Registry(name.clone())],
+            options,
+            events,
+        )
+        .await;
         let pulled = pulled.into_iter().next();
         pulled
             .unwrap_or_else(|| Err(Error::Internal("nothing was pulled".to_owned())))

@@ -26,10 +26,10 @@ pub const LAYOUT_TEXT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// The annotation with the name of an entry (OCI image-spec annotations.md): docker and containerd
 /// write the tag alone.
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub const NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The annotation with the whole name (containerd core/images/annotations.go).
-const IMAGE_NAME: &str = "io.containerd.image.name";
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// One image of `manifest.json` (moby image/tarexport `manifestItem`).
 #[derive(Debug, Serialize)]

@@ -9,13 +9,23 @@
 
 mod collect;
 mod copy;
+mod docker;
 mod documents;
 mod error;
+mod files;
+mod found;
+mod layout;
+mod location;
+mod open;
+mod read;
 mod save;
 mod sink;
 mod tar_header;
 
 pub use documents::ArchiveFormat;
 pub use error::ArchiveError;
+pub use files::FileRange;
+pub use location::ArchiveLocation;
+pub use read::{ArchiveKind, ArchiveReader, ArchivedImage};
 pub use save::{SavePlan, SavedImage};
 pub use sink::{DirSink, Sink, TarSink};

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use clap::builder::Styles;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use rpull::Limits;
+
 use super::format::Format;
 use crate::commands;
 
@@ -77,6 +79,8 @@ pub enum Command {
     Rm(commands::rm::Rm),
     /// Save images to an archive that docker, podman and skopeo read
     Save(commands::save::Save),
+    /// Load images from an archive of docker, podman or skopeo
+    Load(commands::load::Load),
     /// Add a tag to an image
     Tag(commands::tag::Tag),
     /// Find damage of the store, and repair it
@@ -207,6 +211,47 @@ pub struct PlatformFlag {
         help_heading = "Registry"
     )]
     pub platform: Option<String>,
+}
+
+/// The limits that protect against archive bombs.
+#[derive(Debug, Clone, Args)]
+pub struct LimitFlags {
+    /// Refuse layers that unpack to more than BYTES
+    #[arg(long, default_value_t = Limits::default().bytes, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
+    max_layer_size: u64,
+    /// Refuse layers over 1 GiB that unpack to more than N times their compressed size
+    #[arg(long, default_value_t = Limits::default().ratio, value_name = "N", help_heading = "Limits", hide_short_help = true)]
+    max_ratio: u64,
+    /// Refuse layers with more than N entries
+    #[arg(long, default_value_t = Limits::default().entries, value_name = "N", help_heading = "Limits", hide_short_help = true)]
+    max_entries: u64,
+    /// Refuse layers with paths of more than N components
+    #[arg(long, default_value_t = Limits::default().depth, value_name = "N", help_heading = "Limits", hide_short_help = true)]
+    max_path_depth: usize,
+    /// Refuse layers with PAX headers of more than BYTES
+    #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
+    max_pax_size: u64,
+    /// Refuse images whose new layers unpack to more than BYTES together
+    #[arg(long, default_value_t = Limits::default().image_bytes, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
+    max_image_size: u64,
+    /// Refuse images whose new layers have more than N entries together
+    #[arg(long, default_value_t = Limits::default().image_entries, value_name = "N", help_heading = "Limits", hide_short_help = true)]
+    max_image_entries: u64,
+}
+
+impl LimitFlags {
+    /// Returns the limits.
+    pub fn parsed(&self) -> Limits {
+        Limits {
+            bytes: self.max_layer_size,
+            ratio: self.max_ratio,
+            entries: self.max_entries,
+            depth: self.max_path_depth,
+            pax: self.max_pax_size,
+            image_bytes: self.max_image_size,
+            image_entries: self.max_image_entries,
+        }
+    }
 }
 
 /// The display of a pull's progress.

@@ -4,7 +4,9 @@ mod tls;
 
 use std::io;
 
-use rpull::error::{ImageUser, LayerError, LimitKind, ManifestError, RegistryError, StoreError};
+use rpull::error::{
+    ArchiveError, ImageUser, LayerError, LimitKind, ManifestError, RegistryError, StoreError,
+};
 use rpull::{Error, ErrorKind};
 
 /// Returns the exit code of a command that ends with `error`.
@@ -63,6 +65,13 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Store(error) => hint_store(error),
         Error::Manifest(error) => Some(hint_manifest(error).to_owned()),
         Error::Layer { source, .. } => hint_layer(source, error.kind()),
+        Error::Archive(ArchiveError::Several(_)) => {
+            Some("name one after the path, such as oci:DIR:NAME; `rpull load` loads all".to_owned())
+        }
+        Error::Archive(ArchiveError::DamagedBlob { .. }) => Some(DAMAGED_STORE.to_owned()),
+        Error::Archive(ArchiveError::NotEmpty { .. }) => {
+            Some("choose an empty directory, or one that does not exist".to_owned())
+        }
         Error::DiffId { .. } => Some(INVALID_IMAGE.to_owned()),
         Error::NotPresent(_) => Some("pull it without --policy never".to_owned()),
         Error::Damaged { .. } => {

@@ -1,7 +1,7 @@
 //! References on the command line. What belongs to another tool's names, such as `docker://`, is
 //! refused with what to write instead.
 
-use rpull::{Error, Reference};
+use rpull::{ArchiveLocation, Error, Reference};
 
 use super::failure::Failure;
 
@@ -11,6 +11,25 @@ const OF_REGISTRIES: [&str; 2] = ["docker-daemon:", "containers-storage:"];
 /// Transports of skopeo and podman that name files.
 const OF_FILES: [&str; 6] =
     ["oci:", "dir:", "oci-archive:", "docker-archive:", "docker-tarball:", "sif:"];
+
+/// What a word names to pull.
+pub enum Named {
+    /// An image of a registry.
+    Reference(Reference),
+    /// An image in an archive.
+    Archive(ArchiveLocation),
+}
+
+/// Returns the image of a registry or an archive that `word` names.
+///
+/// # Errors
+/// It is neither, or it begins with another tool's prefix.
+pub fn source(word: &str) -> Result<Named, Failure> {
+    match ArchiveLocation::parse(word) {
+        Some(location) => Ok(Named::Archive(location)),
+        None => reference(word).map(Named::Reference),
+    }
+}
 
 /// Returns the reference that `word` is.
 ///
@@ -50,7 +69,8 @@ fn foreign(word: &str) -> Option<Failure> {
     refused(
         prefix,
         format!(
-            "rpull pulls from registries only; an image of that name is docker.io/library/{word}"
+            "only `rpull pull` reads oci:DIR, oci-archive:FILE and docker-archive:FILE; an image of that \
+             name is docker.io/library/{word}"
         ),
     )
 }

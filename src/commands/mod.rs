@@ -8,6 +8,7 @@ pub mod history;
 pub mod images;
 pub mod inspect;
 pub mod layers;
+pub mod load;
 #[cfg(feature = "man")]
 pub mod man;
 pub mod mount;
@@ -87,6 +88,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mounts(command) => command.run(context)?,
         Command::Umount(command) => command.run(context)?,
         Command::Rm(command) => command.run(context)?,
+        Command::Load(command) => command.run(context)?,
         Command::Save(command) => command.run(context)?,
         Command::Tag(command) => command.run(context)?,
         Command::Check(command) => command.run(context)?,

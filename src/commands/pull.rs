@@ -5,25 +5,28 @@ use std::sync::mpsc;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use rpull::{Client, Error, Limits, Platform, Policy, Reference};
+use rpull::{ArchivedImage, Client, Error, Platform, Policy, Reference, Store};
 
 use super::{Context, interruptible, runtime};
 use crate::cli::failure::Failure;
-use crate::cli::flags::{PlatformFlag, Progress, RegistryFlags};
-use crate::cli::{names, output, render};
+use crate::cli::flags::{LimitFlags, PlatformFlag, Progress, RegistryFlags};
+use crate::cli::names::{self, Named};
+use crate::cli::{output, render};
 
 const EXAMPLES: &str = "\
 Examples:
   rpull nginx
   rpull --root /var/lib/docker nginx@sha256:...
   rpull --policy missing --platform linux/arm64 nginx debian:12
-  rpull --content ~/.cache/rpull --keep-blobs nginx   # cache layers in CI";
+  rpull --content ~/.cache/rpull --keep-blobs nginx   # cache layers in CI
+  rpull oci:layout:nginx:1.27                         # from an archive, as in skopeo";
 
 /// Pull images into the store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Pull {
-    /// The images: [HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST]
+    /// The images: [HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], or oci:DIR[:NAME], oci-archive:FILE[:NAME],
+    /// docker-archive:FILE[:NAME]
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Download and unpack up to N layers in parallel
@@ -45,27 +48,8 @@ pub struct Pull {
     /// Flush everything to disk before exiting
     #[arg(long)]
     sync: bool,
-    /// Refuse layers that unpack to more than BYTES
-    #[arg(long, default_value_t = Limits::default().bytes, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
-    max_layer_size: u64,
-    /// Refuse layers over 1 GiB that unpack to more than N times their compressed size
-    #[arg(long, default_value_t = Limits::default().ratio, value_name = "N", help_heading = "Limits", hide_short_help = true)]
-    max_ratio: u64,
-    /// Refuse layers with more than N entries
-    #[arg(long, default_value_t = Limits::default().entries, value_name = "N", help_heading = "Limits", hide_short_help = true)]
-    max_entries: u64,
-    /// Refuse layers with paths of more than N components
-    #[arg(long, default_value_t = Limits::default().depth, value_name = "N", help_heading = "Limits", hide_short_help = true)]
-    max_path_depth: usize,
-    /// Refuse layers with PAX headers of more than BYTES
-    #[arg(long, default_value_t = Limits::default().pax, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
-    max_pax_size: u64,
-    /// Refuse images whose new layers unpack to more than BYTES together
-    #[arg(long, default_value_t = Limits::default().image_bytes, value_name = "BYTES", help_heading = "Limits", hide_short_help = true)]
-    max_image_size: u64,
-    /// Refuse images whose new layers have more than N entries together
-    #[arg(long, default_value_t = Limits::default().image_entries, value_name = "N", help_heading = "Limits", hide_short_help = true)]
-    max_image_entries: u64,
+    #[command(flatten)]
+    limits: LimitFlags,
     #[command(flatten)]
     registry: RegistryFlags,
     #[command(flatten)]
@@ -73,6 +57,21 @@ pub struct Pull {
     /// Choose how to show the progress
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Output")]
     progress: Progress,
+}
+
+/// An image to pull.
+enum Source {
+    Registry(Reference),
+    Archive(ArchivedImage),
+}
+
+impl Source {
+    fn reference(&self) -> &Reference {
+        match self {
+            Self::Registry(reference) => reference,
+            Self::Archive(image) => image.reference(),
+        }
+    }
 }
 
 /// When the registry is contacted.
@@ -94,17 +93,20 @@ impl Pull {
     /// Why the first image failed; the others are pulled all the same. Or the progress could not be
     /// written.
     pub fn run(&self, context: &Context) -> Result<(), Failure> {
-        let names = self.images.iter().map(|name| names::reference(name));
-        let images: Vec<Reference> = names.collect::<Result<_, _>>()?;
+        let names = self.images.iter().map(|name| names::source(name));
+        let named: Vec<Named> = names.collect::<Result<_, _>>()?;
         let platform = self.platform.parsed()?;
         let (store, client) = (context.store()?, self.registry.client()?);
+        let open = |named| self.open(&store, named, platform.as_ref());
+        let sources = named.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let images: Vec<Reference> = sources.iter().map(|it| it.reference().clone()).collect();
         let renderer = render::choose(self.progress, context.global.quiet, context.json(), &images);
         let (sender, events) = mpsc::channel();
         // The screen may be gone; the pull goes on.
         let receive = move |event| drop(sender.send(event));
         // The default root is rpull's own.
         let force = self.force || context.global.root.is_none();
-        let pull = self.prepared(client, images.clone(), platform).force(force).events(receive);
+        let pull = self.prepared(client, sources, platform).force(force).events(receive);
         let screen = render::start(renderer, events)?;
         let runtime = runtime()?;
         let results = runtime.block_on(interruptible(async {
@@ -124,23 +126,33 @@ impl Pull {
         Ok(output::printed(shown)?)
     }
 
+    /// Opens the archive that was named.
+    fn open(
+        &self,
+        store: &Store,
+        named: Named,
+        platform: Option<&Platform>,
+    ) -> Result<Source, Error> {
+        Ok(match named {
+            Named::Reference(reference) => Source::Registry(reference),
+            Named::Archive(location) => {
+                let archive = store.open_archive(&location, &self.limits.parsed())?;
+                Source::Archive(archive.image(location.name.as_deref(), platform)?)
+            }
+        })
+    }
+
     fn prepared(
         &self,
         client: Client,
-        images: Vec<Reference>,
+        sources: Vec<Source>,
         platform: Option<Platform>,
     ) -> rpull::Pull {
-        let limits = Limits {
-            bytes: self.max_layer_size,
-            ratio: self.max_ratio,
-            entries: self.max_entries,
-            depth: self.max_path_depth,
-            pax: self.max_pax_size,
-            image_bytes: self.max_image_size,
-            image_entries: self.max_image_entries,
-        };
-        let pull = client
-            .pull_all(images)
+        let pull = sources.into_iter().fold(client.pull_all([]), |pull, source| match source {
+            Source::Registry(reference) => pull.and(reference),
+            Source::Archive(image) => pull.and_archived(image),
+        });
+        let pull = pull
             .jobs(self.jobs)
             .policy(match self.policy {
                 When::Always => Policy::Always,
@@ -149,7 +161,7 @@ impl Pull {
             })
             .keep_blobs(self.keep_blobs)
             .sync(self.sync)
-            .limits(limits);
+            .limits(self.limits.parsed());
         match platform {
             Some(platform) => pull.platform(platform),
             None => pull,

@@ -63,6 +63,24 @@ impl Temporary {
         Ok(replacement)
     }
 
+    /// Creates a file without a name, of which nothing is left when it is closed.
+    ///
+    /// # Errors
+    /// [`FsError`] if it cannot be created.
+    pub fn unnamed(&self) -> Result<File, FsError> {
+        let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+        let mut options = File::options();
+        options.read(true).write(true).mode(0o600);
+        if let Ok(file) = options.clone().custom_flags(flags).open(&self.0) {
+            return Ok(file);
+        }
+        // The file system does not support it. The sweep removes the name after a kill.
+        let path = self.0.join(random_hex::<8>().at("create", &self.0)?);
+        let file = options.create_new(true).open(&path).at("create", &path)?;
+        fs::remove_file(&path).at("remove", &path)?;
+        Ok(file)
+    }
+
     /// Creates a locked file with a new name.
     fn create(&self, mode: u32) -> Result<(File, PathBuf), FsError> {
         loop {

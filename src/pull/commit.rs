@@ -7,6 +7,7 @@ use super::plan::{Plan, PlannedLayer, Step};
 use super::resolve::ResolvedImage;
 use super::session::Session;
 use super::settle::{MAX_ROUNDS, Settled, settle};
+use super::source::Source;
 use super::stage::Stager;
 use crate::error::Error;
 use crate::oci::{ChainId, Descriptor, Document, ImageConfig, ImageId};
@@ -66,11 +67,18 @@ async fn layer(
             return Err(Error::DiffId { layer: task.blob.digest, expected: diff_id, actual });
         }
         let (below, broken, why) = (parent.clone(), task.broken.clone(), suspect.take());
-        let (blob, repository) = (task.blob.digest, task.image.repository().clone());
+        let blob = task.blob.digest;
+        // No repository is known that has the blob of an archive.
+        let repository = match task.source {
+            Source::Registry(_) => Some(task.image.repository().clone()),
+            Source::Archive(_) => None,
+        };
         let settled = session.store(move |store| {
             // Before the layer is committed: a process that waited for its download finds it by
             // its write set or by this record, at any moment.
-            store.distribution().record(&blob, &diff_id, &repository)?;
+            if let Some(repository) = repository {
+                store.distribution().record(&blob, &diff_id, &repository)?;
+            }
             settle(store, below.as_ref(), diff_id, broken.as_ref(), why)
         });
         match settled.await? {
@@ -117,8 +125,8 @@ pub async fn image(
     session: &Session,
     image: &Image,
     resolved: &ResolvedImage,
-    config: &Document<ImageConfig>,
-    layers: Vec<LayerRecord>,
+    (config, layers): (&Document<ImageConfig>, Vec<LayerRecord>),
+    names: Names,
 ) -> Result<Pulled, Error> {
     let top = resolved.top();
     let digest = top.digest;
@@ -133,21 +141,58 @@ pub async fn image(
     let documents = resolved.documents.iter();
     let documents: Vec<_> =
         documents.map(|document| (document.digest, document.bytes.clone())).collect();
+    let config_digest = config.digest;
     let (reference, config) = (Reference::clone(image), config.bytes.clone());
     let sync = session.options.sync;
     let commit = session.store(move |store| {
         for (digest, bytes) in &documents {
             store.content().put(digest, bytes)?;
         }
+        let is_new = !store.images().exists(&ImageId(config_digest));
         let id = store.commit_image(&config, &layers)?;
         store.content().put(&id.digest(), &config)?;
         if sync {
             store.sync()?;
         }
-        Ok((id, name(store, &reference, id, &descriptor)?))
+        let named = match names {
+            Names::OfRegistry => (name(store, &reference, id, &descriptor)?, Vec::new()),
+            Names::OfArchive(names) => name_archived(store, &names, (id, is_new), &descriptor)?,
+        };
+        Ok((id, named))
     });
-    let (id, status) = commit.await?;
-    Ok(Pulled { reference: Reference::clone(image), digest, id, status })
+    let (id, (status, moved)) = commit.await?;
+    Ok(Pulled { reference: Reference::clone(image), digest, id, status, moved })
+}
+
+/// The names that an image gets.
+pub enum Names {
+    /// Those of a pull from a registry: the tag and the digest.
+    OfRegistry,
+    /// These tags, and no digest: no registry is known that has it.
+    OfArchive(Vec<Reference>),
+}
+
+/// Writes the names of an image from an archive. Returns those that another image had.
+fn name_archived(
+    store: &Store,
+    names: &[Reference],
+    (id, is_new): (ImageId, bool),
+    top: &Descriptor,
+) -> Result<(Status, Vec<(Reference, ImageId)>), StoreError> {
+    for name in names {
+        store.content().add_name(top, name)?;
+    }
+    let (changed, moved) = store.names().update(|all| {
+        let mut moved = Vec::new();
+        let mut changed = false;
+        for name in names {
+            let before = all.lookup(name).filter(|before| *before != id);
+            moved.extend(before.map(|before| (name.clone(), before)));
+            changed |= all.set(name, id);
+        }
+        (changed, moved)
+    })?;
+    Ok((if changed || is_new { Status::Downloaded } else { Status::UpToDate }, moved))
 }
 
 /// A tag pull writes the tag and the digest, a digest pull only the digest, as dockerd

@@ -52,7 +52,7 @@ pub async fn report(
     let requests = resolved.requests + usize::from(plan.is_config_fetched) + layers.len();
     session.events.send(Event::Planned { image: image.clone(), digest, id, layers, requests });
     let reference = image.as_ref().clone();
-    Ok(Pulled { reference, digest, id, status: Status::Downloaded })
+    Ok(Pulled { reference, digest, id, status: Status::Downloaded, moved: Vec::new() })
 }
 
 /// Whether the blob of a layer must come from the registry.

@@ -1,19 +1,25 @@
-//! Stages a layer from its blob, which comes from the content store or from the registry, or only
-//! keeps the blob.
+//! Stages a layer from its blob, which comes from the content store, a registry or an archive, or
+//! only keeps the blob.
 
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::bridge::{self, BufferReader};
+use super::archived;
+use super::bridge;
 use super::gate::{WorkError, join_error};
 use super::kept_blobs::{self, BlobWriter, KeptBlob};
 use super::resume::Resumable;
 use super::session::Session;
+use super::source::Source;
 use super::task::{LayerTask, ReadyLayer};
 use super::unpack::unpack_blob;
 use crate::error::Error;
+use crate::fsutil;
 use crate::progress::{LayerState, Meter, Phase, Sender};
+use crate::registry::Registry;
 use crate::store::{ContentLock, Store};
 
 /// Stages a layer from its blob. A blob that the content store has is read from there, and what
@@ -61,19 +67,44 @@ pub async fn keep(
     obtain(session, task, (events, Some(lock)), write).await
 }
 
+/// The bytes of a blob, from any source.
+type BlobBuffers = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
+
 /// What is done with the bytes of a blob, on a blocking thread.
 type Work<T> =
-    Arc<dyn Fn(&Session, &Store, &LayerTask, BufferReader) -> Result<T, WorkError> + Send + Sync>;
+    Arc<dyn Fn(&Session, &Store, &LayerTask, BlobBuffers) -> Result<T, WorkError> + Send + Sync>;
 
-/// Fetches a blob for `work`, and again from its beginning if a partial download is damaged.
+/// Does `work` with a blob of a registry or an archive.
 async fn obtain<T: Send + 'static>(
     session: &Arc<Session>,
     task: &LayerTask,
     (events, lock): (Sender, Option<Arc<ContentLock>>),
     work: Work<T>,
 ) -> Result<T, Error> {
+    let archive = match &task.source {
+        Source::Registry(registry) => {
+            return fetch_blob(session, (task, registry), (events, lock), work).await;
+        }
+        Source::Archive(archive) => archive,
+    };
+    let blob = archived::blob(session, archive, task.blob.digest).await?;
+    let (shared, task) = (session.clone(), task.clone());
+    let working = session.store_layer(task.blob.digest, move |store| {
+        work(&shared, store, &task, Box::new(fsutil::buffers(blob.reader())))
+    });
+    working.await
+}
+
+/// Fetches a blob for `work`, and again from its beginning if a partial download is damaged.
+async fn fetch_blob<T: Send + 'static>(
+    session: &Arc<Session>,
+    from: (&LayerTask, &Registry),
+    (events, lock): (Sender, Option<Arc<ContentLock>>),
+    work: Work<T>,
+) -> Result<T, Error> {
+    let (task, _) = from;
     session.may_request(|| format!("layer {} of {}", task.blob.digest.short(), task.image))?;
-    let resumable = Resumable::open(session, task, lock.clone()).await?;
+    let resumable = Resumable::open(session, from, lock.clone()).await?;
     let resumed = resumable.is_begun();
     match download(session, task, resumable, (&events, work.clone())).await {
         Err(Error::Layer { source, .. }) if resumed && source.is_of_content() => {
@@ -81,7 +112,7 @@ async fn obtain<T: Send + 'static>(
             let text =
                 format!("the partial download of layer {digest} is damaged; fetching it again");
             session.warn_of_shared(&task.image, text);
-            let resumable = Resumable::open(session, task, lock).await?;
+            let resumable = Resumable::open(session, from, lock).await?;
             download(session, task, resumable, (&events, work)).await
         }
         result => result,
@@ -100,7 +131,7 @@ async fn download<T: Send + 'static>(
     let (shared, used) = (session.clone(), task.clone());
     let working = tokio::spawn(async move {
         let (inner, digest) = (shared.clone(), used.blob.digest);
-        shared.store_layer(digest, move |store| work(&inner, store, &used, reader)).await
+        shared.store_layer(digest, move |store| work(&inner, store, &used, Box::new(reader))).await
     });
     let (digest, size) = (task.blob.digest, task.blob.size);
     let meter = Meter::new(events.clone(), task.image.clone(), digest, Phase::Download, size);

@@ -3,6 +3,7 @@
 //! [`pull`] and [`pull_one`], read from top to bottom, are the program:
 //! recover (after a boot) -> resolve -> plan -> stage (fetch and unpack, in parallel) -> commit (in order) -> name.
 
+mod archived;
 mod bridge;
 mod cached;
 mod commit;
@@ -23,6 +24,7 @@ mod resolve;
 mod resume;
 mod session;
 mod settle;
+mod source;
 mod stage;
 mod states;
 mod task;
@@ -52,9 +54,11 @@ pub use options::{Options, Policy, RepairedLayers};
 pub use recover::recover;
 pub use remote::manifest_for;
 pub use settle::{MAX_ROUNDS, Settled, settle};
+pub use source::Wanted;
 pub use threads::{reserve_threads, try_threads};
 pub use unpacking::{Content, UnpackedLayer, Unpacking};
 
+use commit::Names;
 use resolve::Resolution;
 use session::Session;
 use stage::Stager;
@@ -70,6 +74,8 @@ pub struct Pulled {
     pub id: ImageId,
     /// Whether this pull changed anything.
     pub status: Status,
+    /// The names that another image had before, with that image.
+    pub moved: Vec<(Reference, ImageId)>,
 }
 
 /// Pulls `images` together: what they share is fetched once. If one fails, the others go on. The
@@ -77,20 +83,24 @@ pub struct Pulled {
 pub async fn pull(
     store: &Arc<Store>,
     registry: &Registry,
-    images: Vec<Reference>,
+    images: Vec<Wanted>,
     options: &Options,
     events: &Sender,
 ) -> Vec<Result<Pulled, Error>> {
     let session = Session::new(store.clone(), registry.clone(), options.clone(), events.clone());
     let session = Arc::new(session);
     let stager = Stager::new(session.clone());
-    let pulls = images.into_iter().map(|reference| async {
-        let (reference, added) = reference.with_default_tag();
+    let (shared, stage) = (&session, &stager);
+    let pulls = images.into_iter().map(|wanted| async move {
+        let (reference, added) = match &wanted {
+            Wanted::Registry(reference) => reference.clone().with_default_tag(),
+            Wanted::Archive(archived) => (archived.reference.clone(), false),
+        };
         let image: Image = Arc::new(reference);
         if added {
             events.send(Event::DefaultTag { image: image.clone() });
         }
-        let result = pull_one(&session, &stager, &image).await;
+        let result = pull_one(shared, stage, &image, &wanted).await;
         if let Ok(Pulled { id, .. }) = result
             && !options.dry_run
         {
@@ -99,7 +109,7 @@ pub async fn pull(
                 Ok(())
             };
             // The time of last use only decides which image is pruned first.
-            let _ = session.store(record).await;
+            let _ = shared.store(record).await;
         }
         events.send(match &result {
             // A dry run has sent what would be fetched.
@@ -117,16 +127,30 @@ pub async fn pull(
     results
 }
 
-async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Result<Pulled, Error> {
+async fn pull_one(
+    session: &Arc<Session>,
+    stager: &Stager,
+    image: &Image,
+    wanted: &Wanted,
+) -> Result<Pulled, Error> {
     session.accept_root().await?;
     session.recover().await?;
     let span = tracing::debug_span!("resolve", %image);
-    let resolved = match resolve::resolve(session, image).instrument(span).await? {
-        Resolution::Present { digest, id } => {
-            let reference = Reference::clone(image);
-            return Ok(Pulled { reference, digest, id, status: Status::UpToDate });
+    let names = match wanted {
+        Wanted::Registry(_) => Names::OfRegistry,
+        Wanted::Archive(archived) => Names::OfArchive(archived.names.clone()),
+    };
+    let resolved = match wanted {
+        Wanted::Registry(_) => match resolve::resolve(session, image).instrument(span).await? {
+            Resolution::Present { digest, id } => {
+                let (reference, status) = (Reference::clone(image), Status::UpToDate);
+                return Ok(Pulled { reference, digest, id, status, moved: Vec::new() });
+            }
+            Resolution::Pull(resolved) => resolved,
+        },
+        Wanted::Archive(archived) => {
+            Box::new(resolve::in_archive(session, archived).instrument(span).await?)
         }
-        Resolution::Pull(resolved) => resolved,
     };
     let blobs = resolved.manifest.parsed.layers.iter();
     let layers = blobs.map(|blob| (blob.digest, blob.size)).collect();
@@ -150,6 +174,6 @@ async fn pull_one(session: &Arc<Session>, stager: &Stager, image: &Image) -> Res
     if session.options.keep_blobs {
         keep::fill(session, image, &resolved, (&config, &present)).await?;
     }
-    let commit = commit::image(session, image, &resolved, &config, layers);
+    let commit = commit::image(session, image, &resolved, (&config, layers), names);
     commit.instrument(tracing::debug_span!("commit", %image)).await
 }

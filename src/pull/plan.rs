@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::gate::join_error;
 use super::resolve::ResolvedImage;
 use super::session::Session;
+use super::source::Source;
 use super::stage::Stager;
 use super::task::{LayerTask, ReadyLayer};
 use crate::digest::Digest;
@@ -93,7 +94,9 @@ pub async fn before_config(
     let blobs = resolved.manifest.parsed.layers.clone();
     // Without an index, only the config tells whether the image is for the platform.
     let may_mismatch = session.options.platform.is_some() && !resolved.is_listed;
-    if session.options.dry_run || may_mismatch {
+    // The config of an archive is there at once.
+    let is_local = matches!(resolved.source, Source::Archive(_));
+    if session.options.dry_run || may_mismatch || is_local {
         return Ok(blobs.iter().map(|_| None).collect());
     }
     let digests: Vec<_> = blobs.iter().map(|blob| blob.digest).collect();

@@ -3,11 +3,14 @@
 
 use bytes::Bytes;
 
+use super::archived;
 use super::cached;
 use super::documents::{Documents, Next, Served};
 use super::kept_blobs;
 use super::options::Policy;
 use super::session::Session;
+use super::source::Source;
+use crate::archive::ArchivedImage;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::layer::ImageUsage;
@@ -40,8 +43,8 @@ pub struct ResolvedImage {
     pub documents: Vec<Served>,
     /// The manifest for the platform.
     pub manifest: Document<Manifest>,
-    /// The registry, which reports its retries for the image.
-    pub registry: Registry,
+    /// Where its blobs come from.
+    pub source: Source,
     /// What its layers unpacked, for the limits on the image.
     pub usage: ImageUsage,
     /// Whether an index lists the manifest for the platform.
@@ -52,8 +55,8 @@ pub struct ResolvedImage {
 
 impl ResolvedImage {
     /// Returns what the tasks of its layers share.
-    pub fn source(&self) -> (&Registry, &ImageUsage) {
-        (&self.registry, &self.usage)
+    pub fn source(&self) -> (&Source, &ImageUsage) {
+        (&self.source, &self.usage)
     }
 
     /// Returns what the reference stands for in the registry: the outermost index, or the
@@ -131,6 +134,23 @@ pub async fn resolve(session: &Session, image: &Image) -> Result<Resolution, Err
     let mut resolved = manifest(session, image, registry, (digest, platform.as_ref())).await?;
     resolved.requests += heads;
     Ok(Resolution::Pull(Box::new(resolved)))
+}
+
+/// Resolves an image in an archive to its manifest for the platform.
+///
+/// # Errors
+/// [`Error::Archive`] if a document is missing or invalid, [`Error::Manifest`] if it is not an image, or
+/// not for the platform.
+pub async fn in_archive(session: &Session, wanted: &ArchivedImage) -> Result<ResolvedImage, Error> {
+    let (documents, manifest) = archived::manifest(session, wanted).await?;
+    Ok(ResolvedImage {
+        is_listed: documents.is_listed(),
+        documents: documents.into_served(),
+        manifest: *manifest,
+        source: Source::Archive(wanted.archive.clone()),
+        usage: ImageUsage::default(),
+        requests: 0,
+    })
 }
 
 /// Whether blobs of an image that is in the store must still be kept. If the policy forbids that, the
@@ -244,7 +264,7 @@ async fn manifest(
                 return Ok(ResolvedImage {
                     documents,
                     manifest: *manifest,
-                    registry,
+                    source: Source::Registry(registry),
                     usage,
                     is_listed,
                     requests,
@@ -286,10 +306,14 @@ pub async fn config(
             tracing::info!("config {} is in the store", descriptor.digest.short());
             (bytes, false)
         }
-        None => {
-            let registry = &resolved.registry;
-            kept_blobs::config(session, image, registry, descriptor, LARGEST_CONFIG).await?
-        }
+        None => match &resolved.source {
+            Source::Registry(registry) => {
+                kept_blobs::config(session, image, registry, descriptor, LARGEST_CONFIG).await?
+            }
+            Source::Archive(archive) => {
+                (archived::document(session, archive, descriptor.digest).await?, false)
+            }
+        },
     };
     let parsed = ImageConfig::parse(&bytes)?;
     parsed.check_layers(resolved.manifest.parsed.layers.len())?;

@@ -18,7 +18,7 @@ use super::task::LayerTask;
 use crate::error::Error;
 use crate::layer::LayerError;
 use crate::progress::Event;
-use crate::registry::{BlobRange, Keeper};
+use crate::registry::{BlobRange, Keeper, Registry};
 use crate::store::{ContentLock, Partial};
 
 /// Chunks that wait to be written at most. They are also on their way to the unpacker.
@@ -30,6 +30,7 @@ const READ_SIZE: u64 = 256 << 10;
 /// A blob of which a part may have arrived in an earlier process.
 pub struct Resumable {
     task: LayerTask,
+    registry: Registry,
     ranges: Vec<Range<u64>>,
     partial: Arc<Mutex<Option<Partial>>>,
     keeper: Keeper,
@@ -44,7 +45,7 @@ impl Resumable {
     /// [`Error::Store`] if the content store cannot be used.
     pub async fn open(
         session: &Arc<Session>,
-        task: &LayerTask,
+        (task, registry): (&LayerTask, &Registry),
         lock: Option<Arc<ContentLock>>,
     ) -> Result<Self, Error> {
         let (digest, size, has_lock) = (task.blob.digest, task.blob.size, lock.is_some());
@@ -55,7 +56,8 @@ impl Resumable {
         let (keeper, received) = mpsc::channel(QUEUE);
         let write = write(session.clone(), task.clone(), lock, partial.clone(), received);
         let writer = tokio::spawn(write);
-        let resumable = Self { task: task.clone(), ranges, partial, keeper, writer };
+        let registry = registry.clone();
+        let resumable = Self { task: task.clone(), registry, ranges, partial, keeper, writer };
         if resumable.is_begun() {
             let (image, layer, kept) = (task.image.clone(), digest.short(), resumable.kept());
             tracing::info!("layer {layer}: {kept} of {size} bytes are in a partial download");
@@ -93,7 +95,7 @@ impl Resumable {
     }
 
     fn download(&self, range: Range<u64>) -> BoxStream<'_, Result<Bytes, Error>> {
-        let download = self.task.registry.download(BlobRange {
+        let download = self.registry.download(BlobRange {
             repository: self.task.image.repository(),
             blob: &self.task.blob,
             range,

@@ -2,12 +2,12 @@
 
 use tokio::runtime::Handle;
 
+use super::source::Source;
 use super::windows::Window;
 use crate::layer::ImageUsage;
 use crate::oci::{ChainId, Descriptor, DiffId};
 use crate::overlay::CacheId;
 use crate::progress::Image;
-use crate::registry::Registry;
 use crate::store::{LayerRecord, StagedLayer};
 
 /// A layer that an image needs.
@@ -15,8 +15,8 @@ use crate::store::{LayerRecord, StagedLayer};
 pub struct LayerTask {
     /// The image.
     pub image: Image,
-    /// The registry, which reports its retries for the image.
-    pub registry: Registry,
+    /// Where the blob comes from.
+    pub source: Source,
     /// The blob.
     pub blob: Descriptor,
     /// The expected diff id, and the chain id up to this layer, once the config is known.
@@ -33,17 +33,17 @@ pub struct LayerTask {
 }
 
 impl LayerTask {
-    /// Creates the task for the layer `blob` of `image` in `registry`.
+    /// Creates the task for the layer `blob` of `image` from `source`.
     pub fn new(
         image: &Image,
-        (registry, usage): (&Registry, &ImageUsage),
+        (source, usage): (&Source, &ImageUsage),
         blob: &Descriptor,
         place: Option<(DiffId, ChainId)>,
     ) -> Self {
-        let (image, registry, blob) = (image.clone(), registry.clone(), blob.clone());
+        let (image, source, blob) = (image.clone(), source.clone(), blob.clone());
         Self {
             image,
-            registry,
+            source,
             blob,
             place,
             broken: None,

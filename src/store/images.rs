@@ -45,6 +45,11 @@ impl Images {
         Ok(Some(bytes))
     }
 
+    /// Returns whether there is a config of `id`, which may be damaged.
+    pub fn exists(&self, id: &ImageId) -> bool {
+        self.layout.image(id).exists()
+    }
+
     /// Returns the config of `id`, if it can be read.
     pub(super) fn config(&self, id: &ImageId) -> Option<ImageConfig> {
         ImageConfig::parse(&self.get(id).ok()??).ok()

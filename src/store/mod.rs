@@ -47,6 +47,7 @@ mod usage;
 mod view;
 mod writable;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -316,6 +317,15 @@ impl Store {
     pub fn new_mount_dir(&self, record: MountRecord) -> Result<MountDir, StoreError> {
         self.prepare()?;
         MountDir::create(&self.layout, record)
+    }
+
+    /// Creates a file without a name for what is needed only by this process.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the root cannot be prepared or the file cannot be created.
+    pub fn scratch_file(&self) -> Result<File, StoreError> {
+        self.prepare()?;
+        Ok(self.layout.temporary().unnamed()?)
     }
 
     /// Finds an image by its name, its ID or the beginning of its ID.

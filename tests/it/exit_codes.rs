@@ -75,6 +75,10 @@ fn output_that_cannot_be_written_exits_1() {
     let at = scratch.path().join("mnt");
     fs::create_dir(&at).unwrap();
     let (_mounted, dir) = (Mounted(at.clone()), at.to_str().unwrap());
+    let archive = scratch.path().join("image.tar");
+    let archive = archive.to_str().unwrap();
+    rpull.ok(["pull", "-q", &image]);
+    rpull.ok(["save", "-o", archive, &image]);
     let table: &[&[&str]] = &[
         &["--help"],
         &["--version"],
@@ -94,6 +98,7 @@ fn output_that_cannot_be_written_exits_1() {
         &["layers", "--svg", "-"],
         &["history", &image],
         &["save", &image],
+        &["load", "-i", archive],
         &["mount", "--print", &image, dir],
         &["mount", "--rw", &image, dir],
         &["mounts"],

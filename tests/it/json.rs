@@ -93,6 +93,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("push", ok(&["push", &name])),
         ("tag", ok(&["tag", &name, "other:tag"])),
         ("save", ok(&["save", "-o", saved, &name])),
+        ("load", ok(&["load", "-i", saved])),
         ("mount --print", ok(&["mount", "--print", &name, dir])),
         ("mount", ok(&["mount", "--rw", &name, dir])),
     ];

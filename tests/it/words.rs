@@ -92,7 +92,7 @@ fn prefix_of_another_tool_is_refused_with_the_name_without_it() {
         ("https://hub.docker.com/r/org/app/", "leave out 'https://': org/app"),
         ("http://host:5000/a", "leave out 'http://': host:5000/a, and give --plain-http"),
         ("docker-daemon:nginx:latest", "leave out 'docker-daemon:' to pull nginx:latest"),
-        ("oci:dir", "docker.io/library/oci:dir"),
+        ("dir:layout", "docker.io/library/dir:layout"),
     ] {
         for args in [&[name][..], &["pull", name], &["resolve", "--name-only", name]] {
             let done = refused(args);
@@ -100,6 +100,8 @@ fn prefix_of_another_tool_is_refused_with_the_name_without_it() {
             assert!(done.stderr.contains(says), "{done}");
         }
     }
+    let archive = refused(&["resolve", "--name-only", "oci:dir"]);
+    assert!(archive.stderr.contains("only `rpull pull` reads oci:DIR"), "{archive}");
 }
 
 #[test]

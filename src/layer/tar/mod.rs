@@ -3,6 +3,7 @@
 
 pub mod entry;
 pub mod header;
+pub mod index;
 pub mod number;
 pub mod path;
 pub mod pax;

@@ -43,6 +43,13 @@ pub struct PaxSparse {
     offset: Option<i64>,
 }
 
+impl PaxSparse {
+    /// Returns whether the entry is a sparse file.
+    pub fn is_used(&self) -> bool {
+        self.major.is_some() || self.map.is_some() || self.size.is_some()
+    }
+}
+
 /// Parses the data of an `x` header.
 ///
 /// # Errors

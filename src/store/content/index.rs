@@ -139,6 +139,16 @@ impl IndexFile {
         self.digests(is_ours)
     }
 
+    /// Returns rpull's entries: their names and digests.
+    pub fn ours_with_names(&self) -> Vec<(Reference, Digest)> {
+        let ours = self.entries.iter().filter(|entry| is_ours(entry)).map(|entry| value(entry));
+        let pair = |entry: serde_json::Value| {
+            let name = entry["annotations"][NAME].as_str()?.parse().ok()?;
+            Some((name, entry["digest"].as_str()?.parse().ok()?))
+        };
+        ours.filter_map(pair).collect()
+    }
+
     fn digests(&self, which: impl Fn(&RawValue) -> bool) -> Vec<Digest> {
         let entries = self.entries.iter().filter(|entry| which(entry));
         entries.filter_map(|entry| digest(entry)).collect()

@@ -59,7 +59,7 @@ impl Store {
         // The blobs that a damaged index needs are unknown, so all are kept.
         let IndexState::Valid(mut index) = dirs.index()? else { return Ok(()) };
         let unneeded = unneeded(dirs, &index)?;
-        let named = self.named_content()?;
+        let named = self.named_content(&index)?;
         if index.remove(|digest| !named.contains(digest)) {
             dirs.write_index(&index)?;
         }
@@ -76,7 +76,7 @@ impl Store {
         index: &IndexFile,
     ) -> Result<Vec<String>, StoreError> {
         let mut roots = index.foreign();
-        roots.extend(self.named_content()?);
+        roots.extend(self.named_content(index)?);
         let mut needed = self.content().needed(roots)?;
         needed.extend(self.images().list()?.iter().map(ImageId::digest));
         all_but(dirs, &needed)
@@ -90,7 +90,7 @@ impl Store {
         dirs: &Dirs,
         index: &IndexFile,
     ) -> Result<Vec<String>, StoreError> {
-        let named = self.named_content()?;
+        let named = self.named_content(index)?;
         // Other names of the image may have been removed before, without its blobs.
         removed.extend(index.ours());
         removed.retain(|digest| !named.contains(digest));
@@ -129,9 +129,21 @@ impl Store {
         Ok(unneeded.map(|digest| digest.hex()).collect())
     }
 
-    /// Returns the digests in the names of images.
-    fn named_content(&self) -> Result<HashSet<Digest>, StoreError> {
-        Ok(self.names().load()?.iter().filter_map(|(name, _)| name.digest()).collect())
+    /// Returns the digests in the names of images, and those that `index` lists for a tag that has no
+    /// digest: that of an image from an archive.
+    fn named_content(&self, index: &IndexFile) -> Result<HashSet<Digest>, StoreError> {
+        let names = self.names().load()?;
+        let mut named: HashSet<Digest> =
+            names.iter().filter_map(|(name, _)| name.digest()).collect();
+        for (name, digest) in index.ours_with_names() {
+            let Some(id) = names.lookup(&name).filter(|_| !named.contains(&digest)) else {
+                continue;
+            };
+            if self.content().needed(vec![digest])?.contains(&id.digest()) {
+                named.insert(digest);
+            }
+        }
+        Ok(named)
     }
 }
 

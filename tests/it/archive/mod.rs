@@ -1,6 +1,9 @@
 //! Images in and out as archives, with docker, podman and skopeo on the other side.
 
+mod hostile;
+mod load;
 mod save;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +50,10 @@ impl Place {
         let scratch = scratch::dir();
         let rpull = Rpull::on(scratch.path().join("root"));
         Self { scratch, rpull }
+    }
+
+    fn other(&self, name: &str) -> Rpull {
+        Rpull::on(self.scratch.path().join(name))
     }
 
     fn path(&self, name: &str) -> PathBuf {
