@@ -29,8 +29,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Layers {
-    /// The image: a reference or an ID. With --tree and --svg, also the images that share layers with it
-    /// [default: all images]
+    /// The image: a reference or an ID. With --tree and --svg, show it and the images that share layers
+    /// with it; all images if it is not given
     #[arg(value_name = "IMAGE", required_unless_present_any = ["tree", "svg"])]
     image: Option<String>,
     /// Show the layers of all images as one tree, with their sizes
