@@ -9,8 +9,9 @@ use crate::oci::DiffId;
 pub use crate::archive::ArchiveError;
 pub use crate::digest::DigestError;
 pub use crate::fsutil::FsError;
-pub use crate::layer::{LayerError, LimitKind};
+pub use crate::layer::{LayerError, LimitKind, TreeTarError};
 pub use crate::oci::{ManifestError, PlatformError};
+pub use crate::overlay::LookupError;
 pub use crate::reference::{Reason as ReferenceReason, ReferenceError};
 pub use crate::registry::{Cause, RegistryError, TlsProblem};
 pub use crate::store::{ImageUser, StoreError};
@@ -139,6 +140,19 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A path leads to no file of an image.
+    #[error("{image}:{}: {source}", path.display())]
+    Path {
+        /// The image as it was named.
+        image: String,
+        /// The path in the image.
+        path: PathBuf,
+        /// Why.
+        source: LookupError,
+    },
+    /// The files of an image cannot be written as a tar stream.
+    #[error(transparent)]
+    Tar(#[from] TreeTarError),
     /// The arguments are invalid.
     #[error("{0}")]
     Usage(String),
@@ -209,6 +223,10 @@ impl Error {
             Self::DiffId { .. } | Self::Damaged { .. } | Self::DamagedStore { .. } => {
                 ErrorKind::Integrity
             }
+            Self::Path { source: LookupError::Fs(error), .. } => of_io(&error.source),
+            Self::Path { .. } => ErrorKind::NotFound,
+            Self::Tar(TreeTarError::Read(error)) => of_io(&error.source),
+            Self::Tar(TreeTarError::Write(source)) => of_io(source),
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Marks { .. } => ErrorKind::Storage,
             // The layers exist as long as the plan, so it is a directory that the user named.

@@ -22,6 +22,7 @@
 //! | add layers from tars, and images made of them | [`Import`] |
 //! | get the layers, config and mount of an image | [`Image`] |
 //! | see which layers images share | [`LayerTree`] |
+//! | read or export the files of an image | [`Files`] |
 //! | find and repair damage of a store | [`Check`], [`Client::repair`] |
 //! | measure a store; remove orphans and unused images | [`Usage`], [`Removal`] |
 //! | decide what to do about an error | [`Error::kind`] |
@@ -55,9 +56,9 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, Image,
-    ImageLayer, Import, ImportedLayer, LoadedImage, MountPlan, Pull, Push, Removal, RepairReport,
-    Resolution, Save, Source, Store, Unmounted, Unrepaired,
+    Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, FileInfo,
+    FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink, LoadedImage, MountPlan,
+    Pull, Push, Removal, RepairReport, Resolution, Save, Source, Store, Unmounted, Unrepaired,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
 pub use digest::Digest;

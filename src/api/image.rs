@@ -11,10 +11,15 @@ use super::store::Store;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ChainId, DiffId, ImageId};
+use crate::overlay::Stack;
 use crate::reference::Reference;
 use crate::store::{
-    self, HistoryLine, LayerLine, LayerSelector, LayerTree, MountRecord, Removed, StoreError,
+    self, HistoryLine, LayerLine, LayerRecord, LayerSelector, LayerTree, Lock, MountRecord,
+    Removed, StoreError,
 };
+
+/// A stack with its layers, base first, and the lock that keeps them.
+pub(super) type LockedStack = ((Stack, Vec<LayerRecord>), Option<Lock>);
 
 /// An image in a [`Store`]. It keeps no lock: another program can remove the image, and then
 /// methods fail with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -128,17 +133,26 @@ impl Image {
     }
 
     fn plan(&self, top: Option<&LayerSelector>) -> Result<MountPlan, Error> {
-        let read = self.store.read_and_keep(|store| {
-            let mount = store.mount_stack(&self.id, &self.name, top)?;
-            store.record_use(&self.id);
-            Ok(mount)
-        });
-        let ((mut stack, layers), lock) = self.named(read)?;
+        let ((mut stack, layers), lock) = self.stack(top)?;
         stack.userxattr = marks::needs_userxattr(&self.store.begin(), &self.name, &layers, None)?;
         let none = || Error::Internal("a mount has no layers".to_owned());
         let base = layers.last().ok_or_else(none)?.chain;
         let record = MountRecord::new(self.name.clone(), self.id, base, stack.userxattr);
         Ok(MountPlan::new(self.store.clone(), stack, record, lock))
+    }
+
+    /// Returns the layers, up to `top`, with their directories, and the lock that keeps them.
+    pub(super) fn stack(&self, top: Option<&LayerSelector>) -> Result<LockedStack, Error> {
+        self.named(self.store.read_and_keep(|store| {
+            let stack = store.mount_stack(&self.id, &self.name, top)?;
+            store.record_use(&self.id);
+            Ok(stack)
+        }))
+    }
+
+    /// The image as it was named.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     fn read<T>(

@@ -67,6 +67,12 @@ pub enum Command {
     Layers(commands::layers::Layers),
     /// Show the build history of an image
     History(commands::history::History),
+    /// List files of an image or a writable mount
+    Ls(commands::ls::Ls),
+    /// Print files of an image or a writable mount
+    Cat(commands::cat::Cat),
+    /// Write the files of an image or a writable mount as a tar stream
+    Export(commands::export::Export),
     /// Mount the file system of an image
     Mount(commands::mount::Mount),
     /// List the mounts of images, and the writable mounts that are not mounted

@@ -9,7 +9,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -28,6 +28,9 @@ pub const LONGEST_ERROR: usize = 1536;
 
 /// The most bytes of a warning, a retry or a hint. One error may come with several of them.
 const LONGEST_NOTICE: usize = 400;
+
+/// The most bytes of a line of a foreign file that are printed in one line.
+const LONGEST_PART: u64 = 64 << 10;
 
 /// An output that takes nothing but whole lines, and escapes them.
 pub struct Lines<W>(W);
@@ -252,6 +255,23 @@ fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
 /// As [`line`].
 pub fn help(text: &str) -> Result<(), Error> {
     printed(stdout().write(&escaped_lines(text)))
+}
+
+/// Prints the content of a foreign file on a terminal. Its newlines and tabs stay.
+///
+/// # Errors
+/// As [`line`], or the file cannot be read.
+pub fn escaped(file: &mut impl Read) -> Result<(), Error> {
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let part = lines.by_ref().take(LONGEST_PART).read_until(b'\n', &mut line);
+        if part.map_err(|e| Error::Other(format!("cannot read the file: {e}")))? == 0 {
+            return Ok(());
+        }
+        rendered(String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).as_ref())?;
+    }
 }
 
 /// Prints a file of this project.

@@ -14,13 +14,13 @@ const IMAGES: [&str; 1] = ["gcc"];
 
 /// Commands of docker, podman, skopeo and crane that rpull does not have.
 const COMMANDS: &str = "attach auth build builder buildx catalog checkpoint clone commit compose config \
-    container context copy cp create delete diff digest events exec export extract image \
-    import info init kill kube list login logout logs ls machine manifest network \
+    container context copy create delete diff digest events exec extract image \
+    import info init kill kube list login logout logs machine manifest network \
     plugin pod port ps remove rename restart run scan search secret service \
     start stats stop sync system top unpause update validate version volume wait";
 
 /// What to use instead of some of [`COMMANDS`].
-const INSTEAD: [(&str, &str); 10] = [
+const INSTEAD: [(&str, &str); 9] = [
     ("delete", "did you mean 'rm'?"),
     ("digest", "did you mean 'resolve'?"),
     ("image", "did you mean 'images'?"),
@@ -28,7 +28,6 @@ const INSTEAD: [(&str, &str); 10] = [
     ("list", "did you mean 'images'?"),
     ("login", "rpull uses the credentials of `docker login` and `podman login`"),
     ("logout", "rpull uses the credentials of `docker login` and `podman login`"),
-    ("ls", "did you mean 'images'?"),
     ("remove", "did you mean 'rm'?"),
     ("version", "did you mean '--version'?"),
 ];

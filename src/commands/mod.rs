@@ -1,14 +1,17 @@
 //! One file per command: its flags, and a `run` that calls the library and prints.
 
+pub mod cat;
 pub mod check;
 pub mod completions;
 pub mod df;
+pub mod export;
 pub mod gc;
 pub mod history;
 pub mod images;
 pub mod inspect;
 pub mod layers;
 pub mod load;
+pub mod ls;
 #[cfg(feature = "man")]
 pub mod man;
 pub mod mount;
@@ -84,6 +87,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Inspect(command) => command.run(context)?,
         Command::Layers(command) => command.run(context)?,
         Command::History(command) => command.run(context)?,
+        Command::Ls(command) => command.run(context)?,
+        Command::Cat(command) => command.run(context)?,
+        Command::Export(command) => command.run(context)?,
         Command::Mount(command) => command.run(context)?,
         Command::Mounts(command) => command.run(context)?,
         Command::Umount(command) => command.run(context)?,

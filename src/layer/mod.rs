@@ -8,6 +8,7 @@ mod limits;
 mod stream;
 mod tar;
 mod tar_split;
+mod tree_tar;
 mod unpack;
 mod usage;
 
@@ -24,7 +25,8 @@ pub use tar::header::BLOCK as TAR_BLOCK;
 pub use tar::index::{IndexedKind, index as index_tar};
 pub use tar_split::assemble::{TarAssembler, tar_size, verify};
 pub use tar_split::damage::{DamagedFile, damaged_files};
-pub use tar_split::marks::{Marks, marks};
+pub use tar_split::marks::{Marks, marks, opaque_dirs};
+pub use tree_tar::{LatestTimes, TreeTar, TreeTarError, TreeTarOptions};
 pub use unpack::{Job, Unpacked, unpack};
 pub use usage::ImageUsage;
 

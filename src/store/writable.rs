@@ -48,6 +48,11 @@ impl WritableMount {
         &self.lower
     }
 
+    /// The records of the same layers, base first.
+    pub(crate) fn layers(&self) -> &[LayerRecord] {
+        &self.layers
+    }
+
     /// The chain IDs of the same layers, base first.
     pub fn chains(&self) -> Vec<ChainId> {
         self.layers.iter().map(|layer| layer.chain).collect()

@@ -87,7 +87,7 @@ fn image_that_is_not_in_the_store_exits_3() {
     let rpull = Rpull::on(scratch.path().join("root"));
     let pushed = push(&Image::new().layer(layer("here")), "here");
     rpull.ok(["pull", "-q", &pushed.name()]);
-    for command in ["inspect", "layers", "history", "save", "rm"] {
+    for command in ["inspect", "layers", "history", "ls", "export", "save", "rm"] {
         let done = rpull.fails(3, [command, "absent"]);
         assert!(done.stderr.contains("absent"), "{done}");
     }

@@ -81,6 +81,8 @@ fn json_of_every_command_fits_its_documentation() {
     };
     let saved = scratch.path().join("saved.tar");
     let saved = saved.to_str().unwrap();
+    let exported = scratch.path().join("exported.tar");
+    let exported = exported.to_str().unwrap();
     let ok = |args: &[&str]| rpull.ok(args.iter().chain(&["--format", "json"]));
     let mut printed: Vec<(&str, String)> = vec![
         ("pull", pulled),
@@ -92,6 +94,8 @@ fn json_of_every_command_fits_its_documentation() {
         ("resolve", ok(&["resolve", &name])),
         ("push", ok(&["push", &name])),
         ("tag", ok(&["tag", &name, "other:tag"])),
+        ("ls", ok(&["ls", &name, "/base"])),
+        ("export", ok(&["export", "-o", exported, &name])),
         ("save", ok(&["save", "-o", saved, &name])),
         ("load", ok(&["load", "-i", saved])),
         ("mount --print", ok(&["mount", "--print", &name, dir])),

@@ -18,6 +18,7 @@ mod dry_run;
 mod errors;
 mod exit_codes;
 mod file_systems;
+mod files;
 mod json;
 mod language;
 mod layer_tree;

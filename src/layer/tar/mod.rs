@@ -9,3 +9,4 @@ pub mod path;
 pub mod pax;
 pub mod reader;
 pub mod sparse;
+pub mod writer;

@@ -1,6 +1,7 @@
 //! The opaque directories of a stored layer, found without reading overlayfs's marks: a process
 //! without `CAP_SYS_ADMIN` cannot read `trusted.*`.
 
+use std::collections::HashSet;
 use std::fs::File;
 
 use rustix::fs::FileType;
@@ -37,6 +38,22 @@ pub fn marks(tar_split: File, diff: &DiffDir) -> Result<Marks, LayerError> {
         }
     }
     Ok(marks)
+}
+
+/// Returns the paths of the layer's opaque directories, found as [`marks`] finds them.
+///
+/// # Errors
+/// [`LayerError::TarSplit`] if the metadata cannot be read, or if /proc is not mounted.
+pub fn opaque_dirs(tar_split: File, diff: &DiffDir) -> Result<HashSet<Vec<u8>>, LayerError> {
+    let mut lines = MetadataReader::new(tar_split);
+    let mut found = HashSet::new();
+    while let Some(line) = lines.next()? {
+        let Line::Entry { name, .. } = line else { continue };
+        if let Some(dir) = hidden_dir(&name, diff) {
+            found.insert(diff.real_path(&dir).map_err(LayerError::TarSplit)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the directory of the layer that a whiteout `name` makes opaque.

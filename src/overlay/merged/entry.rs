@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ use crate::fsutil::{At, FsError};
 
 /// The largest value of an attribute (XATTR_SIZE_MAX), and the longest list of names, bytes.
 const MAX_XATTR: usize = 64 << 10;
+
+/// Ranges of a sparse file at most. A file with more of them is read with its holes.
+const MAX_RANGES: usize = 1 << 14;
 
 /// The directory of one layer, open.
 #[derive(Debug)]
@@ -88,6 +92,20 @@ impl Entry {
         Ok(File::from(fd))
     }
 
+    /// Returns the ranges of `file`, which [`open`](Self::open) returned, that have data; `None` if it has
+    /// no holes, or too many of them.
+    ///
+    /// # Errors
+    /// [`FsError`] with the error of lseek(2).
+    pub fn data_ranges(&self, file: &File) -> Result<Option<Vec<Range<u64>>>, FsError> {
+        let size = u64::try_from(self.stat.st_size).unwrap_or(0);
+        // Most files have none, and the number of blocks shows it.
+        if u64::try_from(self.stat.st_blocks).unwrap_or(0).saturating_mul(512) >= size {
+            return Ok(None);
+        }
+        data_ranges(file, size).at("read", &self.host_path())
+    }
+
     /// Returns the target of a symlink.
     ///
     /// # Errors
@@ -134,6 +152,28 @@ impl Entry {
         found.sort();
         Ok(found)
     }
+}
+
+fn data_ranges(file: &File, size: u64) -> io::Result<Option<Vec<Range<u64>>>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < size && found.len() <= MAX_RANGES {
+        let start = match fs::seek(file, fs::SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            // The file system does not know holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        if start >= size {
+            break;
+        }
+        at = fs::seek(file, fs::SeekFrom::Hole(start))?.clamp(start + 1, size);
+        found.push(start..at);
+    }
+    fs::seek(file, fs::SeekFrom::Start(0))?;
+    let is_whole = found == [0..size];
+    Ok((!is_whole && found.len() <= MAX_RANGES).then_some(found))
 }
 
 /// Calls `read` with a small buffer, which is enough for most files, and then with the largest.
