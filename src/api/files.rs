@@ -299,7 +299,7 @@ impl FileInfo {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            links: stat.st_nlink.into(),
+            links: entry.links(),
             modified: stat.st_mtime,
             target,
             device,

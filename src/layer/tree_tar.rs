@@ -184,7 +184,7 @@ impl<W: Write> TreeTar<W> {
 
     /// Returns the name with which the same file was written; notes a file with several names.
     fn first_name(&mut self, entry: &Entry, name: &[u8]) -> Option<Vec<u8>> {
-        let (stat, links) = (&entry.stat, u64::from(entry.stat.st_nlink));
+        let (stat, links) = (&entry.stat, entry.links());
         if entry.is_dir() || links < 2 {
             return None;
         }
@@ -251,7 +251,8 @@ mod tests {
     fn sparse_file_keeps_its_content_with_and_without_holes() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("layer")).unwrap();
-        let cases: [(&str, u64, &[(u64, &[u8])]); 5] = [
+        type Case<'a> = (&'a str, u64, &'a [(u64, &'a [u8])]);
+        let cases: [Case<'_>; 5] = [
             ("middle", 4 << 20, &[(1 << 20, b"abc")]),
             ("start", 4 << 20, &[(0, b"abc")]),
             ("end", (4 << 20) + 3, &[(4 << 20, b"abc")]),

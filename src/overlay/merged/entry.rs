@@ -65,6 +65,12 @@ impl Entry {
         }
     }
 
+    /// Returns the number of names that it has in its layer.
+    #[allow(clippy::useless_conversion, reason = "it has another width on other machines")]
+    pub fn links(&self) -> u64 {
+        u64::from(self.stat.st_nlink)
+    }
+
     /// Returns the position in the stack of the topmost layer that has it; the topmost layer is 0.
     pub fn layer(&self) -> usize {
         self.layers.first().map_or(0, |&layer| layer.into())
@@ -172,7 +178,7 @@ fn data_ranges(file: &File, size: u64) -> io::Result<Option<Vec<Range<u64>>>> {
         found.push(start..at);
     }
     fs::seek(file, fs::SeekFrom::Start(0))?;
-    let is_whole = found == [0..size];
+    let is_whole = matches!(found.as_slice(), [all] if *all == (0..size));
     Ok((!is_whole && found.len() <= MAX_RANGES).then_some(found))
 }
 
