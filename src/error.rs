@@ -254,6 +254,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         RegistryError::Token { .. }
         | RegistryError::Denied { .. }
         | RegistryError::PushDenied { .. }
+        | RegistryError::Renewed
         | RegistryError::Unauthorized { .. } => ErrorKind::Auth,
         RegistryError::Credentials { .. } | RegistryError::InsecureRealm { .. } => ErrorKind::Auth,
         RegistryError::Digest { .. }
@@ -261,9 +262,7 @@ fn of_registry(error: &RegistryError) -> ErrorKind {
         | RegistryError::TooLarge { .. } => ErrorKind::Integrity,
         RegistryError::NoHelper { .. } => ErrorKind::Auth,
         RegistryError::Certificates { .. } | RegistryError::Proxy { .. } => ErrorKind::Usage,
-        RegistryError::Internal(_) | RegistryError::Source | RegistryError::Renewed => {
-            ErrorKind::Other
-        }
+        RegistryError::Internal(_) | RegistryError::Source => ErrorKind::Other,
     }
 }
 

@@ -40,6 +40,7 @@ struct Examples;
 // docs/ARCHITECTURE.md shows which module may import which, and who writes which file.
 mod api; // the public face
 mod archive; // images as archives: docker-archive, OCI image layout
+mod copy; // from registry to registry, without a store
 mod digest; // hash values and hashing
 pub mod error;
 mod fsutil; // atomic and durable file operations
@@ -56,11 +57,13 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, FileInfo,
-    FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink, LoadedImage, MountPlan,
-    Pull, Push, Removal, RepairReport, Resolution, Save, Source, Store, Unmounted, Unrepaired,
+    Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, Copy,
+    FileInfo, FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink, LoadedImage,
+    MountPlan, Pull, Push, Removal, RepairReport, Resolution, Save, Source, Store, Unmounted,
+    Unrepaired,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
+pub use copy::Copied;
 pub use digest::Digest;
 pub use error::{Error, ErrorKind};
 pub use import::Source as LayerSource;

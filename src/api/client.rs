@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::copy::Copy;
 use super::pull::Pull;
 use super::push::Push;
 use crate::digest::Digest;
@@ -68,6 +69,12 @@ impl Client {
     /// Prepares a push of `reference`, a tag of the store. It starts with [`Push::from`].
     pub fn push(&self, reference: Reference) -> Push {
         Push::new(self.clone(), reference)
+    }
+
+    /// Prepares a copy of `source` to `target`, which can be on another registry. Without tag and
+    /// digest, `target` gets those of `source`. The copy starts with [`Copy::run`].
+    pub fn copy(&self, source: Reference, target: Reference) -> Copy {
+        Copy::new(self.clone(), source, target)
     }
 
     /// Requests the digest that `reference` has now. Without tag and digest, `latest` is meant.

@@ -57,6 +57,8 @@ pub enum Command {
     Pull(commands::pull::Pull),
     /// Push an image of the store to its registry
     Push(commands::push::Push),
+    /// Copy an image from registry to registry, without unpacking it
+    Copy(commands::copy::Copy),
     /// Print the digest that a reference currently resolves to
     Resolve(commands::resolve::Resolve),
     /// List the images in the store

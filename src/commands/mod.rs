@@ -3,6 +3,7 @@
 pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod copy;
 pub mod df;
 pub mod export;
 pub mod gc;
@@ -82,6 +83,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Pull(command) => command.run(context)?,
         Command::Push(command) => command.run(context)?,
+        Command::Copy(command) => command.run(context)?,
         Command::Resolve(command) => command.run(context)?,
         Command::Images(command) => command.run(context)?,
         Command::Inspect(command) => command.run(context)?,

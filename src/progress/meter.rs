@@ -1,5 +1,6 @@
 //! A byte counter that sends at most ten events per second.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Event, Image, Phase, Sender};
@@ -47,4 +48,24 @@ impl Meter {
             total: self.total,
         });
     }
+}
+
+/// Returns what receives the number of bytes of `layer` that were sent, of about `total`, and sends
+/// [`Event::Bytes`] every 100 ms at most. The number can become smaller.
+pub fn upload_meter(
+    sender: Sender,
+    image: Image,
+    layer: Digest,
+    total: u64,
+) -> Box<dyn Fn(u64) + Send + Sync> {
+    let sent_at = Mutex::new(None::<Instant>);
+    Box::new(move |done| {
+        let mut sent_at = sent_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if done < total && sent_at.is_some_and(|at| at.elapsed() < INTERVAL) {
+            return;
+        }
+        *sent_at = Some(Instant::now());
+        let (image, phase) = (image.clone(), Phase::Upload);
+        sender.send(Event::Bytes { image, layer, phase, done, total });
+    })
 }

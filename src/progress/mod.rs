@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::oci::ImageId;
 use crate::reference::Reference;
 
-pub use meter::Meter;
+pub use meter::{Meter, upload_meter};
 
 /// The reference that an event belongs to: one of the arguments of a command.
 pub type Image = Arc<Reference>;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,13 +10,10 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::fsutil;
 use crate::oci::{Descriptor, DiffId, ImageId};
-use crate::progress::{Event, Image, Phase, PushState, Sender};
+use crate::progress::{Event, Image, PushState, Sender, upload_meter};
 use crate::pull::{self, StoreGate};
 use crate::registry::Registry;
 use crate::store::{Lock, Store, StoreError};
-
-/// The time between two events about the bytes of one layer at least.
-const INTERVAL: Duration = Duration::from_millis(100);
 
 /// What all images of one push share.
 pub struct Session {
@@ -85,17 +81,7 @@ impl Session {
         layer: DiffId,
         total: u64,
     ) -> Box<dyn Fn(u64) + Send + Sync> {
-        let (events, image, layer) = (self.events.clone(), image.clone(), layer.digest());
-        let last = Mutex::new(None::<Instant>);
-        Box::new(move |done| {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if done < total && last.is_some_and(|last| last.elapsed() < INTERVAL) {
-                return;
-            }
-            *last = Some(Instant::now());
-            let (image, phase) = (image.clone(), Phase::Upload);
-            events.send(Event::Bytes { image, layer, phase, done, total });
-        })
+        upload_meter(self.events.clone(), image.clone(), layer.digest(), total)
     }
 
     /// Returns the blob of a layer that this command pushed to the repository before.

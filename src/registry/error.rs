@@ -92,7 +92,7 @@ pub enum RegistryError {
     #[error("the content to push cannot be read")]
     Source,
     /// The token was rejected during an upload, and there is a new one.
-    #[error("the token was rejected")]
+    #[error("the registry rejects its token server's tokens")]
     Renewed,
     /// The credentials are wrong, or there are none.
     #[error("unauthorized at {host}: {message}")]

@@ -18,7 +18,7 @@ use crate::digest::{Digest, Hasher};
 pub const FINISH_LIMIT: Duration = Duration::from_secs(300);
 
 /// The bytes of a blob. After an error, the source knows what it was.
-pub type BlobBytes = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + Sync>>;
+pub type BlobBytes = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// What can be uploaded. It has the same bytes each time that it is opened.
 pub trait BlobSource: Send + Sync {

@@ -17,6 +17,9 @@ use crate::reference::Repository;
 /// Bytes of a manifest at most; the distribution registry has the same limit.
 const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 
+/// Pages of a list of referrers at most.
+const MAX_PAGES: usize = 16;
+
 /// The digest and media type of a manifest, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestInfo {
@@ -106,6 +109,58 @@ impl Registry {
         Ok(RawManifest { bytes, digest: actual, media_type })
     }
 
+    /// Fetches the pages of the list of referrers of a manifest; `None` if the registry does not have
+    /// this API.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the list cannot be requested.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: Digest,
+    ) -> Result<Option<Vec<Bytes>>, RegistryError> {
+        let what = format!("referrers of {subject} in {repository}");
+        let mut request = Request {
+            method: Method::GET,
+            repository,
+            path: format!("referrers/{subject}"),
+            accept: Some(media_type::OCI_INDEX.to_owned()),
+            range: None,
+            push: None,
+            what,
+        };
+        let mut pages = Vec::new();
+        while pages.len() < MAX_PAGES {
+            let fetched = self
+                .retrying(|| async {
+                    let response = self.send(&request).await?;
+                    let next = next_page(&response, &request.path);
+                    let is_index = media_type_of(&response) == media_type::OCI_INDEX;
+                    let body = self.read_body(response, &request.what, MAX_MANIFEST_SIZE).await?;
+                    Ok((body, next, is_index))
+                })
+                .await;
+            let (body, next) = match fetched {
+                Ok((body, next, true)) => (body, next),
+                // Something else answers all paths.
+                Ok(_)
+                | Err(
+                    RegistryError::NotFound { .. }
+                    | RegistryError::Denied { .. }
+                    | RegistryError::Unauthorized { .. }
+                    | RegistryError::Status { status: 400..=499 | 501, .. },
+                ) => return Ok(None),
+                Err(e) => return Err(e),
+            };
+            pages.push(body);
+            match next {
+                Some(path) => request.path = path,
+                None => break,
+            }
+        }
+        Ok(Some(pages))
+    }
+
     /// Fetches a small blob, for example a config, and verifies its size and digest.
     ///
     /// # Errors
@@ -183,6 +238,15 @@ fn manifest_request<'a>(
         push: None,
         what: format!("manifest for {repository}{separator}{reference}"),
     }
+}
+
+/// Returns the path of the next page, which `Link: <...>; rel="next"` names by its query.
+fn next_page(response: &Response, path: &str) -> Option<String> {
+    let link = response.headers().get(reqwest::header::LINK)?.to_str().ok()?;
+    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let query = response.url().join(target).ok()?.query()?.to_owned();
+    let path = path.split('?').next().unwrap_or(path);
+    rest.contains("next").then(|| format!("{path}?{query}"))
 }
 
 fn digest_header(headers: &HeaderMap) -> Option<Digest> {

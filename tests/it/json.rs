@@ -93,6 +93,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("layers --tree", ok(&["layers", "--tree"])),
         ("resolve", ok(&["resolve", &name])),
         ("push", ok(&["push", &name])),
+        ("copy", ok(&["copy", &name, &format!("{name}-copy")])),
         ("tag", ok(&["tag", &name, "other:tag"])),
         ("ls", ok(&["ls", &name, "/base"])),
         ("export", ok(&["export", "-o", exported, &name])),

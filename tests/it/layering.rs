@@ -24,6 +24,7 @@ const FACADE: &[&str] = &[
     "pull",
     "import",
     "push",
+    "copy",
 ];
 
 /// `pull` fails with the top error, so it stands above it.
@@ -32,6 +33,9 @@ const OPERATION: &[&str] = FACADE.split_at(11).0;
 /// What adds content of this machine sees no registry.
 const LOCAL: &[&str] =
     &["digest", "fsutil", "reference", "oci", "overlay", "layer", "store", "error", "pull"];
+
+/// What goes between registries sees no store.
+const REMOTE: &[&str] = &["digest", "reference", "oci", "progress", "registry", "error", "pull"];
 
 /// What the top error may see: every module that has errors of its own.
 const MECHANISMS: &[&str] = FACADE.split_at(10).0;
@@ -52,6 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", MECHANISMS),
     ("pull", OPERATION),
     ("push", FACADE),
+    ("copy", REMOTE),
     ("import", LOCAL),
     ("api", FACADE),
 ];

@@ -77,7 +77,7 @@ fn flag_of_another_command_is_refused_and_its_commands_are_named() {
     assert!(done.stderr.contains("Usage: rpull images"), "{done}");
     let done = rpull.fails(2, ["rm", "--plain-http", "x"]);
     assert!(
-        done.stderr.contains("'--plain-http' is a flag of: pull, push, resolve, check\n"),
+        done.stderr.contains("'--plain-http' is a flag of: pull, push, copy, resolve, check\n"),
         "{done}"
     );
     assert!(!scratch.path().join("root").exists());

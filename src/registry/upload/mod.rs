@@ -25,6 +25,9 @@ pub use requests::{Mounted, Session};
 /// How often an upload is started at most. Some registries forget an upload whose connection broke.
 const MAX_SESSIONS: usize = 6;
 
+/// How often a rejected token is replaced during one upload at most. An expired one is not sent at all.
+const MAX_RENEWALS: usize = 3;
+
 /// A blob to upload.
 pub struct Upload<'a> {
     /// The repository.
@@ -67,7 +70,9 @@ struct Uploader<'a> {
     flow: Flow,
     step: Step,
     sessions: usize,
-    /// Bytes that the registry had at the last interruption.
+    /// Tokens that were replaced during the upload.
+    renewed: usize,
+    /// Bytes that the registry had at an interruption, at most.
     kept: u64,
     attempts: Attempts,
 }
@@ -90,6 +95,7 @@ impl Registry {
             flow: Flow::new(on_bytes),
             step,
             sessions: 0,
+            renewed: 0,
             kept: 0,
             attempts: self.attempts(None),
         };
@@ -132,7 +138,10 @@ impl Uploader<'_> {
         let (at, kept) = match sent.await {
             Ok(sent) => sent,
             // The next attempt begins with the new token.
-            Err(RegistryError::Renewed) => return Ok(()),
+            Err(RegistryError::Renewed) if self.renewed < MAX_RENEWALS => {
+                self.renewed += 1;
+                return Ok(());
+            }
             Err(e) if is_lost(&e) => {
                 self.step = Step::Start;
                 // A registry that refuses every upload in this way gives its reason.
@@ -170,9 +179,10 @@ impl Uploader<'_> {
         self.step = match kept {
             Some(kept) if kept == sent && self.flow.has_ended() => Step::Finish(at, false),
             Some(kept) if kept <= sent => {
+                // A registry whose number falls and rises makes no progress.
                 let progress = usize::try_from(kept.saturating_sub(self.kept));
                 self.attempts.progress(progress.unwrap_or(usize::MAX));
-                self.kept = kept;
+                self.kept = self.kept.max(kept);
                 tracing::info!("the upload continues at byte {kept}");
                 Step::Send(at, kept)
             }

@@ -42,10 +42,7 @@ impl Registry {
     ) -> Result<Option<u64>, RegistryError> {
         let request = request(Method::HEAD, repository, format!("blobs/{digest}"));
         match self.retrying(|| self.send(&request)).await {
-            Ok(response) => {
-                let size = response.headers().get(CONTENT_LENGTH);
-                Ok(size.and_then(|size| size.to_str().ok()?.parse().ok()))
-            }
+            Ok(response) => Ok(length_of(&response)),
             Err(e) if is_answer(&e) => Ok(None),
             Err(e) => Err(e),
         }
@@ -177,18 +174,43 @@ impl Registry {
         &self,
         repository: &Repository,
         name: &str,
-        (media_type, bytes): (&str, &Bytes),
+        document: (&str, &Bytes),
     ) -> Result<(), RegistryError> {
+        self.put_manifest(repository, name, document).await.map(drop)
+    }
+
+    /// Writes a manifest that names a subject. Returns whether the registry lists it as a referrer of
+    /// the subject.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the registry does not accept it.
+    pub async fn push_referrer(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        document: (&str, &Bytes),
+    ) -> Result<bool, RegistryError> {
+        let response = self.put_manifest(repository, &digest.to_string(), document).await?;
+        Ok(response.headers().contains_key("oci-subject"))
+    }
+
+    async fn put_manifest(
+        &self,
+        repository: &Repository,
+        name: &str,
+        (media_type, bytes): (&str, &Bytes),
+    ) -> Result<Response, RegistryError> {
         let digest = Digest::of(bytes);
         let mut request = request(Method::PUT, repository, format!("manifests/{name}"));
         let body = Some((media_type, bytes.clone()));
         request.push = Some(Push { body, limit: Some(FINISH_LIMIT), ..Push::default() });
         let response = self.retrying(|| self.send(&request)).await?;
-        check_digest(&response, digest, format!("manifest of {repository}"))
+        check_digest(&response, digest, format!("manifest of {repository}"))?;
+        Ok(response)
     }
 
-    /// Returns the digest of a manifest of `repository`, which is a target of a push; `None` if it
-    /// does not exist or the registry does not tell.
+    /// Returns the digest and the size in bytes (0 if it is unknown) of a manifest of `repository`;
+    /// `None` if it does not exist or the registry does not tell.
     ///
     /// # Errors
     /// [`RegistryError`] if there is no response.
@@ -196,11 +218,14 @@ impl Registry {
         &self,
         repository: &Repository,
         name: &str,
-    ) -> Result<Option<Digest>, RegistryError> {
+    ) -> Result<Option<(Digest, u64)>, RegistryError> {
         let mut request = request(Method::HEAD, repository, format!("manifests/{name}"));
         request.accept = Some(media_type::ACCEPTED_MANIFESTS.join(", "));
         match self.retrying(|| self.send(&request)).await {
-            Ok(response) => Ok(digest_of(&response)),
+            Ok(response) => {
+                let size = length_of(&response).unwrap_or_default();
+                Ok(digest_of(&response).map(|digest| (digest, size)))
+            }
             Err(e) if is_answer(&e) => Ok(None),
             Err(e) => Err(e),
         }
@@ -250,6 +275,11 @@ fn kept(headers: &HeaderMap) -> Option<u64> {
     let last = range.strip_prefix("bytes=").unwrap_or(range).strip_prefix("0-")?;
     let last: u64 = last.parse().ok()?;
     Some(if last == 0 { 0 } else { last.checked_add(1)? })
+}
+
+/// Returns the length of the body that a response to HEAD tells.
+fn length_of(response: &Response) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn digest_of(response: &Response) -> Option<Digest> {

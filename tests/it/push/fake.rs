@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde_json::{Value, json};
+
 use crate::support::image::sha256;
 
 /// What is wrong with the registry.
@@ -23,6 +25,8 @@ pub struct Wrong {
     pub location_host: Option<String>,
     /// Requests without this header get status 401.
     pub wants: Option<&'static str>,
+    /// The registry has the API for referrers.
+    pub referrers: bool,
     /// The connection breaks once after a blob is completed, instead of a response.
     pub loses_response: bool,
 }
@@ -83,6 +87,17 @@ impl Fake {
     }
 }
 
+/// The digest at the end of a path.
+fn digest_in(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The subject of a manifest.
+fn subject_of(manifest: &[u8]) -> Option<String> {
+    let manifest: Value = serde_json::from_slice(manifest).ok()?;
+    Some(manifest["subject"]["digest"].as_str()?.to_owned())
+}
+
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (key, value) = line.split_once(": ")?;
@@ -134,7 +149,6 @@ fn serve(client: TcpStream, state: &Mutex<State>, wrong: &Wrong, own: &str) -> s
         let (mut body, mut breaks) = (Vec::new(), None);
         if method == "PATCH" && (wrong.always || !state.lock().unwrap().broken) {
             breaks = wrong.breaks_after;
-            state.lock().unwrap().broken |= breaks.is_some();
         }
         loop {
             let mut bytes = part(&mut reader, &mut left, chunked)?;
@@ -152,6 +166,7 @@ fn serve(client: TcpStream, state: &Mutex<State>, wrong: &Wrong, own: &str) -> s
                 state.lock().unwrap().seen.push(seen);
             }
             if is_broken {
+                state.lock().unwrap().broken = true;
                 return Ok(());
             }
             if is_end {
@@ -201,21 +216,42 @@ fn serve(client: TcpStream, state: &Mutex<State>, wrong: &Wrong, own: &str) -> s
             ("DELETE", Some(_)) => ("204 x", String::new(), vec![]),
             ("PUT", None) => {
                 let digest = sha256(&body);
-                let headers = format!("Docker-Content-Digest: {digest}\r\n");
+                let mut headers = format!("Docker-Content-Digest: {digest}\r\n");
+                if let (true, Some(subject)) = (wrong.referrers, subject_of(&body)) {
+                    headers += &format!("OCI-Subject: {subject}\r\n");
+                }
                 state.manifests.insert(name, body.clone());
                 state.manifests.insert(digest, body);
                 ("201 x", headers, vec![])
+            }
+            ("GET", None) if path.contains("/referrers/") && wrong.referrers => {
+                let of = |(name, bytes): (&String, &Vec<u8>)| {
+                    let is = name.starts_with("sha256:")
+                        && subject_of(bytes).as_ref() == Some(&digest_in(&path));
+                    is.then(|| json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": name, "size": bytes.len()}))
+                };
+                let listed: Vec<_> = state.manifests.iter().filter_map(of).collect();
+                let index = json!({"schemaVersion": 2, "manifests": listed}).to_string();
+                let kind = "Content-Type: application/vnd.oci.image.index.v1+json\r\n";
+                ("200 x", kind.to_owned(), index.into_bytes())
             }
             ("GET" | "HEAD", None) if path.contains("/blobs/") => match state.blobs.get(&name) {
                 Some(bytes) => ("200 x", String::new(), bytes.clone()),
                 None => ("404 x", String::new(), vec![]),
             },
             _ => match state.manifests.get(&name) {
-                Some(bytes) => ("200 x", String::new(), bytes.clone()),
+                Some(bytes) => {
+                    let digest = sha256(bytes);
+                    ("200 x", format!("Docker-Content-Digest: {digest}\r\n"), bytes.clone())
+                }
                 None => ("404 x", String::new(), vec![]),
             },
         };
         drop(state);
+        let headers = match status {
+            "201 x" => format!("{headers}Location: http://{own}{path}\r\n"),
+            _ => headers,
+        };
         let length = content.len();
         let length =
             if status == "204 x" { String::new() } else { format!("Content-Length: {length}\r\n") };

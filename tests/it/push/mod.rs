@@ -1,5 +1,6 @@
 //! `rpull push`, against Debian's docker-registry and a registry that breaks and lies.
 
+mod copy;
 mod fake;
 mod lies;
 mod refused;
