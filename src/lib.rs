@@ -58,9 +58,9 @@ mod store; // Docker's root as records; blocking only
 
 pub use api::{
     Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, Copy,
-    FileInfo, FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink, LoadedImage,
-    MountPlan, Pull, Push, Removal, RepairReport, Resolution, Save, Source, Store, Unmounted,
-    Unrepaired,
+    Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
+    ImportedLayer, LastLink, LoadedImage, MountPlan, Pull, Push, Removal, RepairReport, Resolution,
+    Save, Source, Store, Unmounted, Unrepaired,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
 pub use copy::Copied;

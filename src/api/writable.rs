@@ -9,7 +9,7 @@ use super::store::Store;
 use crate::error::Error;
 use crate::fsutil::At;
 use crate::overlay;
-use crate::store::{self, KeptDir, StoreError, WritableMount};
+use crate::store::{self, Elsewhere, KeptDir, StoreError, WritableMount};
 
 /// What a name means that can be that of a writable mount or of an image.
 #[derive(Debug)]
@@ -104,13 +104,13 @@ impl Store {
         let named =
             named(&store, place)?.filter(|kept| kept.targets().is_ok_and(|at| at.is_empty()));
         if let Some(kept) = named.map_or_else(|| store.changes_at(place), |kept| Ok(Some(kept)))? {
-            kept.discard()?;
+            kept.discard(Elsewhere::Counts)?;
             return Ok(Unmounted { name: None, target: None, upper: None });
         }
         let (target, upper, kept) = unmount(&store, place)?;
         let upper = match kept {
             Some(kept) => {
-                kept.discard()?;
+                kept.discard(Elsewhere::Ignored)?;
                 None
             }
             None => upper,
@@ -127,16 +127,21 @@ impl Store {
         Ok(self.begin().mount_names()?)
     }
 
-    /// Removes the writable mount `name`, which is not mounted, with its changes.
+    /// Removes the writable mount `name`, which is not mounted, with its changes. With `force`, a mounted one
+    /// is unmounted first, and a mount in another mount namespace does not count.
     ///
     /// # Errors
     /// There is no such mount, it is mounted, another program uses it, or it cannot be removed.
-    pub fn remove_mount(&self, name: &str) -> Result<(), Error> {
+    pub fn remove_mount(&self, name: &str, force: bool) -> Result<(), Error> {
         let store = self.begin();
         store.must_exist()?;
         let kept = store.changes_of(name)?;
         let kept = kept.ok_or_else(|| StoreError::NoSuchMount(name.to_owned()))?;
-        Ok(kept.discard()?)
+        if force && !kept.targets()?.is_empty() {
+            unmount(&store, Path::new(name))?;
+        }
+        let elsewhere = if force { Elsewhere::Ignored } else { Elsewhere::Counts };
+        Ok(kept.discard(elsewhere)?)
     }
 }
 

@@ -180,7 +180,9 @@ impl<'a> Line<'a> {
                 names if names.is_empty() => return Answer::Directories,
                 names => names,
             },
-            Some("NAME") if arg.get_id() == "mount_names" => self.mounts_like(current),
+            Some("NAME") if arg.get_id().as_str().starts_with("mount_name") => {
+                self.mounts_like(current)
+            }
             Some("IMAGE|NAME") => [self.mounts_like(current), self.images_like(current)].concat(),
             Some("FILE") => return Answer::Files,
             Some("IMAGE" | "SOURCE" | "NAME") if arg.is_positional() => self.images_like(current),

@@ -79,6 +79,8 @@ pub enum Command {
     Mount(commands::mount::Mount),
     /// List the mounts of images, and the writable mounts that are not mounted
     Mounts(commands::mounts::Mounts),
+    /// List what changed in a writable mount
+    Diff(commands::diff::Diff),
     /// Unmount images
     #[command(alias = "unmount")]
     Umount(commands::umount::Umount),

@@ -175,7 +175,9 @@ fn hint_store(error: &StoreError) -> Option<String> {
                 ));
             }
             StoreError::MountInUse { act: "remove", name, .. } => {
-                return Some(format!("unmount it first with `rpull umount {name}`"));
+                return Some(format!(
+                    "end what uses it; or unmount and remove it with `rpull mounts rm --force {name}`"
+                ));
             }
             StoreError::MountInUse { name, .. } => {
                 return Some(format!("unmount it first with `rpull umount {name}`, or end what uses it"));

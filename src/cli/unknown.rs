@@ -14,7 +14,7 @@ const IMAGES: [&str; 1] = ["gcc"];
 
 /// Commands of docker, podman, skopeo and crane that rpull does not have.
 const COMMANDS: &str = "attach auth build builder buildx catalog checkpoint clone commit compose config \
-    container context create delete diff digest events exec extract image \
+    container context create delete digest events exec extract image \
     import info init kill kube list login logout logs machine manifest network \
     plugin pod port ps remove rename restart run scan search secret service \
     start stats stop sync system top unpause update validate version volume wait";

@@ -5,6 +5,7 @@ pub mod check;
 pub mod completions;
 pub mod copy;
 pub mod df;
+pub mod diff;
 pub mod export;
 pub mod gc;
 pub mod history;
@@ -101,6 +102,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tag(command) => command.run(context)?,
         Command::Check(command) => command.run(context)?,
         Command::Df(command) => command.run(context)?,
+        Command::Diff(command) => command.run(context)?,
         Command::Gc(command) => command.run(context)?,
         Command::Prune(command) => command.run(context)?,
         Command::Completions(command) => command.run(context)?,

@@ -19,7 +19,8 @@ Examples:
 const RM_EXAMPLES: &str = "\
 Examples:
   rpull mounts rm web
-  rpull mounts rm calm_river quick_otter";
+  rpull mounts rm calm_river quick_otter
+  rpull mounts rm --force web     # also if it is mounted";
 
 /// List the mounts of images, and the writable mounts that are not mounted
 ///
@@ -40,6 +41,9 @@ enum Action {
         /// The names of the writable mounts
         #[arg(required = true, value_name = "NAME")]
         mount_names: Vec<String>,
+        /// Unmount them first, and remove them also if another mount namespace has them mounted
+        #[arg(long, short)]
+        force: bool,
     },
 }
 
@@ -51,9 +55,9 @@ impl Mounts {
     /// The store cannot be read; or a mount does not exist, is mounted or cannot be removed.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
         let store = context.store()?;
-        if let Some(Action::Rm { mount_names }) = &self.action {
+        if let Some(Action::Rm { mount_names, force }) = &self.action {
             for name in mount_names {
-                store.remove_mount(name)?;
+                store.remove_mount(name, *force)?;
                 match context.json() {
                     true => output::json_line(&json!({"name": name}))?,
                     false => output::line(name)?,

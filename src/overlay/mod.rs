@@ -17,7 +17,10 @@ pub use diff_dir::{
 };
 pub use ids::{CacheId, IdError, LinkId};
 pub use layer_dir::OverlayRoot;
-pub use merged::{Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, Walk, Xattrs};
+pub use merged::{
+    Difference, DifferenceKind, Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs,
+    Walk, Xattrs,
+};
 pub use mount::{Stack, Upper, unmount};
 pub use mountinfo::{MountEntry, OverlayDirs, mount_at, mounts, uppers_everywhere};
 pub use omitted::{Omitted, plural};

@@ -1,4 +1,4 @@
-//! The mounts that this process sees, from /proc/self/mountinfo (proc_pid_mountinfo(5)).
+//! The mounts that this thread sees, from /proc/thread-self/mountinfo (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
 use std::fs;
@@ -79,7 +79,7 @@ impl MountEntry {
 /// # Errors
 /// /proc cannot be read.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
-    Ok(parse(&fs::read("/proc/self/mountinfo")?))
+    Ok(parse(&fs::read("/proc/thread-self/mountinfo")?))
 }
 
 /// Returns the mount whose root `target` is: the topmost one, if several are stacked there.

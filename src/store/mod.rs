@@ -70,7 +70,7 @@ pub use layer_tree::{LayerTree, NotShown, TreeImage, TreeLayer};
 pub use layers::Layers;
 pub use lock::{Lock, Mode, POLL, PendingLock, is_stopped, stop_waiting};
 pub use mount_record::MountRecord;
-pub use mounts::{KeptDir, MountDir};
+pub use mounts::{Elsewhere, KeptDir, MountDir};
 pub use orphans::{Orphan, OrphanKind, Orphans};
 pub use own_mounts::MountLine;
 pub use parallel::on_all_cores;

@@ -8,7 +8,7 @@ use crate::fsutil::At;
 use crate::oci::ChainId;
 use crate::overlay::{CacheId, OverlayRoot};
 
-const MOUNTS: &str = "/proc/self/mountinfo";
+const MOUNTS: &str = "/proc/thread-self/mountinfo";
 
 /// All mounts at one moment, as lines of proc_pid_mountinfo(5).
 pub struct Mounts(String);

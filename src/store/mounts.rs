@@ -147,6 +147,16 @@ pub struct KeptDir {
     path: PathBuf,
 }
 
+/// Whether a mount in another mount namespace counts as a use. A process that has a namespace of its own,
+/// such as that of `unshare -m`, keeps a copy of each mount that it began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It does.
+    Counts,
+    /// It does not: it is a copy of a mount that was just unmounted here, or the user said so.
+    Ignored,
+}
+
 /// A directory of changes, locked for reading: no other process removes it or mounts it again.
 #[derive(Debug)]
 pub struct SharedDir {
@@ -258,7 +268,7 @@ impl KeptDir {
     /// [`StoreError::MountInUse`] if it is mounted or another process uses it, [`StoreError::Damaged`] if its
     /// record is missing or damaged.
     pub fn mount_again(self) -> Result<MountDir, StoreError> {
-        let lock = self.lock_unmounted("mount")?;
+        let lock = self.lock_unmounted("mount", Elsewhere::Counts)?;
         let mut record = self.readable_record()?;
         record.name = Some(self.name());
         // overlayfs of a killed process, or of a machine that stopped, may have left files.
@@ -274,7 +284,7 @@ impl KeptDir {
     }
 
     /// Locks it to `act` on it while it is mounted nowhere.
-    fn lock_unmounted(&self, act: &'static str) -> Result<File, StoreError> {
+    fn lock_unmounted(&self, act: &'static str, elsewhere: Elsewhere) -> Result<File, StoreError> {
         let name = self.name();
         let in_use = |why: String| StoreError::MountInUse { act, name: name.clone(), why };
         let Some(dir) = open_dir(&self.path)? else {
@@ -289,7 +299,7 @@ impl KeptDir {
         if let Some(at) = self.targets()?.first() {
             return Err(in_use(format!("it is mounted at {}", at.display())));
         }
-        if self.is_among(&overlay::uppers_everywhere().0) {
+        if elsewhere == Elsewhere::Counts && self.is_among(&overlay::uppers_everywhere().0) {
             return Err(in_use("it is mounted in another mount namespace".to_owned()));
         }
         Ok(dir)
@@ -308,8 +318,8 @@ impl KeptDir {
         Ok(own.map(|mount| mount.target).collect())
     }
 
-    /// Removes the directory if it has no changes and nothing uses it, unless the user chose its name.
-    /// Returns whether it did.
+    /// Removes the directory, which was just unmounted, if it has no changes and nothing uses it, unless the
+    /// user chose its name. Returns whether it did.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if it cannot be removed.
@@ -317,7 +327,7 @@ impl KeptDir {
         if !self.is_empty() || self.is_wanted() {
             return Ok(false);
         }
-        match self.lock_unmounted("remove") {
+        match self.lock_unmounted("remove", Elsewhere::Ignored) {
             Ok(_lock) => remove_without_changes(&self.path).map(|()| true),
             Err(StoreError::NoSuchMount(_)) => Ok(true),
             Err(StoreError::MountInUse { .. }) => Ok(false),
@@ -336,8 +346,8 @@ impl KeptDir {
     /// # Errors
     /// [`StoreError::MountInUse`] if it is mounted or another process uses it, [`StoreError::Fs`] if it
     /// cannot be removed.
-    pub fn discard(&self) -> Result<(), StoreError> {
-        let _lock = self.lock_unmounted("remove")?;
+    pub fn discard(&self, elsewhere: Elsewhere) -> Result<(), StoreError> {
+        let _lock = self.lock_unmounted("remove", elsewhere)?;
         let mut name = self.path.clone().into_os_string();
         name.push(DISCARDED);
         let discarded = PathBuf::from(name);

@@ -84,7 +84,7 @@ impl Scenario {
     }
 
     fn is_mounted(&self) -> bool {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         mounts.contains(&format!(" {} ", self.at().display()))
     }
 

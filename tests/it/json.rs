@@ -104,10 +104,12 @@ fn json_of_every_command_fits_its_documentation() {
     ];
     fs::write(at.join("new"), "x").unwrap();
     printed.push(("mounts", ok(&["mounts"])));
+    let mounts = rpull.json(["mounts", "--format", "json"]);
+    let mount_name = mounts[0]["name"].as_str().unwrap();
+    printed.push(("diff", ok(&["diff", mount_name])));
     printed.push(("prune", ok(&["prune", "--unused-for", "0s", "--dry-run"])));
     printed.push(("umount", ok(&["umount", dir])));
-    let mounts = rpull.json(["mounts", "--format", "json"]);
-    printed.push(("mounts rm", ok(&["mounts", "rm", mounts[0]["name"].as_str().unwrap()])));
+    printed.push(("mounts rm", ok(&["mounts", "rm", mount_name])));
     let dead = rpull.root().join("overlay2/dead");
     fs::create_dir_all(dead.join("diff")).unwrap();
     printed.push(("df", ok(&["df"])));

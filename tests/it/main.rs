@@ -10,6 +10,7 @@ mod content;
 mod crash;
 mod damage;
 mod debian;
+mod diff;
 mod dist;
 mod docker_29;
 mod dockerd;

@@ -5,11 +5,13 @@
 //! of one layer (openat2(2) with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`), so no link leads out of a
 //! layer. Symlinks are resolved by [`MergedTree::lookup`], inside the merged tree.
 
+mod compare;
 mod entry;
 mod lookup;
 mod stack;
 mod walk;
 
+pub use compare::{Difference, DifferenceKind};
 pub use entry::{Entry, Xattrs};
 pub use lookup::{Follow, LookupError};
 pub use stack::{MergedLayer, MergedTree, OpaqueDirs};

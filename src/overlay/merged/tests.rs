@@ -1,5 +1,7 @@
 //! The merged view against mounts of overlayfs.
 
+mod compare;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs as stdfs;

@@ -76,7 +76,7 @@ fn changes_are_found_by_the_path_that_the_mount_used() {
     fs::create_dir_all(&other).unwrap();
     assert!(KeptDir::of_upper(&layout, &other).is_none());
     assert_eq!(KeptDir::at(&layout, &kept.upper()).unwrap().unwrap().path, kept.path);
-    kept.discard().unwrap();
+    kept.discard(Elsewhere::Counts).unwrap();
     assert!(is_empty(&layout.mounts()));
 }
 
@@ -126,7 +126,7 @@ fn unchanged_mount_stays_if_the_user_chose_its_name() {
     assert!(!never.path.exists());
     assert!(!once.remove_if_unneeded().unwrap());
     assert_eq!(once.record().unwrap().target.as_deref(), Some("/mnt"));
-    once.discard().unwrap();
+    once.discard(Elsewhere::Counts).unwrap();
     assert!(is_empty(&layout.mounts()));
 }
 
@@ -135,7 +135,7 @@ fn mount_that_is_read_is_neither_removed_nor_mounted() {
     let (_dir, layout) = Layout::scratch();
     let shared = killed(&layout).share().unwrap();
     let kept = || KeptDir::named(&layout, shared.record.name.as_ref().unwrap()).unwrap().unwrap();
-    let refused = kept().discard().unwrap_err();
+    let refused = kept().discard(Elsewhere::Counts).unwrap_err();
     assert!(matches!(refused, StoreError::MountInUse { act: "remove", .. }), "{refused}");
     kept().mount_again().unwrap_err();
     kept().share().unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{AT, Scenario, assert_clean, assert_no_orphans, siblings};
 use crate::support::image::Pushed;
 use crate::support::rpull::Rpull;
+use crate::support::scratch::in_private_mounts;
 use crate::support::snapshot::names;
 
 /// The directories of writable mounts.
@@ -45,26 +46,31 @@ fn writable_mount_killed_after_any_operation_leaves_no_directory() {
 
 #[test]
 fn named_mount_killed_after_any_operation_is_mounted_or_leaves_its_name_free() {
-    let [a, b] = siblings("crash-named");
-    let args = ["mount", "--rw", "--name", "web", &a.name(), AT];
-    let scenario = Scenario::new(&[&a], &args);
-    scenario.each(|rpull, operation| {
-        assert_clean(rpull, &["pull", "-q", &b.name()]);
-        let at = scenario.at();
-        if scenario.is_mounted() {
-            assert_eq!(names(&at), ["etc"], "after '{operation}'");
-            let busy = rpull.fails(8, ["rm", &a.name()]);
-            assert!(busy.stderr.contains("the writable mount web"), "after '{operation}': {busy}");
-            rpull.fails(8, ["mount", "--rw", "--name", "web", &a.name(), "/"]);
-            rpull.ok(["umount", "--discard", "web"]);
-        }
-        assert_eq!(mount_dirs(rpull), [""; 0], "after '{operation}'");
-        rpull.ok(["mount", "--rw", "--name", "web", &a.name(), at.to_str().unwrap()]);
-        rpull.ok(["umount", "web"]);
-        rpull.ok(["mounts", "rm", "web"]);
-        assert_clean(rpull, &["rm", &a.name()]);
-        rpull.ok(["gc"]);
-        assert_no_orphans(rpull.root(), operation);
+    in_private_mounts(|| {
+        let [a, b] = siblings("crash-named");
+        let args = ["mount", "--rw", "--name", "web", &a.name(), AT];
+        let scenario = Scenario::new(&[&a], &args);
+        scenario.each(|rpull, operation| {
+            assert_clean(rpull, &["pull", "-q", &b.name()]);
+            let at = scenario.at();
+            if scenario.is_mounted() {
+                assert_eq!(names(&at), ["etc"], "after '{operation}'");
+                let busy = rpull.fails(8, ["rm", &a.name()]);
+                assert!(
+                    busy.stderr.contains("the writable mount web"),
+                    "after '{operation}': {busy}"
+                );
+                rpull.fails(8, ["mount", "--rw", "--name", "web", &a.name(), "/"]);
+                rpull.ok(["umount", "--discard", "web"]);
+            }
+            assert_eq!(mount_dirs(rpull), [""; 0], "after '{operation}'");
+            rpull.ok(["mount", "--rw", "--name", "web", &a.name(), at.to_str().unwrap()]);
+            rpull.ok(["umount", "web"]);
+            rpull.ok(["mounts", "rm", "web"]);
+            assert_clean(rpull, &["rm", &a.name()]);
+            rpull.ok(["gc"]);
+            assert_no_orphans(rpull.root(), operation);
+        });
     });
 }
 
@@ -81,35 +87,43 @@ fn stale(a: &Pushed, args: &[&str]) -> Scenario {
 
 #[test]
 fn removal_of_a_mount_killed_after_any_operation_keeps_all_changes_or_none() {
-    let [a, b] = siblings("crash-mounts-rm");
-    stale(&a, &["mounts", "rm", "web"]).each(|rpull, operation| {
-        assert_clean(rpull, &["pull", "-q", &b.name()]);
-        if let Some(upper) = kept(rpull).first() {
-            assert_eq!(names(Path::new(upper)), CHANGES, "after '{operation}'");
-            rpull.fails(8, ["rm", &a.name()]);
-            rpull.ok(["mounts", "rm", "web"]);
-        }
-        rpull.fails(3, ["mounts", "rm", "web"]);
-        assert_eq!(mount_dirs(rpull), [""; 0], "after '{operation}'");
-        assert_clean(rpull, &["rm", &a.name()]);
-        rpull.ok(["gc"]);
-        assert_no_orphans(rpull.root(), operation);
+    in_private_mounts(|| {
+        let [a, b] = siblings("crash-mounts-rm");
+        stale(&a, &["mounts", "rm", "web"]).each(|rpull, operation| {
+            assert_clean(rpull, &["pull", "-q", &b.name()]);
+            if let Some(upper) = kept(rpull).first() {
+                assert_eq!(names(Path::new(upper)), CHANGES, "after '{operation}'");
+                rpull.fails(8, ["rm", &a.name()]);
+                rpull.ok(["mounts", "rm", "web"]);
+            }
+            rpull.fails(3, ["mounts", "rm", "web"]);
+            assert_eq!(mount_dirs(rpull), [""; 0], "after '{operation}'");
+            assert_clean(rpull, &["rm", &a.name()]);
+            rpull.ok(["gc"]);
+            assert_no_orphans(rpull.root(), operation);
+        });
     });
 }
 
 #[test]
 fn second_mount_killed_after_any_operation_keeps_the_changes() {
-    let [a, b] = siblings("crash-again");
-    let scenario = stale(&a, &["mount", "web", AT]);
-    scenario.each(|rpull, operation| {
-        assert_clean(rpull, &["pull", "-q", &b.name()]);
-        if scenario.is_mounted() {
-            rpull.ok(["umount", "web"]);
-        }
-        rpull.ok(["mount", "web", scenario.at().to_str().unwrap()]);
-        assert_eq!(names(&scenario.at()), ["etc", "one", "three", "two"], "after '{operation}'");
-        rpull.ok(["umount", "--discard", "web"]);
-        assert_eq!(mount_dirs(rpull), [""; 0], "after '{operation}'");
+    in_private_mounts(|| {
+        let [a, b] = siblings("crash-again");
+        let scenario = stale(&a, &["mount", "web", AT]);
+        scenario.each(|rpull, operation| {
+            assert_clean(rpull, &["pull", "-q", &b.name()]);
+            if scenario.is_mounted() {
+                rpull.ok(["umount", "web"]);
+            }
+            rpull.ok(["mount", "web", scenario.at().to_str().unwrap()]);
+            assert_eq!(
+                names(&scenario.at()),
+                ["etc", "one", "three", "two"],
+                "after '{operation}'"
+            );
+            rpull.ok(["umount", "--discard", "web"]);
+            assert_eq!(mount_dirs(rpull), [""; 0], "after '{operation}'");
+        });
     });
 }
 
