@@ -58,7 +58,7 @@ mod store; // Docker's root as records; blocking only
 
 pub use api::{
     Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, Copy,
-    Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
+    CopyOwners, Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
     ImportedLayer, LastLink, LoadedImage, MountPlan, Pull, Push, Removal, RepairReport, Resolution,
     Save, Source, Store, Unmounted, Unrepaired,
 };
@@ -69,6 +69,7 @@ pub use error::{Error, ErrorKind};
 pub use import::Source as LayerSource;
 pub use layer::Limits;
 pub use oci::{ChainId, DiffId, ImageId, Platform};
+pub use overlay::NotCopied;
 pub use progress::Event;
 pub use pull::Policy;
 pub use push::{ManifestFormat, Pushed};

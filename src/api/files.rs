@@ -17,7 +17,9 @@ use super::writable::Source;
 use crate::error::Error;
 use crate::fsutil::{At, NewFile};
 use crate::layer::{LatestTimes, TreeTar, TreeTarOptions};
-use crate::overlay::{Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, XattrSpace};
+use crate::overlay::{
+    Abilities, Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, XattrSpace,
+};
 use crate::store::{Lock, WritableMount};
 
 /// Bytes of a tar that are written at once.
@@ -32,6 +34,8 @@ pub struct Files {
     pub(super) name: String,
     /// When the image was created, seconds since 1970; `None` for a writable mount, whose files are newer.
     pub(super) created: Option<i64>,
+    /// What the identifiers of a file system depend on: the image ID, or the name of a writable mount.
+    pub(super) identity: String,
     _kept: Kept,
 }
 
@@ -47,18 +51,30 @@ impl Store {
     /// [`find_source`](Self::find_source). A writable mount need not be mounted.
     ///
     /// # Errors
-    /// As for [`find_source`](Self::find_source), or a layer cannot be read.
+    /// As for [`find_source`](Self::find_source), or a layer cannot be read; this process cannot read
+    /// overlayfs's marks of the changes ([`Error::Marks`]).
     pub fn files(&self, source: &str) -> Result<Files, Error> {
         let mount = match self.find_source(source)? {
             Source::Image(image) => return image.files(),
             Source::Writable(mount) => mount,
         };
         let space = if mount.userxattr() { XattrSpace::User } else { XattrSpace::Trusted };
+        if space == XattrSpace::Trusted && Abilities::expected().space == XattrSpace::User {
+            let layer = mount.layers().last().map(|layer| layer.chain.short()).unwrap_or_default();
+            let why = "this process cannot read those of the changes above it";
+            return Err(Error::Marks { image: source.to_owned(), layer, why });
+        }
         let upper = MergedLayer::open(&mount.upper(), OpaqueDirs::Marked(vec![space]))?;
         let lower = marks::open_layers(&self.begin(), mount.lower(), mount.layers())?;
         let tree = MergedTree::new(std::iter::once(upper).chain(lower).collect());
         let kept = Kept::Writable { _mount: mount };
-        Ok(Files { tree, name: source.to_owned(), created: None, _kept: kept })
+        Ok(Files {
+            tree,
+            name: source.to_owned(),
+            created: None,
+            identity: source.to_owned(),
+            _kept: kept,
+        })
     }
 }
 
@@ -77,6 +93,7 @@ impl Image {
             tree: MergedTree::new(layers),
             name: self.name().to_owned(),
             created: created.map(|created| created.timestamp()),
+            identity: self.id().to_string(),
             _kept: Kept::Image { _lock: lock },
         })
     }
@@ -148,7 +165,11 @@ impl Files {
     /// # Errors
     /// A file cannot be read, or the output cannot be written.
     pub fn export(&self, out: impl Write) -> Result<(), Error> {
-        let mut tar = self.tar(out);
+        self.write_tar(out, TreeTarOptions { sparse: true, latest: self.latest_times() })
+    }
+
+    pub(super) fn write_tar(&self, out: impl Write, options: TreeTarOptions) -> Result<(), Error> {
+        let mut tar = TreeTar::new(BufWriter::with_capacity(BUFFER_SIZE, out), options);
         tar.content(&self.tree, &self.tree.root()?, b"")?;
         tar.finish()?;
         Ok(())
@@ -185,7 +206,8 @@ impl Files {
     ) -> Result<(), Error> {
         let path = path.as_ref();
         let entry = self.find(path, link)?;
-        let mut tar = self.tar(out);
+        let options = TreeTarOptions { sparse: true, latest: self.latest_times() };
+        let mut tar = TreeTar::new(BufWriter::with_capacity(BUFFER_SIZE, out), options);
         let name = name_in_archive(path, &entry);
         tar.entry(&entry, &name)?;
         if entry.is_dir() {
@@ -193,11 +215,6 @@ impl Files {
         }
         tar.finish()?;
         Ok(())
-    }
-
-    fn tar<W: Write>(&self, out: W) -> TreeTar<BufWriter<W>> {
-        let options = TreeTarOptions { sparse: true, latest: self.latest_times() };
-        TreeTar::new(BufWriter::with_capacity(BUFFER_SIZE, out), options)
     }
 
     pub(super) fn latest_times(&self) -> LatestTimes {
@@ -218,13 +235,19 @@ impl Files {
     }
 }
 
-/// Returns the name of the first entry: the last part of the path that was asked for, or `.` where it is not
-/// a name.
-fn name_in_archive(path: &Path, entry: &Entry) -> Vec<u8> {
+/// Returns whether a path stands for the content of a directory, as in `docker cp`.
+pub(super) fn is_content(path: &Path) -> bool {
+    let path = path.as_os_str().as_bytes();
+    matches!(path, b"" | b"." | b"/") || path.ends_with(b"/.")
+}
+
+/// Returns the name of the first entry: the last part of the path that was asked for, or `.` where it stands
+/// for the content of a directory.
+pub(super) fn name_in_archive(path: &Path, entry: &Entry) -> Vec<u8> {
     match path.file_name() {
-        Some(name) if !path.as_os_str().as_bytes().ends_with(b"/.") => name.as_bytes().to_vec(),
-        _ if path.as_os_str().as_bytes().ends_with(b"..") => entry.name().to_vec(),
-        _ => b".".to_vec(),
+        _ if is_content(path) => b".".to_vec(),
+        Some(name) => name.as_bytes().to_vec(),
+        None => entry.name().to_vec(),
     }
 }
 

@@ -73,6 +73,8 @@ pub enum Command {
     Ls(commands::ls::Ls),
     /// Print files of an image or a writable mount
     Cat(commands::cat::Cat),
+    /// Copy files of an image or a writable mount, as `docker cp` does
+    Cp(commands::cp::Cp),
     /// Write the files of an image or a writable mount as a tar stream
     Export(commands::export::Export),
     /// Mount the file system of an image

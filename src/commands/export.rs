@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use serde_json::json;
 
-use rpull::Error;
 use rpull::error::TreeTarError;
+use rpull::{Error, NotCopied};
 
 use super::Context;
 use crate::cli::output;
@@ -16,7 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   rpull export -o rootfs.tar nginx
   rpull export nginx | tar -x -C rootfs
-  rpull export -o changed.tar web   # a writable mount";
+  rpull export -o changed.tar web   # a writable mount
+  rpull export --rootfs nginx.squashfs nginx";
 
 /// Write the files of an image or a writable mount as a tar stream
 ///
@@ -32,6 +33,10 @@ pub struct Export {
     /// Write to FILE instead of standard output
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
+    /// Make a root file system instead: in the directory TO, or in a file with the suffix .ext4, .erofs or
+    /// .squashfs (by mke2fs, mkfs.erofs or sqfstar)
+    #[arg(long, value_name = "TO", conflicts_with = "output", value_hint = ValueHint::AnyPath)]
+    rootfs: Option<PathBuf>,
 }
 
 impl Export {
@@ -40,8 +45,12 @@ impl Export {
     /// # Errors
     /// The image is missing, a file of it cannot be read, or the tar cannot be written.
     pub fn run(&self, context: &Context) -> Result<(), Error> {
-        if let Some(file) = &self.output {
-            context.store()?.files(&self.source)?.export_to_file(file)?;
+        if let Some(file) = self.rootfs.as_ref().or(self.output.as_ref()) {
+            let files = context.store()?.files(&self.source)?;
+            match &self.rootfs {
+                Some(to) => warn(&files.export_rootfs(to)?),
+                None => files.export_to_file(file)?,
+            }
             return match context.json() {
                 true => output::json_line(&json!({ "source": self.source, "output": file })),
                 false => Ok(()),
@@ -72,5 +81,19 @@ pub fn to_stdout(result: Result<(), Error>) -> Result<(), Error> {
             Err(Error::Other(format!("cannot write to standard output: {e}")))
         }
         other => other,
+    }
+}
+
+/// Warns of what this process may not set.
+pub fn warn(not_copied: &NotCopied) {
+    let NotCopied { owners, devices, attributes, .. } = *not_copied;
+    for (count, what) in [
+        (owners, "files without their owners"),
+        (devices, "devices left out"),
+        (attributes, "extended attributes left out"),
+    ] {
+        if count > 0 {
+            output::warning(&format!("{what}: {count}; this user may not create them"));
+        }
     }
 }

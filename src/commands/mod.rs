@@ -4,6 +4,7 @@ pub mod cat;
 pub mod check;
 pub mod completions;
 pub mod copy;
+pub mod cp;
 pub mod df;
 pub mod diff;
 pub mod export;
@@ -92,6 +93,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::History(command) => command.run(context)?,
         Command::Ls(command) => command.run(context)?,
         Command::Cat(command) => command.run(context)?,
+        Command::Cp(command) => command.run(context)?,
         Command::Export(command) => command.run(context)?,
         Command::Mount(command) => command.run(context)?,
         Command::Mounts(command) => command.run(context)?,

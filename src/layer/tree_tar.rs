@@ -34,14 +34,12 @@ pub struct LatestTimes {
 }
 
 impl LatestTimes {
-    /// Returns the time of an entry.
-    fn limit(self, entry: &Entry) -> Time {
+    /// Returns the modification time of an entry: seconds since 1970, and nanoseconds.
+    pub fn limit(self, entry: &Entry) -> (i64, u32) {
         let latest = if entry.is_dir() { self.of_dirs } else { self.of_files };
         match entry.stat.st_mtime {
-            seconds if seconds >= latest => Time { seconds: latest, nanos: 0 },
-            seconds => {
-                Time { seconds, nanos: u32::try_from(entry.stat.st_mtime_nsec).unwrap_or(0) }
-            }
+            seconds if seconds >= latest => (latest, 0),
+            seconds => (seconds, u32::try_from(entry.stat.st_mtime_nsec).unwrap_or(0)),
         }
     }
 
@@ -95,13 +93,14 @@ impl<W: Write> TreeTar<W> {
         } else {
             name
         };
+        let (seconds, nanos) = self.options.latest.limit(entry);
         let mut header = NewEntry {
             name,
             kind,
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            mtime: self.options.latest.limit(entry),
+            mtime: Time { seconds, nanos },
             ..NewEntry::file()
         };
         if let Some(first) = self.first_name(entry, name) {

@@ -2,6 +2,7 @@
 //! mounts.
 
 mod abilities;
+mod copy_out;
 mod diff_dir;
 mod ids;
 mod layer_dir;
@@ -12,6 +13,7 @@ mod omitted;
 mod probe;
 
 pub use abilities::{Abilities, Capability, NewOwner, Owners, XattrSpace};
+pub use copy_out::{CopyOut, NotCopied};
 pub use diff_dir::{
     DiffDir, DirHandle, is_whiteout, list, make_dir, make_whiteout, proc_path, split, stat,
 };

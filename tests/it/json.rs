@@ -83,6 +83,8 @@ fn json_of_every_command_fits_its_documentation() {
     let saved = saved.to_str().unwrap();
     let exported = scratch.path().join("exported.tar");
     let exported = exported.to_str().unwrap();
+    let copied = scratch.path().join("copied");
+    let copied = copied.to_str().unwrap();
     let ok = |args: &[&str]| rpull.ok(args.iter().chain(&["--format", "json"]));
     let mut printed: Vec<(&str, String)> = vec![
         ("pull", pulled),
@@ -96,6 +98,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("copy", ok(&["copy", &name, &format!("{name}-copy")])),
         ("tag", ok(&["tag", &name, "other:tag"])),
         ("ls", ok(&["ls", &name, "/base"])),
+        ("cp", ok(&["cp", &format!("{name}:/base"), copied])),
         ("export", ok(&["export", "-o", exported, &name])),
         ("save", ok(&["save", "-o", saved, &name])),
         ("load", ok(&["load", "-i", saved])),

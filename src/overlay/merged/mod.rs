@@ -12,7 +12,7 @@ mod stack;
 mod walk;
 
 pub use compare::{Difference, DifferenceKind};
-pub use entry::{Entry, Xattrs};
+pub use entry::{Entry, Xattrs, open_in};
 pub use lookup::{Follow, LookupError};
 pub use stack::{MergedLayer, MergedTree, OpaqueDirs};
 pub use walk::Walk;
