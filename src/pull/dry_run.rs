@@ -4,6 +4,7 @@ use super::Pulled;
 use super::plan::{Plan, Step};
 use super::resolve::ResolvedImage;
 use super::session::Session;
+use super::source::Source;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::DiffId;
@@ -28,7 +29,7 @@ pub async fn report(
     resolved: &ResolvedImage,
     plan: Plan,
 ) -> Result<Pulled, Error> {
-    let (digest, id) = (resolved.top().digest, plan.id);
+    let (digest, id, is_config_fetched) = (resolved.top().digest, plan.id, plan.is_config_fetched);
     let candidates = plan.layers.into_iter().map(|layer| Candidate {
         blob: layer.task.blob.digest,
         size: layer.task.blob.size,
@@ -49,7 +50,10 @@ pub async fn report(
     });
     let mut layers = find.await?;
     layers.retain(|(blob, _)| session.is_first_plan(*blob));
-    let requests = resolved.requests + usize::from(plan.is_config_fetched) + layers.len();
+    let requests = match resolved.source {
+        Source::Registry(_) => resolved.requests + usize::from(is_config_fetched) + layers.len(),
+        Source::Archive(_) => 0,
+    };
     session.events.send(Event::Planned { image: image.clone(), digest, id, layers, requests });
     let reference = image.as_ref().clone();
     Ok(Pulled { reference, digest, id, status: Status::Downloaded, moved: Vec::new() })

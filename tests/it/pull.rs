@@ -1,7 +1,7 @@
 //! Pulls that go well: what is fetched, what is said.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -384,7 +384,13 @@ fn killed_pull_leaves_nothing_after_the_next_command() {
 pub fn takes_memory_below(mib: u64, image: &Image, stem: &str) {
     let pushed = push(image, stem);
     let rpull = Place::new();
-    let mut child = rpull.command(["pull", "-q", &pushed.name()]).spawn().unwrap();
+    assert_takes_memory_below(mib, rpull.command(["pull", "-q", &pushed.name()]));
+}
+
+/// The command succeeds and takes less than `mib` MiB.
+#[track_caller]
+pub fn assert_takes_memory_below(mib: u64, mut command: Command) {
+    let mut child = command.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {

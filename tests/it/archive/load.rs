@@ -222,6 +222,29 @@ fn legacy_archive_with_linked_and_compressed_layers_is_loaded() {
 }
 
 #[test]
+fn loads_of_one_archive_at_once_give_one_image() {
+    let place = Place::new();
+    let image = image("at-once");
+    let name = place.pull(&image, "load-at-once", &[]).name();
+    let archive = place.text("image.tar");
+    place.rpull.ok(["save", "-o", &archive, &name]);
+    let shared = place.other("shared");
+    let start = |_| {
+        let mut command = shared.command(["load", "-i", &archive]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running: Vec<_> = (0..5).map(start).collect();
+    for child in running {
+        let done = Done::from(child.wait_with_output().unwrap());
+        assert_eq!(done.code, Some(0), "{done}");
+        assert_eq!(done.stdout, format!("Loaded image: {name}\n"));
+    }
+    assert_loaded(&shared, &name, &image);
+    shared.ok(["rm", &name]);
+    assert_empty(shared.root());
+}
+
+#[test]
 fn killed_load_leaves_nothing_after_the_next_command() {
     let place = Place::new();
     let pushed = place.pull(&image("killed"), "load-killed", &[]);

@@ -1,13 +1,16 @@
 //! `rpull save`.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
 use super::*;
+use crate::pull::assert_takes_memory_below;
 use crate::support::dockerd::Dockerd;
 use crate::support::image::sha256;
+use crate::support::snapshot::assert_empty;
 
 const FORMATS: [&[&str]; 3] = [&[], &["--format", "oci"], &["--format", "docker"]];
 
@@ -233,6 +236,43 @@ fn archive_of_a_damaged_blob_is_an_error() {
     assert!(!place.path("image.tar").exists());
     // A docker-archive needs no blobs.
     place.rpull.ok(["save", "--format", "docker", "-o", &to, &pushed.name()]);
+}
+
+#[test]
+fn memory_of_a_save_and_a_load_is_bounded() {
+    let place = Place::new();
+    let image = Image::new().layer(Tar::new().file("noise", noise(120 << 20)).end());
+    let manifest = json!([{"Config": "c", "RepoTags": ["large:1"], "Layers": ["l"]}]).to_string();
+    let tar = Tar::new().file("l", &image.layers[0].tar).file("c", image.config());
+    fs::write(place.path("in.tar"), tar.file("manifest.json", manifest).end()).unwrap();
+    let input = fs::File::open(place.path("in.tar")).unwrap();
+    let mut load = place.rpull.command(["load"]);
+    load.stdin(input).stdout(std::process::Stdio::null());
+    assert_takes_memory_below(64, load);
+    let save = place.rpull.command(["save", "-o", &place.text("out.tar"), "large:1"]);
+    assert_takes_memory_below(64, save);
+}
+
+#[test]
+fn removal_waits_until_an_archive_is_written() {
+    let place = Place::new();
+    let image = Image::new().layer(Tar::new().file("noise", noise(1 << 20)).end());
+    let name = place.pull(&image, "save-waits", &[]).name();
+    // A pipe takes 64 KiB, so the archive is not written before it is read.
+    let mut save = place.rpull.command(["save", &name]);
+    let mut save = save.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut out = save.stdout.take().unwrap();
+    out.read_exact(&mut [0; 512]).unwrap();
+    let mut rm = place.rpull.command(["rm", &name]);
+    let mut rm = rm.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(rm.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("waiting for "), "{line}");
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).unwrap();
+    assert!(save.wait().unwrap().success() && rm.wait().unwrap().success());
+    assert!(rest.len() > 1 << 20);
+    assert_empty(place.rpull.root());
 }
 
 #[test]

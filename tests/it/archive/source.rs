@@ -25,6 +25,8 @@ fn image_of_each_transport_is_pulled() {
     .enumerate()
     {
         let root = place.other(&format!("root-{n}"));
+        let planned = root.json(["pull", "--dry-run", "--format", "json", source]);
+        assert_eq!((&planned["id"], &planned["requests"]), (&pushed.id.clone().into(), &0.into()));
         let said = root.ok(["pull", source]);
         assert!(said.contains(&format!("Status: Downloaded newer image for {name}")), "{said}");
         let inspected = root.json(["inspect", &name]);
