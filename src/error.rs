@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::oci::DiffId;
 
 pub use crate::archive::ArchiveError;
+pub use crate::bundle::BundleError;
 pub use crate::digest::DigestError;
 pub use crate::fsutil::FsError;
 pub use crate::layer::{LayerError, LimitKind, TreeTarError};
@@ -108,6 +109,22 @@ pub enum Error {
         /// The number of damaged files and directories.
         count: usize,
     },
+    /// A container cannot be described.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// No OCI runtime is installed.
+    #[error("there is no OCI runtime in PATH: {0}")]
+    NoRuntime(String),
+    /// The OCI runtime did not start a container.
+    #[error("{runtime} cannot start the container: {message}")]
+    Runtime {
+        /// The name of the runtime.
+        runtime: String,
+        /// What it says.
+        message: String,
+        /// What failed.
+        cause: StartFailure,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -165,6 +182,18 @@ pub enum Error {
     /// Something that does not fit elsewhere.
     #[error("{0}")]
     Other(String),
+}
+
+/// Why a container did not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartFailure {
+    /// The command does not exist in the image.
+    NotFound,
+    /// The command cannot be executed.
+    NotExecutable,
+    /// The runtime failed before it came to the command.
+    Other,
 }
 
 impl From<std::convert::Infallible> for Error {
@@ -228,6 +257,12 @@ impl Error {
             Self::Tar(TreeTarError::Read(error)) => of_io(&error.source),
             Self::Tar(TreeTarError::Write(source)) => of_io(source),
             Self::Interrupted => ErrorKind::Interrupted,
+            Self::Bundle(BundleError::Config(_)) => ErrorKind::Integrity,
+            Self::Bundle(_) => ErrorKind::Usage,
+            Self::NoRuntime(_) => ErrorKind::NotFound,
+            Self::Runtime { cause: StartFailure::NotFound, .. } => ErrorKind::NotFound,
+            Self::Runtime { cause: StartFailure::NotExecutable, .. } => ErrorKind::Usage,
+            Self::Runtime { .. } => ErrorKind::Other,
             Self::Marks { .. } => ErrorKind::Storage,
             // The layers exist as long as the plan, so it is a directory that the user named.
             Self::Mount { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,

@@ -40,6 +40,7 @@ struct Examples;
 // docs/ARCHITECTURE.md shows which module may import which, and who writes which file.
 mod api; // the public face
 mod archive; // images as archives: docker-archive, OCI image layout
+mod bundle; // config.json of OCI runtimes
 mod copy; // from registry to registry, without a store
 mod digest; // hash values and hashing
 pub mod error;
@@ -57,19 +58,21 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Archive, ArchivedImage, Check, CheckProgress, CheckReport, Client, ClientBuilder, Copy,
-    CopyOwners, Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
-    ImportedLayer, LastLink, LoadedImage, MountPlan, Pull, Push, Removal, RepairReport, Resolution,
+    Archive, ArchivedImage, Bundle, Check, CheckProgress, CheckReport, Client, ClientBuilder,
+    Container, ContainerEnd, ContainerSignals, ContainerStdin, Copy, CopyOwners, Difference,
+    DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink,
+    LoadedImage, MountPlan, OciRuntime, Pull, Push, Removal, RepairReport, Resolution, RunOptions,
     Save, Source, Store, Unmounted, Unrepaired,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
+pub use bundle::{EnvChange, Network, Volume, parse_env_file};
 pub use copy::Copied;
 pub use digest::Digest;
 pub use error::{Error, ErrorKind};
 pub use import::Source as LayerSource;
 pub use layer::Limits;
 pub use oci::{ChainId, DiffId, ImageId, Platform};
-pub use overlay::NotCopied;
+pub use overlay::{NotCopied, quote as shell_quote};
 pub use progress::Event;
 pub use pull::Policy;
 pub use push::{ManifestFormat, Pushed};

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         return cli::failure::fail(&error.into());
     }
     match commands::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => cli::failure::fail(&failure),
     }
 }

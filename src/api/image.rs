@@ -132,7 +132,7 @@ impl Image {
         self.plan(Some(top))
     }
 
-    fn plan(&self, top: Option<&LayerSelector>) -> Result<MountPlan, Error> {
+    pub(super) fn plan(&self, top: Option<&LayerSelector>) -> Result<MountPlan, Error> {
         let ((mut stack, layers), lock) = self.stack(top)?;
         stack.userxattr = marks::needs_userxattr(&self.store.begin(), &self.name, &layers, None)?;
         let none = || Error::Internal("a mount has no layers".to_owned());

@@ -16,6 +16,7 @@ mod pull;
 mod push;
 mod repair;
 mod rootfs;
+mod run;
 mod save;
 mod store;
 mod writable;
@@ -33,6 +34,10 @@ pub use mount::MountPlan;
 pub use pull::{LoadedImage, Pull};
 pub use push::Push;
 pub use repair::{RepairReport, Unrepaired};
+pub use run::{
+    Bundle, Container, Ended as ContainerEnd, RunOptions, Runtime as OciRuntime,
+    Signals as ContainerSignals, Stdin as ContainerStdin,
+};
 pub use save::Save;
 pub use store::{Removal, Store};
 pub use writable::{Source, Unmounted};

@@ -37,6 +37,22 @@ impl MountPlan {
         self
     }
 
+    /// Makes the writable mount one that is removed once nothing uses it, if `temporary` is set.
+    pub(super) fn temporary(mut self, temporary: bool) -> Self {
+        self.record.temporary = temporary;
+        self
+    }
+
+    /// The mount.
+    pub(super) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Returns the mount, the directory of a writable mount, and the lock that protects the image.
+    pub(super) fn into_parts(self) -> (Stack, Option<MountDir>, Option<Lock>) {
+        (self.stack, self.dir, self._lock)
+    }
+
     /// Makes the mount writable, with a new directory in the store for changes, which is removed
     /// with the plan if it was never mounted, and gets a generated name. [`Store::unmount`] keeps the
     /// changes.

@@ -127,6 +127,14 @@ impl Store {
         Ok(self.begin().mount_names()?)
     }
 
+    /// Removes the writable mount `name` if it has no changes and no chosen name, and nothing uses it.
+    pub(super) fn remove_unneeded_mount(&self, name: &str) -> Result<(), Error> {
+        if let Some(kept) = self.begin().changes_of(name)? {
+            kept.remove_if_unneeded()?;
+        }
+        Ok(())
+    }
+
     /// Removes the writable mount `name`, which is not mounted, with its changes. With `force`, a mounted one
     /// is unmounted first, and a mount in another mount namespace does not count.
     ///

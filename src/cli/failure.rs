@@ -22,6 +22,8 @@ pub struct Failure {
     prefix: Option<String>,
     /// A hint that the error alone does not give.
     hint: Option<String>,
+    /// The exit code, if it is not that of the error's kind.
+    code: Option<u8>,
     /// The failures of later images.
     others: Vec<Failure>,
 }
@@ -30,7 +32,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let image = image_of(&error);
         let error = Box::new(error);
-        Self { error, image, prefix: None, hint: None, others: Vec::new() }
+        Self { error, image, prefix: None, hint: None, code: None, others: Vec::new() }
     }
 }
 
@@ -46,6 +48,15 @@ impl Failure {
         let is_named = hints::text(&error).contains(&name.to_string());
         let prefix = (several && !is_named).then(|| name.to_string());
         Self { image: Some(name.canonical()), prefix, ..error.into() }
+    }
+
+    /// Replaces the exit code.
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    fn code(&self) -> u8 {
+        self.code.unwrap_or_else(|| hints::exit_code(&self.error))
     }
 
     /// Joins the failures of several images.
@@ -75,7 +86,7 @@ impl Failure {
     fn json(&self) -> Value {
         let short = |text: String| printable::shorten(&text, output::LONGEST_ERROR).into_owned();
         json!({
-            "code": hints::exit_code(&self.error),
+            "code": self.code(),
             "kind": hints::kind_name(self.error.kind()),
             "message": short(hints::text(&self.error)),
             "hint": self.hint().map(short),
@@ -125,7 +136,7 @@ fn forms() -> Forms {
 /// Prints why the command failed and what to do; returns its exit code.
 pub fn fail(failure: &Failure) -> ExitCode {
     std::iter::once(failure).chain(&failure.others).for_each(print);
-    ExitCode::from(hints::exit_code(&failure.error))
+    ExitCode::from(failure.code())
 }
 
 fn print(failure: &Failure) {

@@ -86,6 +86,10 @@ pub enum Command {
     /// Unmount images
     #[command(alias = "unmount")]
     Umount(commands::umount::Umount),
+    /// Run a command in a new container of an image
+    Run(commands::run::Run),
+    /// Write an OCI bundle of an image, for an OCI runtime
+    Bundle(commands::bundle::Bundle),
     /// Remove images from the store
     #[command(alias = "rmi")]
     Rm(commands::rm::Rm),

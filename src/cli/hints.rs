@@ -86,6 +86,15 @@ pub fn hint(error: &Error) -> Option<String> {
             Some(CANNOT_MOUNT.to_owned())
         }
         Error::Marks { .. } => Some(MARKS.to_owned()),
+        Error::NoRuntime(_) => {
+            Some("install crun or runc, or name a runtime with --runtime".to_owned())
+        }
+        Error::Runtime { message, .. } if message.contains("seccomp") => {
+            Some("if the runtime has no seccomp, give --security-opt seccomp=unconfined".to_owned())
+        }
+        Error::Runtime { message, .. } if message.contains("hybrid") => {
+            Some("crun needs cgroups v2: give --runtime runc".to_owned())
+        }
         Error::Threads(_) => Some(NO_THREADS.to_owned()),
         Error::Unmount { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
             Some("end the programs that use it; fuser -vm DIR lists them".to_owned())

@@ -91,6 +91,11 @@ pub fn archive() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
+/// Whether standard input is a terminal.
+pub fn reads_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Whether standard output is read by a program, which may show it on the terminal of standard
 /// error.
 #[expect(clippy::disallowed_methods, reason = "nothing is written")]

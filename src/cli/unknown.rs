@@ -16,7 +16,7 @@ const IMAGES: [&str; 1] = ["gcc"];
 const COMMANDS: &str = "attach auth build builder buildx catalog checkpoint clone commit compose config \
     container context create delete digest events exec extract image \
     import info init kill kube list login logout logs machine manifest network \
-    plugin pod port ps remove rename restart run scan search secret service \
+    plugin pod port ps remove rename restart scan search secret service \
     start stats stop sync system top unpause update validate version volume wait";
 
 /// What to use instead of some of [`COMMANDS`].

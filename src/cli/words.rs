@@ -35,9 +35,19 @@ pub fn arranged(args: Vec<OsString>, command: &Command) -> Words {
         }
     };
     all.push(verb);
-    all.extend_from_slice(flags);
+    all.extend(flags.iter().flat_map(spelled_out));
     all.extend_from_slice(rest);
     Words { all, first_image }
+}
+
+/// Returns a flag that stands before a command. The short form of `--verbose` means another flag to some
+/// commands, as in docker.
+fn spelled_out(word: &OsString) -> Vec<OsString> {
+    let letters = word.to_str().and_then(|word| word.strip_prefix('-')).unwrap_or_default();
+    if !letters.is_empty() && letters.chars().all(|letter| letter == 'v') {
+        return letters.chars().map(|_| "--verbose".into()).collect();
+    }
+    vec![word.clone()]
 }
 
 /// Whether `--FLAG VALUE` is among the words, also of a command line that cannot be parsed.
@@ -147,6 +157,8 @@ mod tests {
         assert_eq!(line("rpull --policy missing images"), "rpull images --policy missing");
         assert_eq!(line("rpull -j 2 pull x"), "rpull pull -j 2 x");
         assert_eq!(line("rpull --unknown images"), "rpull images --unknown");
+        assert_eq!(line("rpull -vv run x"), "rpull run --verbose --verbose x");
+        assert_eq!(line("rpull run -v /a:/b x"), "rpull run -v /a:/b x");
     }
 
     #[test]
@@ -178,8 +190,8 @@ mod tests {
         assert!(!has("rpull --format text json") && !has("rpull --format"));
     }
 
-    /// Before the command is known, a flag must mean the same in all. Only `-f` does not, because docker
-    /// uses it for filters, templates and force: it must stand behind its command.
+    /// Before the command is known, a flag must mean the same in all. Some do not, because docker uses them
+    /// in several ways: they must stand behind their command.
     #[test]
     fn flag_takes_a_value_in_all_commands_or_in_none() {
         let command = Cli::command();
@@ -187,7 +199,11 @@ mod tests {
         for flag in flags(&command) {
             let long = flag.get_long().map(|name| format!("--{name}"));
             let short = flag.get_short().map(|letter| format!("-{letter}"));
-            for name in long.into_iter().chain(short).filter(|name| name != "-f") {
+            for name in long
+                .into_iter()
+                .chain(short)
+                .filter(|name| !["-f", "-t", "-i", "-v"].contains(&name.as_str()))
+            {
                 let first = *takes.entry(name.clone()).or_insert(takes_value(flag));
                 assert_eq!(first, takes_value(flag), "{name} takes a value only in some commands");
             }

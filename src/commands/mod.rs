@@ -1,8 +1,10 @@
 //! One file per command: its flags, and a `run` that calls the library and prints.
 
+pub mod bundle;
 pub mod cat;
 pub mod check;
 pub mod completions;
+mod container;
 pub mod copy;
 pub mod cp;
 pub mod df;
@@ -24,6 +26,7 @@ pub mod pull;
 pub mod push;
 pub mod resolve;
 pub mod rm;
+pub mod run;
 pub mod save;
 mod signals;
 pub mod tag;
@@ -32,6 +35,7 @@ pub mod umount;
 use std::io::Read;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use directories::ProjectDirs;
@@ -62,7 +66,7 @@ pub struct Context {
 ///
 /// # Errors
 /// Why it failed.
-pub fn run(cli: Cli) -> Result<(), Failure> {
+pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = root(cli.global.root.as_deref()).map(|root| Context { root, global: cli.global });
     let unknown = cli.first_image.and_then(|word| Some((unknown::command(&word)?, word)));
     if let Some((failure, word)) = unknown
@@ -100,6 +104,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Umount(command) => command.run(context)?,
         Command::Rm(command) => command.run(context)?,
         Command::Load(command) => command.run(context)?,
+        Command::Run(command) => return command.run(context),
+        Command::Bundle(command) => command.run(context)?,
         Command::Save(command) => command.run(context)?,
         Command::Tag(command) => command.run(context)?,
         Command::Check(command) => command.run(context)?,
@@ -111,7 +117,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         #[cfg(feature = "man")]
         Command::Man(command) => command.run(context)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `--root`, `RPULL_ROOT`, or the data directory of this user; absolute, because the mount

@@ -8,11 +8,13 @@ mod ids;
 mod layer_dir;
 mod merged;
 mod mount;
+mod mount_points;
 mod mountinfo;
 mod omitted;
+mod private;
 mod probe;
 
-pub use abilities::{Abilities, Capability, NewOwner, Owners, XattrSpace};
+pub use abilities::{Abilities, Capability, NewOwner, Owners, XattrSpace, in_user_namespace};
 pub use copy_out::{CopyOut, NotCopied};
 pub use diff_dir::{
     DiffDir, DirHandle, is_whiteout, list, make_dir, make_whiteout, proc_path, split, stat,
@@ -23,7 +25,9 @@ pub use merged::{
     Difference, DifferenceKind, Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs,
     Walk, Xattrs,
 };
-pub use mount::{Stack, Upper, unmount};
+pub use mount::{Stack, Upper, quote, unmount};
+pub use mount_points::create_mount_points;
 pub use mountinfo::{MountEntry, OverlayDirs, mount_at, mounts, uppers_everywhere};
 pub use omitted::{Omitted, plural};
+pub use private::in_private_mounts;
 pub use probe::{file_system, probe, remove_probe};

@@ -162,6 +162,15 @@ impl Stack {
         }
     }
 
+    /// Returns the stack with another layer above the others, the directory of changes of an earlier mount
+    /// of it.
+    #[must_use]
+    pub fn with_layer(mut self, diff: PathBuf) -> Self {
+        self.links.insert(0, self.relative(&diff));
+        self.lower.insert(0, diff);
+        self
+    }
+
     /// Returns whether to bind-mount: overlayfs requires two layers or an upper directory.
     fn is_bind(&self) -> bool {
         self.lower.len() == 1 && self.upper.is_none()
@@ -271,7 +280,8 @@ pub fn unmount(target: &Path) -> io::Result<()> {
 }
 
 /// Quotes a word for a shell.
-fn quote(word: &OsStr) -> String {
+pub fn quote(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+:=,@%".contains(b);
     let text = word.to_string_lossy();
     if !word.is_empty() && word.as_bytes().iter().all(plain) {

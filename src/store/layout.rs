@@ -25,6 +25,7 @@
 //!     ├── layer-index/                                0700  LayerIndex, with a tree there
 //!     ├── journal/<random>                      file  0600  Journal; staged layers
 //!     ├── mounts/<random>/{upper,work,image}          0700  MountDir; writable mounts
+//!     │       {run,volumes}/                        0700  api; while a container runs in it
 //!     ├── omitted/<cache id>                    file  0600  omitted; what a layer lacks
 //!     ├── probe/                                      0700  Store; while a pull checks the file system
 //!     ├── tmp/<random>                          file  0600  Temporary; on its way to another name

@@ -33,6 +33,9 @@ pub struct MountRecord {
     /// Whether it stays without changes, because the user chose its name.
     #[serde(default)]
     pub keep: bool,
+    /// Whether it is removed with its changes once nothing uses it.
+    #[serde(default)]
+    pub temporary: bool,
     /// When it was created, RFC 3339.
     #[serde(default)]
     pub created: Option<String>,
@@ -54,6 +57,7 @@ impl MountRecord {
             base: Some(base),
             userxattr,
             keep: false,
+            temporary: false,
             created: None,
             mounted: None,
             target: None,

@@ -17,6 +17,8 @@
 //! mode by one that reads its changes. Its record is written under the `commit` lock, which makes names
 //! unique.
 
+mod run;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +34,8 @@ use super::mount_record::{MountRecord, now};
 use crate::fsutil::{self, At, Durability, is_at, is_same};
 use crate::overlay;
 
+pub use run::stale;
+
 const UPPER: &str = "upper";
 const WORK: &str = "work";
 const IMAGE: &str = "image";
@@ -44,7 +48,7 @@ pub struct MountDir {
     path: PathBuf,
     record: MountRecord,
     is_new: bool,
-    _lock: File,
+    lock: File,
 }
 
 impl MountDir {
@@ -66,7 +70,7 @@ impl MountDir {
             fsutil::ensure_dir(&path, 0o700)?;
             let lock = File::open(&path).at("open", &path)?;
             lock.lock().at("lock", &path)?;
-            let dir = Self { path, record, is_new: true, _lock: lock };
+            let dir = Self { path, record, is_new: true, lock };
             dir.write(layout, &dir.record, Durability::Synced)?;
             dir
         };
@@ -274,7 +278,7 @@ impl KeptDir {
         // overlayfs of a killed process, or of a machine that stopped, may have left files.
         fsutil::ensure_dir(&self.work(), 0o700)?;
         fsutil::ensure_dir(&self.upper(), 0o755)?;
-        Ok(MountDir { path: self.path, record, is_new: false, _lock: lock })
+        Ok(MountDir { path: self.path, record, is_new: false, lock })
     }
 
     fn readable_record(&self) -> Result<MountRecord, StoreError> {
@@ -348,12 +352,17 @@ impl KeptDir {
     /// cannot be removed.
     pub fn discard(&self, elsewhere: Elsewhere) -> Result<(), StoreError> {
         let _lock = self.lock_unmounted("remove", elsewhere)?;
-        let mut name = self.path.clone().into_os_string();
-        name.push(DISCARDED);
-        let discarded = PathBuf::from(name);
-        fs::rename(&self.path, &discarded).at("remove", &self.path)?;
-        Ok(fsutil::remove(&discarded)?)
+        discard_dir(&self.path)
     }
+}
+
+/// Removes a locked directory with its changes.
+fn discard_dir(path: &Path) -> Result<(), StoreError> {
+    let mut name = path.to_owned().into_os_string();
+    name.push(DISCARDED);
+    let discarded = PathBuf::from(name);
+    fs::rename(path, &discarded).at("remove", path)?;
+    Ok(fsutil::remove(&discarded)?)
 }
 
 /// Removes what killed processes left. The caller holds the `commit` lock, so that no directory is
@@ -366,12 +375,13 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
     for name in fsutil::names_in(&layout.mounts())? {
         let path = layout.mounts().join(&name);
         let discarded = name.strip_suffix(DISCARDED).is_some_and(is_random);
-        let unneeded = || {
-            let kept = KeptDir { path: path.clone() };
-            kept.is_empty() && !kept.is_wanted()
-        };
-        let removable = discarded || (is_random(&name) && unneeded());
-        if !removable {
+        if !discarded && !is_random(&name) {
+            continue;
+        }
+        let kept = KeptDir { path: path.clone() };
+        let is_temporary = kept.record().is_some_and(|record| record.temporary);
+        let unneeded = || is_temporary || kept.is_empty() && !kept.is_wanted();
+        if !discarded && !unneeded() {
             continue;
         }
         // A process that mounts or removes it has locked it.
@@ -381,7 +391,7 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
         } else if is_empty(&path.join(WORK)) {
             remove_without_changes(&path)?;
         } else {
-            mounted_once.push((name, path, lock));
+            mounted_once.push((name, path, is_temporary, lock));
         }
     }
     if mounted_once.is_empty() {
@@ -389,10 +399,12 @@ pub(super) fn sweep(layout: &Layout) -> Result<(), StoreError> {
     }
     let (uppers, all) = overlay::uppers_everywhere();
     let is_mounted = |name: &str| uppers.iter().any(|upper| name_of(upper) == Some(name));
-    for (name, path, _lock) in mounted_once {
+    for (name, path, is_temporary, _lock) in mounted_once {
         // In a container, /proc does not show a mount of another container.
-        if all && !is_mounted(&name) {
-            remove_without_changes(&path)?;
+        match all && !is_mounted(&name) {
+            true if is_temporary => discard_dir(&path)?,
+            true => remove_without_changes(&path)?,
+            false => {}
         }
     }
     Ok(())

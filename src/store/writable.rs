@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::mounts::{KeptDir, MountDir, SharedDir};
+use super::mounts::{self, KeptDir, MountDir, SharedDir};
 use super::{LayerRecord, MountRecord, Store, StoreError, links};
 use crate::oci::{ChainId, ImageId};
 use crate::overlay::Stack;
@@ -192,6 +192,19 @@ impl Store {
     /// [`StoreError::Fs`] if the mounts cannot be listed.
     pub fn mount_names(&self) -> Result<Vec<String>, StoreError> {
         Ok(KeptDir::all(&self.layout)?.iter().map(KeptDir::name).collect())
+    }
+
+    /// Records that a container runs in a writable mount.
+    pub fn record_run(&self, dir: &MountDir) {
+        dir.record_run(&self.layout);
+    }
+
+    /// Locks the writable mounts whose container was left by killed processes.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if they cannot be listed.
+    pub fn stale_runs(&self) -> Result<Vec<MountDir>, StoreError> {
+        mounts::stale(&self.layout)
     }
 
     /// Records that a writable mount was mounted at `target`.

@@ -79,6 +79,7 @@ fn json_of_every_command_fits_its_documentation() {
         fs::remove_file(path.replace("/diff", "/link")).unwrap();
         rpull.fails(6, ["check", "--format", "json"]).stdout
     };
+    let bundle = scratch.path().join("bundle");
     let saved = scratch.path().join("saved.tar");
     let saved = saved.to_str().unwrap();
     let exported = scratch.path().join("exported.tar");
@@ -103,6 +104,7 @@ fn json_of_every_command_fits_its_documentation() {
         ("save", ok(&["save", "-o", saved, &name])),
         ("load", ok(&["load", "-i", saved])),
         ("mount --print", ok(&["mount", "--print", &name, dir])),
+        ("bundle", rpull.ok(["bundle", "--format", "json", &name, bundle.to_str().unwrap()])),
         ("mount", ok(&["mount", "--rw", &name, dir])),
     ];
     fs::write(at.join("new"), "x").unwrap();

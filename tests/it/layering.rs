@@ -20,6 +20,7 @@ const FACADE: &[&str] = &[
     "layer",
     "store",
     "archive",
+    "bundle",
     "error",
     "pull",
     "import",
@@ -28,7 +29,7 @@ const FACADE: &[&str] = &[
 ];
 
 /// `pull` fails with the top error, so it stands above it.
-const OPERATION: &[&str] = FACADE.split_at(11).0;
+const OPERATION: &[&str] = FACADE.split_at(12).0;
 
 /// What adds content of this machine sees no registry.
 const LOCAL: &[&str] =
@@ -38,7 +39,7 @@ const LOCAL: &[&str] =
 const REMOTE: &[&str] = &["digest", "reference", "oci", "progress", "registry", "error", "pull"];
 
 /// What the top error may see: every module that has errors of its own.
-const MECHANISMS: &[&str] = FACADE.split_at(10).0;
+const MECHANISMS: &[&str] = FACADE.split_at(11).0;
 
 /// A module and what it may import of this crate.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -53,6 +54,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("layer", &["digest", "oci", "overlay", "progress", "fsutil", "printable"]),
     ("store", &["digest", "reference", "oci", "overlay", "fsutil"]),
     ("archive", &["digest", "reference", "oci", "overlay", "fsutil", "layer", "store"]),
+    ("bundle", &[]),
     ("error", MECHANISMS),
     ("pull", OPERATION),
     ("push", FACADE),
@@ -67,6 +69,7 @@ const BINARY: &[&str] = &["main", "cli", "commands"];
 /// A crate and the only modules that may name it.
 const CONFINED: &[(&str, &[&str])] = &[
     ("oci_client", &["registry"]),
+    ("oci_spec", &["bundle"]),
     ("reqwest", &["registry"]),
     ("hyper_util", &["registry"]),
     ("rustls", &["registry"]),

@@ -37,6 +37,7 @@ mod protocol;
 mod pull;
 mod push;
 mod registry;
+mod run;
 mod special_files;
 mod stress;
 mod support;

@@ -15,13 +15,15 @@ const NOT_HERE: [&str; 3] = ["Try it, without the internet", "Install", "Test"];
 
 /// What docker's default capabilities do not allow: the beginning of a command, its exit code, and the
 /// beginning of its hint.
-const REFUSED: [(&str, i32, &str); 5] = [
+const REFUSED: [(&str, i32, &str); 6] = [
     ("rpull mount --print", 0, ""),
     // The line before it is refused.
     ("rpull mount web", 3, "hint: run `rpull images`"),
     ("rpull diff web", 3, "hint: run `rpull images`"),
     ("rpull mount ", 7, "hint: run as root, or let another tool mount"),
     ("rpull umount ", 2, "hint: run `rpull mounts`"),
+    // There is no runtime.
+    ("rpull run ", 125, "hint: install crun or runc"),
 ];
 
 /// Returns the lines of the shell blocks, with their comments.

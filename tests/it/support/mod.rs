@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub mod busybox;
 pub mod container;
 pub mod debian;
 pub mod dockerd;

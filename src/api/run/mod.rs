@@ -1,0 +1,12 @@
+//! Containers: an OCI runtime runs a command in a writable mount of an image.
+
+mod bundle;
+mod container;
+mod inside;
+mod options;
+mod runtime;
+
+pub use bundle::Bundle;
+pub use container::{Container, Ended, Signals, Stdin};
+pub use options::RunOptions;
+pub use runtime::Runtime;
