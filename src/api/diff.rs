@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use super::files::Files;
 use super::marks;
 use super::store::Store;
 use crate::error::Error;
@@ -40,6 +41,21 @@ impl Difference {
             old_size: size(found.old),
             new_size: size(found.new),
         }
+    }
+}
+
+impl Files {
+    /// Calls `each` with what differs in these files from `old`, by the rules of
+    /// [`Store::differences`]. What both have from the same layers is not read.
+    ///
+    /// # Errors
+    /// A file cannot be read; the error of `each`.
+    pub fn differences(
+        &self,
+        old: &Files,
+        mut each: impl FnMut(Difference) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.tree.differences(&old.tree, |found| each(Difference::new(found)))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::layer::{LatestTimes, TreeTar, TreeTarOptions};
 use crate::overlay::{
     Abilities, Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, XattrSpace,
 };
-use crate::store::{Lock, WritableMount};
+use crate::store::{LayerSelector, Lock, WritableMount};
 
 /// Bytes of a tar that are written at once.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -84,7 +84,19 @@ impl Image {
     /// # Errors
     /// The image was removed or is damaged.
     pub fn files(&self) -> Result<Files, Error> {
-        let ((stack, layers), lock) = self.stack(None)?;
+        self.files_of(None)
+    }
+
+    /// Opens the files of the layers up to `top`.
+    ///
+    /// # Errors
+    /// As for [`files`](Self::files); not exactly one layer of the image is `top`.
+    pub fn files_at(&self, top: &LayerSelector) -> Result<Files, Error> {
+        self.files_of(Some(top))
+    }
+
+    fn files_of(&self, top: Option<&LayerSelector>) -> Result<Files, Error> {
+        let ((stack, layers), lock) = self.stack(top)?;
         let layers = marks::open_layers(&self.store().begin(), &stack.lower, &layers)?;
         let config: Value = serde_json::from_slice(&self.config()?).unwrap_or_default();
         let created =

@@ -81,7 +81,7 @@ pub enum Command {
     Mount(commands::mount::Mount),
     /// List the mounts of images, and the writable mounts that are not mounted
     Mounts(commands::mounts::Mounts),
-    /// List what changed in a writable mount
+    /// List what changed in a writable mount, or from one image to another
     Diff(commands::diff::Diff),
     /// Unmount images
     #[command(alias = "unmount")]

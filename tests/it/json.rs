@@ -112,6 +112,7 @@ fn json_of_every_command_fits_its_documentation() {
     let mounts = rpull.json(["mounts", "--format", "json"]);
     let mount_name = mounts[0]["name"].as_str().unwrap();
     printed.push(("diff", ok(&["diff", mount_name])));
+    printed.push(("diff --stat", ok(&["diff", "--stat", &name, &two.name()])));
     printed.push(("prune", ok(&["prune", "--unused-for", "0s", "--dry-run"])));
     printed.push(("umount", ok(&["umount", dir])));
     printed.push(("mounts rm", ok(&["mounts", "rm", mount_name])));

@@ -1,6 +1,7 @@
 //! Files of an image that are read without a mount: `ls`, `cat`, `cp`, `export`.
 
 mod copy;
+mod diff;
 mod export;
 mod list;
 mod rootfs;
