@@ -3,6 +3,7 @@
 
 mod cleanup;
 mod mounts;
+mod run;
 
 use std::collections::BTreeSet;
 use std::fs;

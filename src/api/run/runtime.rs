@@ -14,6 +14,9 @@ use crate::overlay::in_user_namespace;
 /// Bytes of the log of a runtime at most.
 const MAX_LOG: u64 = 1 << 20;
 
+/// What runc says before the reason.
+const RUNC_PREFIX: &str = "runc run failed: unable to start container process: ";
+
 /// An OCI runtime, such as crun or runc.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -95,7 +98,7 @@ impl Runtime {
     pub(super) fn failure(&self, log: &Path) -> Error {
         let messages = errors_in(log);
         let message = match messages.last() {
-            Some(message) => message.clone(),
+            Some(message) => message.strip_prefix(RUNC_PREFIX).unwrap_or(message).to_owned(),
             None => "it gives no reason".to_owned(),
         };
         let cause = cause(&message);
