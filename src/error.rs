@@ -12,7 +12,7 @@ pub use crate::digest::DigestError;
 pub use crate::fsutil::FsError;
 pub use crate::layer::{LayerError, LimitKind, TreeTarError};
 pub use crate::oci::{ManifestError, PlatformError};
-pub use crate::overlay::LookupError;
+pub use crate::overlay::{ChangesError, LookupError};
 pub use crate::reference::{Reason as ReferenceReason, ReferenceError};
 pub use crate::registry::{Cause, RegistryError, TlsProblem};
 pub use crate::store::{ImageUser, StoreError};
@@ -366,8 +366,18 @@ fn of_layer(error: &LayerError) -> ErrorKind {
         | LayerError::Open { .. }
         | LayerError::TarSplit(_) => ErrorKind::Storage,
         LayerError::Thread { .. } => ErrorKind::Other,
+        LayerError::Changes(error) => of_changes(error),
         LayerError::Cancelled => ErrorKind::Interrupted,
         _ => ErrorKind::Integrity,
+    }
+}
+
+fn of_changes(error: &ChangesError) -> ErrorKind {
+    match error {
+        ChangesError::Fs(error) => of_io(&error.source),
+        ChangesError::Changed { .. } => ErrorKind::Busy,
+        ChangesError::Marks { .. } => ErrorKind::Storage,
+        ChangesError::Unsupported { .. } => ErrorKind::Other,
     }
 }
 

@@ -19,6 +19,7 @@
 //! | look up credentials in a place of your own | [`credentials::CredentialSource`] |
 //! | set the platform, the policy and limits; receive events | [`Pull`] |
 //! | list, find, tag and remove images | [`Store`] |
+//! | commit the changes of a writable mount | [`Commit`] |
 //! | add layers from tars, and images made of them | [`Import`] |
 //! | get the layers, config and mount of an image | [`Image`] |
 //! | see which layers images share | [`LayerTree`] |
@@ -59,10 +60,10 @@ mod store; // Docker's root as records; blocking only
 
 pub use api::{
     Archive, ArchivedImage, Bundle, Check, CheckProgress, CheckReport, Client, ClientBuilder,
-    Container, ContainerEnd, ContainerSignals, ContainerStdin, Copy, CopyOwners, Difference,
-    DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink,
-    LoadedImage, MountPlan, OciRuntime, Pull, Push, Removal, RepairReport, Resolution, RunOptions,
-    Save, Source, Store, Unmounted, Unrepaired,
+    Commit, CommittedImage, Container, ContainerEnd, ContainerSignals, ContainerStdin, Copy,
+    CopyOwners, Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
+    ImportedLayer, LastLink, LoadedImage, MountPlan, OciRuntime, Pull, Push, Removal, RepairReport,
+    Resolution, RunOptions, Save, Source, Store, Unmounted, Unrepaired,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
 pub use bundle::{EnvChange, Network, Volume, parse_env_file};

@@ -34,6 +34,10 @@ pub struct Import {
 pub struct ImportedLayer(LayerRecord);
 
 impl ImportedLayer {
+    pub(super) fn new(record: LayerRecord) -> Self {
+        Self(record)
+    }
+
     /// The SHA-256 of the layer's tar.
     pub fn diff_id(&self) -> DiffId {
         self.0.diff_id

@@ -90,6 +90,8 @@ pub enum Command {
     Run(commands::run::Run),
     /// Write an OCI bundle of an image, for an OCI runtime
     Bundle(commands::bundle::Bundle),
+    /// Create an image from the changes of a writable mount
+    Commit(commands::commit::Commit),
     /// Remove images from the store
     #[command(alias = "rmi")]
     Rm(commands::rm::Rm),

@@ -5,7 +5,8 @@ mod tls;
 use std::io;
 
 use rpull::error::{
-    ArchiveError, ImageUser, LayerError, LimitKind, ManifestError, RegistryError, StoreError,
+    ArchiveError, ChangesError, ImageUser, LayerError, LimitKind, ManifestError, RegistryError,
+    StoreError,
 };
 use rpull::{Error, ErrorKind};
 
@@ -65,6 +66,8 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Store(error) => hint_store(error),
         Error::Manifest(error) => Some(hint_manifest(error).to_owned()),
         Error::Layer { source, .. } => hint_layer(source, error.kind()),
+        Error::Import { source: LayerError::Changes(error), .. } => hint_changes(error),
+        Error::Import { source, .. } => hint_import(source),
         Error::Archive(ArchiveError::Several(_)) => {
             Some("name one after the path, such as oci:DIR:NAME; `rpull load` loads all".to_owned())
         }
@@ -139,6 +142,27 @@ const INVALID_IMAGE: &str =
 
 /// For content that is not what its digest or size promises.
 const ALTERED: &str = "check that no proxy alters content, then retry; nothing was kept";
+
+/// For changes that cannot be committed.
+fn hint_changes(error: &ChangesError) -> Option<String> {
+    Some(match error {
+        ChangesError::Fs(error) => return hint_storage(&error.source),
+        ChangesError::Changed { .. } => {
+            "end the programs that write to the mount, or unmount it, and commit again".to_owned()
+        }
+        ChangesError::Marks { .. } => "run as root with CAP_SYS_ADMIN".to_owned(),
+        _ => return None,
+    })
+}
+
+/// For a layer that did not come from a registry.
+fn hint_import(error: &LayerError) -> Option<String> {
+    match error {
+        LayerError::Write { source, .. } | LayerError::TarSplit(source) => hint_storage(source),
+        LayerError::Thread { .. } => Some(NO_THREADS.to_owned()),
+        _ => None,
+    }
+}
 
 fn hint_store(error: &StoreError) -> Option<String> {
     Some(

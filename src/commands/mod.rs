@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod cat;
 pub mod check;
+pub mod commit;
 pub mod completions;
 mod container;
 pub mod copy;
@@ -107,6 +108,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(command) => return command.run(context),
         Command::Bundle(command) => command.run(context)?,
         Command::Save(command) => command.run(context)?,
+        Command::Commit(command) => command.run(context)?,
         Command::Tag(command) => command.run(context)?,
         Command::Check(command) => command.run(context)?,
         Command::Df(command) => command.run(context)?,

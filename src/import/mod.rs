@@ -6,25 +6,26 @@
 //! names come last. A process that is killed leaves staged layers to the next command that writes,
 //! and committed ones to `gc`, or to the same import again.
 
+mod commit;
+mod image;
+mod pipe;
 mod source;
 
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
-use chrono::{SecondsFormat, Utc};
-
+pub use commit::CommitRequest;
+pub use image::NewImage;
 pub use source::Source;
 
-use crate::digest::Digest;
 use crate::error::Error;
-use crate::fsutil;
+use crate::fsutil::{self, Buffers};
 use crate::layer::{BlobSpec, BufferPool, ImageUsage, LayerError, Limits};
-use crate::oci::{ChainId, DiffId, ImageConfig, ImageId};
+use crate::oci::{ChainId, DiffId};
 use crate::pull::{
     self, Content, MAX_ROUNDS, Omissions, Settled, UnpackedLayer, Unpacking, WorkError, settle,
 };
-use crate::reference::Reference;
-use crate::store::{Condition, LayerRecord, Lock, Mode, Store, StoreError};
+use crate::store::{LayerRecord, Lock, Mode, Store};
 
 /// The right to add layers and images to a store. Other programs that remove wait while it exists;
 /// those that add or read do not. Several threads can use it.
@@ -54,20 +55,6 @@ impl Staged<'_> {
     }
 }
 
-/// An image to add.
-#[derive(Debug, Clone, Copy)]
-pub struct NewImage<'a> {
-    /// Its config, byte for byte.
-    pub config: &'a [u8],
-    /// Its layers, base first: those that the config lists.
-    pub layers: &'a [LayerRecord],
-    /// Its names, all without a digest. A name that another image has is moved.
-    pub names: &'a [Reference],
-    /// The image that it was made from, if `docker history` is to show it. That one cannot be removed
-    /// as long as the new image exists.
-    pub parent: Option<ImageId>,
-}
-
 impl Import {
     /// Waits for the lock, removes what dead processes left, and checks what this process may do with
     /// the files of layers. `on_wait` gets what is waited for, `on_drop` a sentence for each image
@@ -89,6 +76,11 @@ impl Import {
         Ok(Self { store, unpacking, usage, omissions, warnings: Mutex::default(), _lock: lock })
     }
 
+    /// Returns the records of the store, which is locked.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Unpacks and verifies a layer. Its place in a stack need not be known yet, so several threads
     /// can stage the layers of an image at the same time.
     ///
@@ -97,27 +89,51 @@ impl Import {
     /// another digest, size or diff ID than expected; [`Error::Interrupted`] after
     /// [`stop_waiting`](crate::store::stop_waiting). Nothing of the layer is left then.
     pub fn stage(&self, source: Source<'_>) -> Result<Staged<'_>, Error> {
-        let Source { name, tar, blob, plain, holes, expected } = source;
-        let content = Content {
-            blob: blob.map(|(digest, size)| BlobSpec { digest, size }),
-            plain,
-            holes,
+        let Source { name, tar, blob, plain, expected } = source;
+        let blob = blob.map(|(digest, size)| BlobSpec { digest, size });
+        let content = Content { blob, plain, ..self.content() };
+        let tar = fsutil::buffers(tar);
+        let layer = self.stage_buffers(&name, tar, content)?;
+        if let Some(expected) = expected.filter(|expected| *expected != layer.diff_id) {
+            return Err(Error::ImportedDiffId { name, expected, actual: layer.diff_id });
+        }
+        Ok(self.staged(layer))
+    }
+
+    /// What a tar is of which nothing is known.
+    fn content(&self) -> Content {
+        Content {
+            blob: None,
+            plain: false,
+            holes: false,
             meter: None,
             // One layer waits for no other one here, so it gets the window that it asks for.
             window: Box::new(|_| true),
             image: self.usage.clone(),
-        };
-        let tar = fsutil::buffers(source::interruptible(tar));
-        let mut layer = self.unpacking.stage(&self.store, tar, content).map_err(|e| match e {
-            WorkError::Layer(LayerError::Cancelled) => Error::Interrupted,
-            WorkError::Layer(source) => Error::Import { name: name.clone(), source },
-            WorkError::Store(e) => e.into(),
-        })?;
-        if let Some(expected) = expected.filter(|expected| *expected != layer.diff_id) {
-            return Err(Error::ImportedDiffId { name, expected, actual: layer.diff_id });
         }
-        self.note(&mut layer);
-        Ok(Staged { layer, import: PhantomData })
+    }
+
+    /// Unpacks the tar of a layer that errors call `name`.
+    fn stage_buffers(
+        &self,
+        name: &str,
+        tar: impl Buffers + Send,
+        content: Content,
+    ) -> Result<UnpackedLayer, Error> {
+        let tar = source::interruptible(tar);
+        self.unpacking.stage(&self.store, tar, content).map_err(|e| match e {
+            WorkError::Layer(LayerError::Cancelled) => Error::Interrupted,
+            WorkError::Layer(source) => Error::Import { name: name.to_owned(), source },
+            WorkError::Store(e) => e.into(),
+        })
+    }
+
+    /// Returns the staged layer, and keeps its warnings.
+    fn staged(&self, mut layer: UnpackedLayer) -> Staged<'_> {
+        let mut omissions = std::mem::take(&mut layer.omissions);
+        std::mem::take(&mut omissions.warnings).into_iter().for_each(|text| self.warn(text));
+        self.omissions.add(omissions);
+        Staged { layer, import: PhantomData }
     }
 
     /// Commits a staged layer above `parent`. Returns its record, or that of the same layer if the store
@@ -190,10 +206,7 @@ impl Import {
         self.store.layers().refresh();
         for record in self.store.layers().by_diff_id(&diff_id)? {
             match pull::stage_copy(&self.unpacking, &self.store, &record) {
-                Ok(mut layer) if layer.diff_id == diff_id => {
-                    self.note(&mut layer);
-                    return Ok(Some(Staged { layer, import: PhantomData }));
-                }
+                Ok(layer) if layer.diff_id == diff_id => return Ok(Some(self.staged(layer))),
                 Ok(_) => {}
                 Err(WorkError::Layer(
                     LayerError::Damaged { .. } | LayerError::Open { .. } | LayerError::TarSplit(_),
@@ -208,70 +221,12 @@ impl Import {
         Ok(None)
     }
 
-    /// Returns the layers of an image that the store has, base first, and its config.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if the image is not whole, [`StoreError::NoSuchImage`] if there is none.
-    pub fn layers_of(&self, id: &ImageId) -> Result<(Vec<LayerRecord>, Vec<u8>), Error> {
-        let image = || id.short();
-        let no_image = || Error::from(StoreError::NoSuchImage(image()));
-        let config = match self.store.condition(id)? {
-            Condition::Absent => return Err(no_image()),
-            Condition::Damaged(why) => return Err(Error::DamagedImage { image: image(), why }),
-            Condition::Whole(config) => config,
-        };
-        let layers = self.store.layers().stack(config.diff_ids())?.ok_or_else(no_image)?;
-        Ok((layers, self.store.images().get(id)?.ok_or_else(no_image)?))
-    }
-
-    /// Adds an image whose layers are committed, and then its names.
-    ///
-    /// # Errors
-    /// [`Error::Manifest`] if the config is invalid, [`Error::Usage`] if it lists other layers or a name
-    /// has a digest, [`Error::Store`] if a file cannot be written.
-    pub fn image(&self, image: NewImage<'_>) -> Result<ImageId, Error> {
-        let NewImage { config, layers, names, parent } = image;
-        let parsed = ImageConfig::parse(config)?;
-        if !parsed.diff_ids().iter().eq(layers.iter().map(|layer| &layer.diff_id)) {
-            return Err(Error::Usage(
-                "the config lists other layers than the image has".to_owned(),
-            ));
-        }
-        if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
-            return Err(Error::Usage(format!("'{name}' has a digest: give the image a tag only")));
-        }
-        let id = ImageId(Digest::of(config));
-        let is_new = self.store.images().get(&id)?.is_none();
-        self.store.commit_image(config, layers)?;
-        // An image cannot become its own ancestor: it is new.
-        if let Some(parent) = parent.filter(|parent| is_new && *parent != id) {
-            self.store.images().set_parent(&id, &parent)?;
-        }
-        if !names.is_empty() {
-            self.store.names().update(|all| {
-                for name in names {
-                    all.set(&name.clone().with_default_tag().0, id);
-                }
-            })?;
-            let now = Utc::now().to_rfc3339_opts(SecondsFormat::AutoSi, true);
-            self.store.images().set_last_updated(&id, &now)?;
-        }
-        self.store.record_use(&id);
-        Ok(id)
-    }
-
     /// Returns the warnings so far: what layers lack because this process lacks a capability, and
     /// damage.
     pub fn warnings(&self) -> Vec<String> {
         let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.extend(self.omissions.warnings(&self.unpacking.abilities));
         all
-    }
-
-    fn note(&self, layer: &mut UnpackedLayer) {
-        let mut omissions = std::mem::take(&mut layer.omissions);
-        std::mem::take(&mut omissions.warnings).into_iter().for_each(|text| self.warn(text));
-        self.omissions.add(omissions);
     }
 
     fn warn(&self, text: String) {
@@ -287,6 +242,7 @@ mod tests {
     use std::io::{Cursor, Write};
 
     use super::*;
+    use crate::digest::Digest;
 
     fn begin(root: &std::path::Path) -> Import {
         Import::begin(Store::at(root, None), Limits::default(), &|_| {}, &|_| {}).unwrap()

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use crate::digest::Digest;
+use crate::fsutil::Buffers;
 use crate::layer::LayerError;
 use crate::oci::DiffId;
 use crate::store;
@@ -14,21 +15,13 @@ pub struct Source<'a> {
     pub(super) tar: Box<dyn Read + Send + 'a>,
     pub(super) blob: Option<(Digest, u64)>,
     pub(super) plain: bool,
-    pub(super) holes: bool,
     pub(super) expected: Option<DiffId>,
 }
 
 impl<'a> Source<'a> {
     /// Creates a source that is read to its end. Errors call it `name`.
     pub fn new(name: impl Into<String>, tar: impl Read + Send + 'a) -> Self {
-        Self {
-            name: name.into(),
-            tar: Box::new(tar),
-            blob: None,
-            plain: false,
-            holes: false,
-            expected: None,
-        }
+        Self { name: name.into(), tar: Box::new(tar), blob: None, plain: false, expected: None }
     }
 
     /// Requires that the stream has this digest and size in bytes, before it is decompressed.
@@ -48,12 +41,6 @@ impl<'a> Source<'a> {
     pub fn plain(self) -> Self {
         Self { plain: true, ..self }
     }
-
-    /// Makes holes of blocks of zeros in large files.
-    #[must_use]
-    pub fn with_holes(self) -> Self {
-        Self { holes: true, ..self }
-    }
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -62,18 +49,10 @@ impl std::fmt::Debug for Source<'_> {
     }
 }
 
-/// Returns a reader that fails after the user interrupted the process.
-pub(super) fn interruptible(reader: impl Read) -> impl Read {
-    Interruptible(reader)
-}
-
-struct Interruptible<R>(R);
-
-impl<R: Read> Read for Interruptible<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if store::is_stopped() {
-            return Err(io::Error::other(LayerError::Cancelled));
-        }
-        self.0.read(out)
-    }
+/// Returns the same bytes, and an error after the user interrupted the process.
+pub(super) fn interruptible(tar: impl Buffers + Send) -> impl Buffers + Send {
+    tar.map(|buffer| match store::is_stopped() {
+        true => Err(io::Error::other(LayerError::Cancelled)),
+        false => buffer,
+    })
 }

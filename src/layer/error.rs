@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::digest::Digest;
+use crate::overlay::ChangesError;
 use crate::printable;
 
 /// Why a layer could not be unpacked.
@@ -117,6 +118,9 @@ pub enum LayerError {
     /// memory.
     #[error("other layers use the memory for its decompression window of {0} bytes")]
     WindowInUse(u64),
+    /// The changes of a mount cannot become a layer.
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
     /// Another thread of the pull failed or was interrupted.
     #[error("cancelled")]
     Cancelled,
@@ -134,6 +138,7 @@ impl LayerError {
                 | Self::Thread { .. }
                 | Self::TarSplit(_)
                 | Self::WindowInUse(_)
+                | Self::Changes(_)
                 | Self::Cancelled
         )
     }

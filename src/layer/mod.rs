@@ -2,6 +2,7 @@
 //! tar back byte for byte. Everything here blocks; nothing here knows a network or a store.
 
 pub mod budget;
+mod changes_tar;
 mod error;
 mod extract;
 mod limits;
@@ -13,6 +14,7 @@ mod unpack;
 mod usage;
 
 pub use budget::{DECODER_OVERHEAD, WINDOWS_PER_LAYER};
+pub use changes_tar::write_changes;
 pub use error::{LayerError, LimitKind};
 pub use extract::omissions::OmissionReport;
 pub use limits::Limits;

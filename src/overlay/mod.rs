@@ -2,6 +2,7 @@
 //! mounts.
 
 mod abilities;
+mod changes;
 mod copy_out;
 mod diff_dir;
 mod ids;
@@ -15,6 +16,7 @@ mod private;
 mod probe;
 
 pub use abilities::{Abilities, Capability, NewOwner, Owners, XattrSpace, in_user_namespace};
+pub use changes::{Change, ChangeKind, ChangeWalk, Changes, ChangesError};
 pub use copy_out::{CopyOut, NotCopied};
 pub use diff_dir::{
     DiffDir, DirHandle, is_whiteout, list, make_dir, make_whiteout, proc_path, split, stat,

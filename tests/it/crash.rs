@@ -2,6 +2,7 @@
 //! next command that writes removes the rest.
 
 mod cleanup;
+mod commit;
 mod mounts;
 mod run;
 

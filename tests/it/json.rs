@@ -108,6 +108,8 @@ fn json_of_every_command_fits_its_documentation() {
         ("mount", ok(&["mount", "--rw", &name, dir])),
     ];
     fs::write(at.join("new"), "x").unwrap();
+    let mounts = rpull.json(["mounts", "--format", "json"]);
+    printed.push(("commit", ok(&["commit", mounts[0]["name"].as_str().unwrap(), "app:2"])));
     printed.push(("mounts", ok(&["mounts"])));
     let mounts = rpull.json(["mounts", "--format", "json"]);
     let mount_name = mounts[0]["name"].as_str().unwrap();

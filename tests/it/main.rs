@@ -5,6 +5,7 @@ mod archive;
 mod capabilities;
 mod check;
 mod clean;
+mod commit;
 mod completions;
 mod content;
 mod crash;

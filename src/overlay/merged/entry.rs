@@ -183,7 +183,10 @@ fn data_ranges(file: &File, size: u64) -> io::Result<Option<Vec<Range<u64>>>> {
 }
 
 /// Calls `read` with a small buffer, which is enough for most files, and then with the largest.
-fn grow(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+///
+/// # Errors
+/// The error of `read`.
+pub fn grow(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0; 256];
     let length = match read(&mut buffer) {
         Err(Errno::RANGE) => {

@@ -12,6 +12,7 @@ mod stack;
 mod walk;
 
 pub use compare::{Difference, DifferenceKind};
+pub(super) use entry::grow;
 pub use entry::{Entry, Xattrs, open_in};
 pub use lookup::{Follow, LookupError};
 pub use stack::{MergedLayer, MergedTree, OpaqueDirs};

@@ -21,6 +21,12 @@ use super::image::sha256;
 use super::rpull::Done;
 use super::scratch;
 
+/// Starts dockerd without the writable mounts of other tests: as long as its mount namespace had them, they
+/// would be mounted.
+const FORGET_MOUNTS: &str = r#"awk '/upperdir=[^ ]*\/rpull\/mounts\// { print $5 }' /proc/self/mountinfo |
+  xargs -r -n 1 umount
+exec dockerd "$@""#;
+
 pub struct Dockerd {
     pub root: PathBuf,
     run: TempDir,
@@ -38,7 +44,7 @@ impl Dockerd {
         let child = scratch::spawn_bound("unshare", move |command| {
             let log = File::create(at.join("log")).expect("a log");
             command
-                .args(["--mount", "--propagation", "private", "dockerd"])
+                .args(["--mount", "--propagation", "private", "sh", "-c", FORGET_MOUNTS, "dockerd"])
                 .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
                 .args(["--storage-driver", "overlay2"])
                 .arg("--data-root")
