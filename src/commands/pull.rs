@@ -169,6 +169,39 @@ impl Pull {
     }
 }
 
+/// Pulls an image that another command needs. Standard output belongs to that command, so only bars are
+/// shown, on standard error.
+///
+/// # Errors
+/// Why the pull failed.
+pub fn needed(
+    context: &Context,
+    image: &str,
+    policy: Policy,
+    registry: &RegistryFlags,
+    platform: &PlatformFlag,
+) -> Result<(), Failure> {
+    let images = [names::reference(image)?];
+    let platform = platform.parsed()?;
+    let (store, client) = (context.store()?, registry.client()?);
+    let (sender, events) = mpsc::channel();
+    let receive = move |event| drop(sender.send(event));
+    // The default root is rpull's own.
+    let force = context.global.root.is_none();
+    let pull = client.pull_all(images.clone()).policy(policy).force(force).events(receive);
+    let pull = match platform {
+        Some(platform) => pull.platform(platform),
+        None => pull,
+    };
+    let screen = render::start(render::beside_output(context.global.quiet, &images), events)?;
+    let runtime = runtime()?;
+    let results = runtime.block_on(interruptible(async { pull.all_into(&store).await }));
+    drop(runtime);
+    // A screen that is gone does not concern the command.
+    let _ = screen.join();
+    verdict(&images, results??.into_iter().map(|result| result.map(drop)).collect())
+}
+
 fn verdict(images: &[Reference], results: Vec<Result<(), Error>>) -> Result<(), Failure> {
     let several = images.len() > 1;
     let failures = images.iter().zip(results).filter_map(|(image, result)| {

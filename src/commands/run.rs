@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Args};
+use clap::{Arg, ArgAction, Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use rpull::error::StartFailure;
-use rpull::{Container, ContainerEnd, ContainerStdin, Error, OciRuntime};
+use rpull::error::{StartFailure, StoreError};
+use rpull::{Container, ContainerEnd, ContainerStdin, Error, Image, OciRuntime, Policy};
 
-use super::Context;
 use super::container::ContainerFlags;
+use super::{Context, pull};
 use crate::cli::failure::Failure;
+use crate::cli::flags::{PlatformFlag, RegistryFlags};
 use crate::cli::output;
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,7 @@ const FAILED: u8 = 125;
 
 /// Run a command in a new container of an image
 ///
-/// Without COMMAND, the image's runs. The changes are kept as a writable mount, like those of `rpull mount
+/// Without COMMAND, the image's runs. An image that is not in the store is pulled. The changes are kept as a writable mount, like those of `rpull mount
 /// --rw`; with --rm, they are removed. The container has no network; --net host gives it that of the
 /// machine. -v means --volume here; use --verbose for a log.
 #[derive(Debug, Args)]
@@ -47,8 +48,15 @@ pub struct Run {
     /// Run the container with this OCI runtime: a program in PATH, or a path
     #[arg(long, value_name = "PROGRAM", env = "RPULL_RUNTIME")]
     runtime: Option<String>,
+    /// Choose when to pull the image
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pull: Pull,
     #[command(flatten)]
     container: ContainerFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    #[command(flatten)]
+    platform: PlatformFlag,
     /// The image: a reference or an ID
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -57,13 +65,26 @@ pub struct Run {
     command: Vec<String>,
 }
 
+/// When an image is pulled before it runs.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Pull {
+    /// Before each run, since tags can move
+    Always,
+    /// If the image is not in the store
+    #[default]
+    Missing,
+    /// Not at all
+    Never,
+}
+
 impl Run {
     /// Runs the container; returns the exit code of its command.
     ///
     /// # Errors
     /// The image is not in the store, or the container could not be started.
     pub fn run(&self, context: &Context) -> Result<ExitCode, Failure> {
-        let ended = self.ended(context).map_err(|error| {
+        let image = self.image(context).map_err(|failure| failure.with_code(FAILED))?;
+        let ended = self.ended(&image).map_err(|error| {
             let code = match &error {
                 Error::Runtime { cause: StartFailure::NotFound, .. } => 127,
                 Error::Runtime { cause: StartFailure::NotExecutable, .. } => 126,
@@ -77,7 +98,28 @@ impl Run {
         Ok(ExitCode::from(ended.code))
     }
 
-    fn ended(&self, context: &Context) -> Result<ContainerEnd, Error> {
+    /// Finds the image, or pulls it.
+    fn image(&self, context: &Context) -> Result<Image, Failure> {
+        // Before a download.
+        OciRuntime::find(self.runtime.as_deref())?;
+        let policy = match self.pull {
+            Pull::Always => Some(Policy::Always),
+            Pull::Missing => Some(Policy::Missing),
+            Pull::Never => None,
+        };
+        let found = context.store()?.image(&self.image);
+        let absent =
+            matches!(found, Err(Error::Store(StoreError::NoSuchImage(_) | StoreError::NoStore(_))));
+        match policy {
+            Some(policy) if absent || policy == Policy::Always => {
+                pull::needed(context, &self.image, policy, &self.registry, &self.platform)?;
+                Ok(context.store()?.image(&self.image)?)
+            }
+            _ => Ok(found?),
+        }
+    }
+
+    fn ended(&self, image: &Image) -> Result<ContainerEnd, Error> {
         let mut options = self.container.options(&self.command)?;
         let runtime = OciRuntime::find(self.runtime.as_deref())?;
         options.remove = self.rm;
@@ -90,7 +132,6 @@ impl Run {
             (false, true, false) => ContainerStdin::Inherit,
             (false, false, _) => ContainerStdin::Null,
         };
-        let image = context.store()?.image(&self.image)?;
         supervise(stdin, || image.run(&options, &runtime, stdin))
     }
 }

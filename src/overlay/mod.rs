@@ -27,7 +27,7 @@ pub use merged::{
     Difference, DifferenceKind, Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs,
     Walk, Xattrs,
 };
-pub use mount::{Stack, Upper, quote, unmount};
+pub use mount::{Stack, Upper, detach, quote, unmount};
 pub use mount_points::create_mount_points;
 pub use mountinfo::{MountEntry, OverlayDirs, mount_at, mounts, uppers_everywhere};
 pub use omitted::{Omitted, plural};

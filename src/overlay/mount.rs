@@ -279,6 +279,14 @@ pub fn unmount(target: &Path) -> io::Result<()> {
     Ok(mount::unmount(target, UnmountFlags::NOFOLLOW)?)
 }
 
+/// Unmounts `target` in this mount namespace, also while it is in use.
+///
+/// # Errors
+/// The error of umount(2).
+pub fn detach(target: &Path) -> io::Result<()> {
+    Ok(mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?)
+}
+
 /// Quotes a word for a shell.
 pub fn quote(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();

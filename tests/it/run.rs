@@ -75,6 +75,11 @@ impl Place {
         dir.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// The directory of a container's files.
+    fn run_dir(&self, id: &str) -> PathBuf {
+        self.rpull.root().join("rpull/mounts").join(id).join("run")
+    }
+
     /// Nothing of a container is left: no mount, no process, no cgroup.
     #[track_caller]
     fn assert_no_traces(&self) {
@@ -87,7 +92,7 @@ impl Place {
         let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", "rpull-*"]).output();
         let groups = String::from_utf8(groups.unwrap().stdout).unwrap();
         for id in self.mounts() {
-            let run = self.rpull.root().join("rpull/mounts").join(&id).join("run");
+            let run = self.run_dir(&id);
             assert!(!run.exists(), "{}", run.display());
             assert!(!groups.contains(&id), "{groups}");
         }
@@ -185,11 +190,28 @@ fn exit_code_is_that_of_docker() {
         assert_eq!(failed.code, Some(125), "{flags:?}: {failed}");
         assert!(failed.stderr.contains(expected), "{flags:?}: {failed}");
     }
-    let failed = place.rpull.fails(125, ["run", "--format", "json", "absent"]);
+    let failed = place.rpull.fails(125, ["run", "--pull", "never", "--format", "json", "absent"]);
     let error: Value = serde_json::from_str(&failed.stderr).unwrap();
     assert_eq!((&error["code"], &error["kind"]), (&json!(125), &json!("not-found")));
     assert!(place.mounts().is_empty(), "a run that did not start keeps nothing");
     place.assert_no_traces();
+}
+
+#[test]
+fn image_that_is_missing_is_pulled() {
+    let place = Place::new("missing");
+    let image = push(&busybox::image().layer(Tar::new().file("new", "1").end()), "pulled").name();
+    place.rpull.fails(125, ["run", "--pull", "never", &image, "true"]);
+    let script = ["cat", "/new"];
+    assert_eq!(place.rpull.ok(["run", "--rm", &image].iter().chain(&script)), "1");
+    assert_eq!(
+        place.rpull.ok(["run", "--rm", "--pull", "always", &image].iter().chain(&script)),
+        "1"
+    );
+    let absent = place.rpull.fails(125, ["run", "--rm", &format!("{image}-absent"), "true"]);
+    assert!(absent.stderr.contains("-absent"), "{absent}");
+    let empty = Rpull::on(place.scratch.path().join("other"));
+    assert_eq!(empty.ok(["run", "--rm", &image].iter().chain(&script)), "1");
 }
 
 #[test]
@@ -240,6 +262,29 @@ fn running_container_protects_its_image_and_its_changes() {
     place.rpull.ok(["gc"]);
     let second = place.ok(&["--rm"], "ls /new 2>&1 || true");
     assert!(second.contains("No such file"), "{second}");
+    kill_process(running.pid(), Signal::TERM).unwrap();
+    assert_eq!(running.end().code, Some(9));
+}
+
+#[test]
+fn running_container_does_not_keep_other_mounts_in_use() {
+    let place = Place::new("others");
+    let [at, shown] = ["at", "shown"].map(|name| place.scratch.path().join(name));
+    let _mounted = [&at, &shown].map(|dir| {
+        fs::create_dir(dir).unwrap();
+        place.rpull.ok(["mount", "--rw", &place.image, dir.to_str().unwrap()]);
+        scratch::Mounted(dir.clone())
+    });
+    fs::write(at.join("new"), "x").unwrap();
+    let volume = format!("{}:/shown", shown.display());
+    let script = "trap 'exit 9' TERM; ls /shown; echo ready; while :; do sleep 0.01; done";
+    let running = place.start(&["--rm", "-v", &volume], script);
+    assert!(running.stdout().contains("bin\n"), "{}", running.stdout());
+    let mounts = place.rpull.json(["mounts", "--format", "json"]);
+    let line = mounts.as_array().unwrap().iter().find(|it| it["target"] == at.to_str().unwrap());
+    let name = line.unwrap()["name"].as_str().unwrap().to_owned();
+    place.rpull.ok(["umount", &name]);
+    place.rpull.ok(["mounts", "rm", &name]);
     kill_process(running.pid(), Signal::TERM).unwrap();
     assert_eq!(running.end().code, Some(9));
 }

@@ -112,6 +112,7 @@ impl Image {
         let dir = dir.ok_or_else(none)?;
         let place = Place::of(&dir);
         let started = overlay::in_private_mounts(|| {
+            leave_other_mounts(self.store(), &draft.volumes)?;
             start(&place, &draft, &stack, options, runtime, &dir, stdin)
         });
         let rootfs = place.at("bundle").join(ROOTFS);
@@ -143,6 +144,28 @@ pub enum Stdin {
     Inherit,
     /// The terminal of this process. Signals of its keys reach the runtime directly.
     Terminal,
+}
+
+/// Unmounts the mounts of the store's other images in this namespace: a copy of a mount would keep it in
+/// use after it was unmounted on the machine, for as long as the container runs. Those that volumes show
+/// stay.
+fn leave_other_mounts(store: &Store, volumes: &[Volume]) -> Result<(), Error> {
+    let records = store.begin();
+    let is_shown = |target: &Path| {
+        let sources = volumes.iter().filter_map(|volume| volume.source.as_ref());
+        let mut sources = sources.filter_map(|source| std::path::absolute(source).ok());
+        sources.any(|source| source.starts_with(target) || target.starts_with(&source))
+    };
+    for mount in overlay::mounts().at("list mounts of", store.root())?.iter().rev() {
+        let Some(dirs) = mount.overlay_dirs() else { continue };
+        let is_own = dirs.lower.iter().any(|lower| lower.starts_with(store.root()))
+            || dirs.upper.is_some_and(|upper| records.changes_in(&upper).is_some());
+        if is_own && !is_shown(&mount.target) {
+            // What stays only delays a removal.
+            let _ = overlay::detach(&mount.target);
+        }
+    }
+    Ok(())
 }
 
 /// Mounts everything and starts the runtime, in a mount namespace of their own.

@@ -79,6 +79,15 @@ pub fn choose(
     }
 }
 
+/// Returns the renderer of a pull whose command prints something else on standard output: bars on a
+/// terminal, or nothing.
+pub fn beside_output(quiet: bool, images: &[Reference]) -> Box<dyn Renderer> {
+    match output::can_draw() && !quiet {
+        true => Box::new(tty::Tty::new(images, None)),
+        false => Box::new(Results::new(Lines::to(io::sink()), Form::Name, images)),
+    }
+}
+
 /// Shows all that comes out of `events` on a thread of its own, until the senders are gone. The
 /// thread returns the first error of writing, after which the pull goes on unseen.
 ///

@@ -65,7 +65,11 @@ fn container_of_a_killed_rpull_and_runtime_is_ended_by_the_next_run() {
         kill_process(runtime, Signal::KILL).unwrap();
         running.end();
         assert_eq!(place.mounts().len(), 1);
-        place.ok(&["--rm"], "true");
+        // A killed process keeps its lock until it is gone.
+        until("the container is ended", || {
+            place.ok(&["--rm"], "true");
+            !place.mounts().iter().any(|id| place.run_dir(id).exists())
+        });
         place.assert_no_traces();
         let kept = usize::from(flags != ["--rm"]);
         until("the changes of --rm are removed", || {
