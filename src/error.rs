@@ -11,6 +11,7 @@ pub use crate::bundle::BundleError;
 pub use crate::digest::DigestError;
 pub use crate::fsutil::FsError;
 pub use crate::layer::{LayerError, LimitKind, TreeTarError};
+pub use crate::namespace::{NamespaceError, Setting as NamespaceSetting};
 pub use crate::oci::{ManifestError, PlatformError};
 pub use crate::overlay::{ChangesError, LookupError};
 pub use crate::reference::{Reason as ReferenceReason, ReferenceError};
@@ -125,6 +126,9 @@ pub enum Error {
         /// What failed.
         cause: StartFailure,
     },
+    /// This process cannot have a namespace of its own.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -263,6 +267,8 @@ impl Error {
             Self::Runtime { cause: StartFailure::NotFound, .. } => ErrorKind::NotFound,
             Self::Runtime { cause: StartFailure::NotExecutable, .. } => ErrorKind::Usage,
             Self::Runtime { .. } => ErrorKind::Other,
+            Self::Namespace(NamespaceError::NotNeeded) => ErrorKind::Usage,
+            Self::Namespace(_) => ErrorKind::Other,
             Self::Marks { .. } => ErrorKind::Storage,
             // The layers exist as long as the plan, so it is a directory that the user named.
             Self::Mount { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,

@@ -24,6 +24,7 @@
 //! | get the layers, config and mount of an image | [`Image`] |
 //! | see which layers images share | [`LayerTree`] |
 //! | read or export the files of an image | [`Files`] |
+//! | mount without root | [`enter_user_namespace`] |
 //! | find and repair damage of a store | [`Check`], [`Client::repair`] |
 //! | measure a store; remove orphans and unused images | [`Usage`], [`Removal`] |
 //! | decide what to do about an error | [`Error::kind`] |
@@ -48,6 +49,7 @@ pub mod error;
 mod fsutil; // atomic and durable file operations
 mod import; // layers and images from this machine; blocking
 mod layer; // from a compressed stream to verified files; blocking only
+mod namespace; // user and mount namespaces, to mount without root
 mod oci; // descriptors, manifests, indexes, configs, platforms, IDs
 mod overlay; // overlay2 directories, confined file operations, mounts
 pub mod printable;
@@ -63,7 +65,7 @@ pub use api::{
     Commit, CommittedImage, Container, ContainerEnd, ContainerSignals, ContainerStdin, Copy,
     CopyOwners, Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
     ImportedLayer, LastLink, LoadedImage, MountPlan, OciRuntime, Pull, Push, Removal, RepairReport,
-    Resolution, RunOptions, Save, Source, Store, Unmounted, Unrepaired,
+    Resolution, RunOptions, Save, Source, Store, Unmounted, Unrepaired, enter_user_namespace,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
 pub use bundle::{EnvChange, Network, Volume, parse_env_file};
@@ -72,6 +74,7 @@ pub use digest::Digest;
 pub use error::{Error, ErrorKind};
 pub use import::Source as LayerSource;
 pub use layer::Limits;
+pub use namespace::MappedIds;
 pub use oci::{ChainId, DiffId, ImageId, Platform};
 pub use overlay::{NotCopied, quote as shell_quote};
 pub use progress::Event;

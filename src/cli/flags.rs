@@ -92,6 +92,8 @@ pub enum Command {
     Bundle(commands::bundle::Bundle),
     /// Create an image from the changes of a writable mount
     Commit(commands::commit::Commit),
+    /// Run a command in a user namespace, where it may mount without root
+    Unshare(commands::unshare::Unshare),
     /// Remove images from the store
     #[command(alias = "rmi")]
     Rm(commands::rm::Rm),

@@ -5,8 +5,8 @@ mod tls;
 use std::io;
 
 use rpull::error::{
-    ArchiveError, ChangesError, ImageUser, LayerError, LimitKind, ManifestError, RegistryError,
-    StoreError,
+    ArchiveError, ChangesError, ImageUser, LayerError, LimitKind, ManifestError, NamespaceError,
+    RegistryError, StoreError,
 };
 use rpull::{Error, ErrorKind};
 
@@ -88,6 +88,7 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Mount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Some(CANNOT_MOUNT.to_owned())
         }
+        Error::Namespace(error) => hint_namespace(error),
         Error::Marks { .. } => Some(MARKS.to_owned()),
         Error::NoRuntime(_) => {
             Some("install crun or runc, or name a runtime with --runtime".to_owned())
@@ -103,7 +104,7 @@ pub fn hint(error: &Error) -> Option<String> {
             Some("end the programs that use it; fuser -vm DIR lists them".to_owned())
         }
         Error::Unmount { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Some("run as root".to_owned())
+            Some("run as root, or in the namespace of the mount".to_owned())
         }
         _ => None,
     }
@@ -126,7 +127,7 @@ const DOCKER_SETTING: &str =
 
 /// For a user who may not mount.
 const CANNOT_MOUNT: &str =
-    "run as root, or let another tool mount what `rpull mount --print` shows";
+    "run as root or in `rpull unshare`, or let another tool mount what `rpull mount --print` shows";
 
 /// For an image that cannot be mounted as it is.
 const MARKS: &str = "pull it again as root with CAP_SYS_ADMIN, and mount it as that user; or pull it into \
@@ -254,6 +255,24 @@ fn hint_store(error: &StoreError) -> Option<String> {
         }
         .to_owned(),
     )
+}
+
+fn hint_namespace(error: &NamespaceError) -> Option<String> {
+    Some(match error {
+        NamespaceError::NotNeeded => {
+            "run the command without `rpull unshare`, which is for users without root".to_owned()
+        }
+        NamespaceError::Refused { setting: Some(setting), .. } => format!(
+            "as root, permit it with `sysctl -w {}`; see docs/rootless.md",
+            setting.permitted
+        ),
+        NamespaceError::Refused { .. } => {
+            "in a container, permit it with --security-opt seccomp=unconfined, or run rpull outside of it; see \
+             docs/rootless.md"
+                .to_owned()
+        }
+        _ => return None,
+    })
 }
 
 fn hint_in_use(by: &ImageUser) -> String {

@@ -32,6 +32,7 @@ pub mod save;
 mod signals;
 pub mod tag;
 pub mod umount;
+pub mod unshare;
 
 use std::io::Read;
 use std::num::NonZero;
@@ -107,6 +108,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Load(command) => command.run(context)?,
         Command::Run(command) => return command.run(context),
         Command::Bundle(command) => command.run(context)?,
+        Command::Unshare(command) => return Err(command.run(context)),
         Command::Save(command) => command.run(context)?,
         Command::Commit(command) => command.run(context)?,
         Command::Tag(command) => command.run(context)?,

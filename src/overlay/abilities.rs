@@ -68,7 +68,7 @@ impl Capability {
         }
     }
 
-    fn is_effective(self) -> bool {
+    pub(super) fn is_effective(self) -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());

@@ -31,5 +31,5 @@ pub use mount::{Stack, Upper, detach, quote, unmount};
 pub use mount_points::create_mount_points;
 pub use mountinfo::{MountEntry, OverlayDirs, mount_at, mounts, uppers_everywhere};
 pub use omitted::{Omitted, plural};
-pub use private::in_private_mounts;
+pub use private::{in_private_mounts, may_mount};
 pub use probe::{file_system, probe, remove_probe};

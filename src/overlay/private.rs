@@ -1,9 +1,23 @@
-//! Mounts that only one process and its children see.
+//! Mounts that only one process and its children see, and whether this process may mount at all.
 
 use std::io;
 use std::thread;
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, MountPropagationFlags, fsopen, mount_change};
+
+use super::abilities::Capability;
+
+/// Returns whether this process may mount in its mount namespace. A capability in a user namespace does
+/// not tell it: the mount namespace can belong to another one, and AppArmor can forbid it.
+pub fn may_mount() -> bool {
+    match fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => true,
+        // Before Linux 5.2.
+        Err(Errno::NOSYS) => Capability::SysAdmin.is_effective(),
+        Err(e) => !matches!(e, Errno::PERM | Errno::ACCESS),
+    }
+}
 
 /// Runs `work` on a thread with a mount namespace of its own, which the processes that it starts share.
 /// What it mounts disappears with the last of them. Mounts of the machine go on to appear there.

@@ -21,6 +21,7 @@ const FACADE: &[&str] = &[
     "store",
     "archive",
     "bundle",
+    "namespace",
     "error",
     "pull",
     "import",
@@ -29,7 +30,7 @@ const FACADE: &[&str] = &[
 ];
 
 /// `pull` fails with the top error, so it stands above it.
-const OPERATION: &[&str] = FACADE.split_at(12).0;
+const OPERATION: &[&str] = FACADE.split_at(13).0;
 
 /// What adds content of this machine sees no registry.
 const LOCAL: &[&str] =
@@ -39,7 +40,7 @@ const LOCAL: &[&str] =
 const REMOTE: &[&str] = &["digest", "reference", "oci", "progress", "registry", "error", "pull"];
 
 /// What the top error may see: every module that has errors of its own.
-const MECHANISMS: &[&str] = FACADE.split_at(11).0;
+const MECHANISMS: &[&str] = FACADE.split_at(12).0;
 
 /// A module and what it may import of this crate.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -55,6 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["digest", "reference", "oci", "overlay", "fsutil"]),
     ("archive", &["digest", "reference", "oci", "overlay", "fsutil", "layer", "store"]),
     ("bundle", &[]),
+    ("namespace", &["overlay"]),
     ("error", MECHANISMS),
     ("pull", OPERATION),
     ("push", FACADE),

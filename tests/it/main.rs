@@ -44,5 +44,6 @@ mod stress;
 mod support;
 mod terminal;
 mod unpack;
+mod unshare;
 mod verbs;
 mod words;

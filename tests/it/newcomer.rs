@@ -20,7 +20,7 @@ const REFUSED: [(&str, i32, &str); 6] = [
     // The line before it is refused.
     ("rpull mount web", 3, "hint: run `rpull images`"),
     ("rpull diff web", 3, "hint: run `rpull images`"),
-    ("rpull mount ", 7, "hint: run as root, or let another tool mount"),
+    ("rpull mount ", 7, "hint: run as root or in `rpull unshare`, or let another"),
     ("rpull umount ", 2, "hint: run `rpull mounts`"),
     // There is no runtime.
     ("rpull run ", 125, "hint: install crun or runc"),
