@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -94,15 +95,24 @@ pub fn mount_at(target: &Path) -> io::Result<Option<MountEntry>> {
 }
 
 /// Returns the upper directories of all overlay mounts of all processes, and whether /proc shows
-/// all processes of this machine.
+/// all processes of this machine and the mounts of all that this user runs: a process in a user namespace
+/// cannot see into another one, also of the same user.
 pub fn uppers_everywhere() -> (Vec<PathBuf>, bool) {
-    let all = fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns == Path::new(FIRST_PID_NS));
+    let mut all = fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns == Path::new(FIRST_PID_NS));
     let mut namespaces = std::collections::HashSet::new();
     let mut uppers = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let dir = process.path();
-        // Not a process, or one of another user.
-        let Ok(namespace) = fs::read_link(dir.join("ns/mnt")) else { continue };
+        let namespace = match fs::read_link(dir.join("ns/mnt")) {
+            Ok(namespace) => namespace,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                let owner = process.metadata().map(|meta| meta.uid());
+                all &= owner.is_ok_and(|uid| uid != rustix::process::geteuid().as_raw());
+                continue;
+            }
+            // Not a process, or one that ended.
+            Err(_) => continue,
+        };
         if namespaces.insert(namespace) {
             let mounts = parse(&fs::read(dir.join("mountinfo")).unwrap_or_default());
             uppers.extend(mounts.iter().filter_map(|mount| mount.overlay_dirs()?.upper));

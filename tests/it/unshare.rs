@@ -1,6 +1,7 @@
 //! `rpull unshare`: mounts by users without root, in a user namespace.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -138,6 +139,24 @@ fn mount_disappears_with_the_command_that_made_it() {
     assert_eq!(fs::read_dir(place.0.path().join("m")).unwrap().count(), 0);
     let again = "rpull mount left m >&2 && cat m/x";
     let done = place.as_nobody(&["rpull", "unshare", "-q", "sh", "-c", again]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "x\n"), "{done}");
+}
+
+/// A namespace cannot see into another one of the same user.
+#[test]
+fn mount_in_another_namespace_without_changes_is_not_swept() {
+    let (place, pushed) = (Place::new(), push("unshare-other"));
+    let script = "rpull pull -q $1 >&2; mkdir m; rpull mount --rw $1 m >&2; echo ready; read -r _; echo x >m/x; cat m/x";
+    let line = ["rpull", "unshare", "-q", "sh", "-ec", script, "sh", &pushed.name()];
+    let mut command = place.command(&TO_NOBODY, &line);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let done = place.as_nobody(&["rpull", "unshare", "-q", "rpull", "gc"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let done = Done::from(child.wait_with_output().unwrap());
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "x\n"), "{done}");
 }
 
