@@ -20,7 +20,6 @@ mod open;
 mod read;
 mod save;
 mod sink;
-mod tar_header;
 
 pub use documents::ArchiveFormat;
 pub use error::ArchiveError;

@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::ArchiveError;
-use super::tar_header;
 use crate::fsutil::{self, At, NewFile};
-use crate::layer::TAR_BLOCK;
+use crate::layer::{EntryType, NewEntry, TarWriter};
 
 /// The names that a layout has, and that an interrupted save can have left.
 const BLOBS: &str = "blobs";
@@ -44,26 +43,26 @@ pub trait Sink {
     fn finish(&mut self) -> Result<(), ArchiveError>;
 }
 
-/// Writes a tar.
+/// Writes a tar, whose owners, modes and times are fixed, so that the same images give the same bytes.
 pub struct TarSink<W> {
-    out: W,
+    tar: TarWriter<W>,
     dirs: Vec<String>,
-    padding: usize,
 }
 
 impl<W: Write> TarSink<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, dirs: Vec::new(), padding: 0 }
+        Self { tar: TarWriter::new(out), dirs: Vec::new() }
     }
 
     /// Returns the output.
     pub fn into_inner(self) -> W {
-        self.out
+        self.tar.into_inner()
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        self.out.write_all(bytes).map_err(ArchiveError::Write)
+    fn entry(&mut self, path: &str, kind: EntryType, mode: u32, size: u64) -> io::Result<()> {
+        let name = path.as_bytes();
+        self.tar.entry(&NewEntry { name, kind, mode, size, ..NewEntry::file() })
     }
 }
 
@@ -74,26 +73,23 @@ impl<W: Write> Sink for TarSink<W> {
         for (at, _) in path.match_indices('/') {
             let dir = path[..=at].to_owned();
             if !self.dirs.contains(&dir) {
-                self.write(&tar_header::dir(&dir))?;
+                self.entry(&dir, EntryType::Dir, 0o755, 0).map_err(ArchiveError::Write)?;
                 self.dirs.push(dir);
             }
         }
-        self.padding = tar_header::padding(size);
-        self.write(&tar_header::file(path, size))
+        self.entry(path, EntryType::File, 0o644, size).map_err(ArchiveError::Write)
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
-        self.write(bytes)
+        self.tar.bytes(bytes).map_err(ArchiveError::Write)
     }
 
     fn end(&mut self) -> Result<(), ArchiveError> {
-        let padding = self.padding;
-        self.write(&[0; TAR_BLOCK][..padding])
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), ArchiveError> {
-        self.write(&[0; 2 * TAR_BLOCK])?;
-        self.out.flush().map_err(ArchiveError::Write)
+        self.tar.end().map_err(ArchiveError::Write)
     }
 }
 

@@ -142,15 +142,39 @@ impl<W: Write> TarWriter<W> {
         Ok(())
     }
 
+    /// Writes the next bytes of the entry's data.
+    ///
+    /// # Errors
+    /// The error of the output; `InvalidInput` if they are more than the size of the entry.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let remaining = self.remaining.checked_sub(bytes.len() as u64);
+        let excess = || io::Error::new(io::ErrorKind::InvalidInput, "excess data of an entry");
+        self.remaining = remaining.ok_or_else(excess)?;
+        self.out.write_all(bytes)
+    }
+
     /// Writes the end of the archive. Returns the output.
     ///
     /// # Errors
     /// As for [`entry`](Self::entry).
     pub fn finish(mut self) -> io::Result<W> {
+        self.end()?;
+        Ok(self.out)
+    }
+
+    /// Writes the end of the archive.
+    ///
+    /// # Errors
+    /// As for [`entry`](Self::entry).
+    pub fn end(&mut self) -> io::Result<()> {
         self.end_entry()?;
         self.out.write_all(&[0; 2 * BLOCK])?;
-        self.out.flush()?;
-        Ok(self.out)
+        self.out.flush()
+    }
+
+    /// Returns the output.
+    pub fn into_inner(self) -> W {
+        self.out
     }
 
     fn end_entry(&mut self) -> io::Result<()> {
