@@ -140,17 +140,17 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A mount would show files that the image deletes, since it could not read all marks of
-    /// overlayfs.
+    /// A mount, or this process, would show files that the image deletes, since it could not read all
+    /// marks of overlayfs.
     #[error(
-        "cannot mount {image}: the marks of deleted files in layer {layer} are trusted.overlay.*, and {why}"
+        "cannot show the files of {image}: the marks of deleted files in layer {layer} are trusted.overlay.*, and {why}"
     )]
     Marks {
         /// The image as it was named.
         image: String,
         /// The short chain ID of the layer.
         layer: String,
-        /// Why a mount does not show them.
+        /// Why they have no effect.
         why: &'static str,
     },
     /// Unmounting failed.
@@ -322,6 +322,7 @@ fn of_store(error: &StoreError) -> ErrorKind {
         StoreError::Ambiguous { .. }
         | StoreError::AmbiguousLayer { .. }
         | StoreError::LayerId(_)
+        | StoreError::NoLayers(_)
         | StoreError::MountName(_)
         | StoreError::Reference(_)
         | StoreError::OtherStore { .. }

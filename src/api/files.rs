@@ -20,7 +20,7 @@ use crate::layer::{LatestTimes, TreeTar, TreeTarOptions};
 use crate::overlay::{
     Abilities, Entry, Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, XattrSpace,
 };
-use crate::store::{LayerSelector, Lock, WritableMount};
+use crate::store::{LayerSelector, Lock, StoreError, WritableMount};
 
 /// Bytes of a tar that are written at once.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -96,8 +96,14 @@ impl Image {
     }
 
     fn files_of(&self, top: Option<&LayerSelector>) -> Result<Files, Error> {
-        let ((stack, layers), lock) = self.stack(top)?;
-        let layers = marks::open_layers(&self.store().begin(), &stack.lower, &layers)?;
+        let (layers, lock) = match self.stack(top) {
+            Ok(((stack, layers), lock)) => {
+                (marks::open_layers(&self.store().begin(), &stack.lower, &layers)?, lock)
+            }
+            // Nothing of the store needs to be kept.
+            Err(Error::Store(StoreError::NoLayers(_))) if top.is_none() => (Vec::new(), None),
+            Err(error) => return Err(error),
+        };
         let config: Value = serde_json::from_slice(&self.config()?).unwrap_or_default();
         let created =
             config["created"].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());

@@ -130,7 +130,7 @@ const CANNOT_MOUNT: &str =
     "run as root or in `rpull unshare`, or let another tool mount what `rpull mount --print` shows";
 
 /// For an image that cannot be mounted as it is.
-const MARKS: &str = "pull it again as root with CAP_SYS_ADMIN, and mount it as that user; or pull it into \
+const MARKS: &str = "pull it again as root with CAP_SYS_ADMIN, and use it as that user; or pull it into \
      another --root, without root";
 
 /// For a limit of processes: RLIMIT_NPROC, or pids.max of the cgroup.

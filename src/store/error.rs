@@ -29,6 +29,9 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// The image has no layers, so a mount would have no files.
+    #[error("{0} has no layers, so there is nothing to mount")]
+    NoLayers(String),
     /// The list of names cannot be parsed. dockerd does not start on such a root either.
     #[error("the list of image names in {} is damaged: {why}", path.display())]
     DamagedNames {

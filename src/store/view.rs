@@ -197,7 +197,7 @@ impl Store {
     /// another option. `name` is the image as the user named it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it has no layers, or if dockerd would mount other directories;
+    /// [`StoreError::NoLayers`]; [`StoreError::Damaged`] if dockerd would mount other directories;
     /// [`StoreError::NoSuchLayer`] or [`StoreError::AmbiguousLayer`] if not exactly one layer is `top`.
     pub fn mount_stack(
         &self,
@@ -207,8 +207,7 @@ impl Store {
     ) -> Result<(Stack, Vec<LayerRecord>), StoreError> {
         let layers = self.load(id)?.layers;
         if layers.is_empty() {
-            let why = "it has no layers, so there is nothing to mount".to_owned();
-            return Err(StoreError::Damaged { path: self.layout.image(id), why });
+            return Err(StoreError::NoLayers(name.to_owned()));
         }
         let layers = match top {
             Some(top) => self.layers_up_to(name, layers, top)?,

@@ -424,5 +424,16 @@ fn image_without_layers_is_pulled() {
     pusher.blob(&image.config());
     let pushed = pusher.manifest(&image.manifest());
     let scratch = scratch::dir();
-    Rpull::on(scratch.path().join("root")).ok(["pull", "-q", &pushed.name()]);
+    let (rpull, name) = (Rpull::on(scratch.path().join("root")), pushed.name());
+    rpull.ok(["pull", "-q", &name]);
+    let (tar, dir) = (scratch.path().join("out.tar"), scratch.path().join("rootfs"));
+    let (tar, dir) = (tar.to_str().unwrap(), dir.to_str().unwrap());
+    assert_eq!(rpull.ok(["ls", &name]), "");
+    rpull.fails(3, ["ls", &name, "/etc"]);
+    rpull.ok(["export", "-o", tar, &name]);
+    assert_eq!(std::fs::read(tar).unwrap(), [0; 1024]);
+    rpull.ok(["export", "--rootfs", dir, &name]);
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+    let done = rpull.fails(2, ["mount", &name, dir]);
+    assert!(done.stderr.contains("has no layers, so there is nothing to mount"), "{done}");
 }

@@ -48,7 +48,7 @@ impl MergedLayer {
     }
 }
 
-/// A stack of layers as one tree. It has at least one layer.
+/// A stack of layers as one tree. Without layers, it is an empty directory.
 #[derive(Debug)]
 pub struct MergedTree {
     layers: Vec<MergedLayer>,
@@ -89,7 +89,7 @@ impl MergedTree {
     /// [`FsError`] if the topmost layer cannot be read.
     pub fn root(&self) -> Result<Entry, FsError> {
         let dir = self.open_root()?;
-        let (top, fd) = &dir.parts[0];
+        let Some((top, fd)) = dir.parts.first() else { return empty_root() };
         let root = self.layer(*top).root.clone();
         let stat = fs::fstat(&**fd).at("read", &root.path)?;
         let layers = dir.parts.iter().map(|(layer, _)| *layer).collect();
@@ -234,6 +234,20 @@ impl MergedTree {
         let stat = stat_in(parent, &name).at("read", &host_path(&root, &path))?;
         Ok(stat.map(|stat| Entry { path, stat, layers, root, parent: parent.clone() }))
     }
+}
+
+/// Returns the directory at the top of a tree without layers. A directory without attributes, of which
+/// nothing else is shown, stands for it.
+fn empty_root() -> Result<Entry, FsError> {
+    let path = Path::new("/proc");
+    let fd = Arc::new(fs::open(path, DIRECTORY, Mode::empty()).at("open", path)?);
+    let mut stat = fs::fstat(&*fd).at("read", path)?;
+    stat.st_mode = FileType::Directory.as_raw_mode() | 0o755;
+    (stat.st_uid, stat.st_gid) = (0, 0);
+    (stat.st_mtime, stat.st_mtime_nsec) = (0, 0);
+    let root = fs::open(path, DIRECTORY, Mode::empty()).at("open", path)?;
+    let root = Arc::new(LayerRoot { fd: root, path: path.to_owned() });
+    Ok(Entry { path: Vec::new(), stat, layers: Vec::new(), root, parent: fd })
 }
 
 impl Seen {
