@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, Timespec};
 use super::files::{Files, LastLink, is_content, name_in_archive};
 use crate::error::Error;
 use crate::fsutil::At;
-use crate::overlay::{CopyOut, Entry, NotCopied};
+use crate::overlay::{CopyMetadata, CopyOut, Entry, NotCopied};
 
 /// The owners of copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,11 @@ impl Files {
         let (path, to) = (path.as_ref(), to.as_ref());
         let entry = self.find(path, link)?;
         let mtime = |entry: &Entry| self.mtime(entry);
-        let copy = CopyOut::new(&self.tree, owners == CopyOwners::Keep, &mtime);
+        let metadata = match owners {
+            CopyOwners::Keep => CopyMetadata::Owners,
+            CopyOwners::This => CopyMetadata::NoOwners,
+        };
+        let copy = CopyOut::new(&self.tree, metadata, &mtime);
         match fs::metadata(to) {
             Ok(meta) if meta.is_dir() && entry.is_dir() && is_content(path) => {
                 Ok(copy.copy_content(&entry, open_dir(to)?, false)?)
@@ -69,7 +73,10 @@ impl Files {
     /// # Errors
     /// The directory is not empty, or a file cannot be read or written.
     pub fn export_to_dir(&self, to: impl AsRef<Path>) -> Result<NotCopied, Error> {
-        let to = to.as_ref();
+        self.copy_all(to.as_ref(), CopyMetadata::Owners)
+    }
+
+    pub(super) fn copy_all(&self, to: &Path, metadata: CopyMetadata) -> Result<NotCopied, Error> {
         if !to.is_dir() {
             fs::create_dir(to).at("create", to)?;
         }
@@ -77,7 +84,7 @@ impl Files {
             return Err(Error::Usage(format!("the directory {} is not empty", to.display())));
         }
         let mtime = |entry: &Entry| self.mtime(entry);
-        let copy = CopyOut::new(&self.tree, true, &mtime);
+        let copy = CopyOut::new(&self.tree, metadata, &mtime);
         Ok(copy.copy_content(&self.tree.root()?, open_dir(to)?, true)?)
     }
 

@@ -187,7 +187,22 @@ impl Files {
     }
 
     pub(super) fn write_tar(&self, out: impl Write, options: TreeTarOptions) -> Result<(), Error> {
+        let tar = TreeTar::new(BufWriter::with_capacity(BUFFER_SIZE, out), options);
+        self.write_content(tar)
+    }
+
+    /// Does the same, and writes an entry for the root first.
+    pub(super) fn write_tar_with_root(
+        &self,
+        out: impl Write,
+        options: TreeTarOptions,
+    ) -> Result<(), Error> {
         let mut tar = TreeTar::new(BufWriter::with_capacity(BUFFER_SIZE, out), options);
+        tar.entry(&self.tree.root()?, b".")?;
+        self.write_content(tar)
+    }
+
+    fn write_content(&self, mut tar: TreeTar<impl Write>) -> Result<(), Error> {
         tar.content(&self.tree, &self.tree.root()?, b"")?;
         tar.finish()?;
         Ok(())

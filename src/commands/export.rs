@@ -1,7 +1,7 @@
 //! `rpull export`: the files of an image as one tar.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 use serde_json::json;
@@ -48,7 +48,13 @@ impl Export {
         if let Some(file) = self.rootfs.as_ref().or(self.output.as_ref()) {
             let files = context.store()?.files(&self.source)?;
             match &self.rootfs {
-                Some(to) => warn(&files.export_rootfs(to)?),
+                Some(to) => {
+                    let not_copied = files.export_rootfs(to)?;
+                    warn(&not_copied);
+                    if not_copied != NotCopied::default() {
+                        warn_of_tool(to);
+                    }
+                }
                 None => files.export_to_file(file)?,
             }
             return match context.json() {
@@ -96,4 +102,14 @@ pub fn warn(not_copied: &NotCopied) {
             output::warning(&format!("{what}: {count}; this user may not create them"));
         }
     }
+}
+
+/// Warns that another version of a tool, or another user, keeps what is missing in `to`.
+fn warn_of_tool(to: &Path) {
+    output::warning(match to.extension() {
+        Some(suffix) if suffix == "erofs" => {
+            "mkfs.erofs 1.7 or newer keeps all of them, and so do .squashfs and .ext4"
+        }
+        _ => "root, .squashfs and .ext4 keep all of them",
+    });
 }

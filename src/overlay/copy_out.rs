@@ -30,11 +30,22 @@ pub struct NotCopied {
     pub attributes: u64,
 }
 
+/// The metadata of copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyMetadata {
+    /// All of it.
+    Owners,
+    /// All but the owners: copies belong to this process.
+    NoOwners,
+    /// Modes with which this process can read the copies, and times. Devices are left out. Something else
+    /// has the rest, so nothing of it is counted.
+    Readable,
+}
+
 /// Copies files of a merged tree.
 pub struct CopyOut<'a> {
     tree: &'a MergedTree,
-    /// Whether files keep their owners; otherwise they belong to this process.
-    keep_owners: bool,
+    metadata: CopyMetadata,
     /// Returns the modification time of a copy.
     mtime: &'a dyn Fn(&Entry) -> Timespec,
     not_copied: NotCopied,
@@ -52,14 +63,14 @@ struct OpenDir {
 }
 
 impl<'a> CopyOut<'a> {
-    /// Copies files of `tree`, with owners if `keep_owners`, and with the times that `mtime` returns.
+    /// Copies files of `tree`, with `metadata`, and with the times that `mtime` returns.
     pub fn new(
         tree: &'a MergedTree,
-        keep_owners: bool,
+        metadata: CopyMetadata,
         mtime: &'a dyn Fn(&Entry) -> Timespec,
     ) -> Self {
         let (not_copied, links) = (NotCopied::default(), HashMap::new());
-        Self { tree, keep_owners, mtime, not_copied, links }
+        Self { tree, metadata, mtime, not_copied, links }
     }
 
     /// Copies `entry`, a directory with its content, to `name` in the directory `to`. A file there is
@@ -147,7 +158,7 @@ impl<'a> CopyOut<'a> {
     /// Sets the metadata of a directory whose content is complete.
     fn finish(&mut self, dir: Option<OpenDir>) -> Result<(), FsError> {
         let Some(OpenDir { fd, entry: Some(entry), .. }) = dir else { return Ok(()) };
-        self.metadata(&entry, fd.as_fd(), b".")
+        self.set_metadata(&entry, fd.as_fd(), b".")
     }
 
     /// Copies what is not a directory to `name` in `to`, which is `path` below `top`.
@@ -167,6 +178,10 @@ impl<'a> CopyOut<'a> {
                 return Err(error).at("create the copy of", &at());
             }
             Err(e) => return Err(e).at("create the copy of", &at()),
+        }
+        let is_device = matches!(entry.kind(), FileType::CharacterDevice | FileType::BlockDevice);
+        if is_device && self.metadata == CopyMetadata::Readable {
+            return Ok(());
         }
         let key = (entry.stat.st_dev, entry.stat.st_ino);
         if entry.links() > 1 {
@@ -196,7 +211,7 @@ impl<'a> CopyOut<'a> {
                 return Ok(());
             }
         }
-        self.metadata(entry, to, name)
+        self.set_metadata(entry, to, name)
     }
 
     fn regular(&mut self, entry: &Entry, to: BorrowedFd<'_>, name: &[u8]) -> Result<(), FsError> {
@@ -210,24 +225,31 @@ impl<'a> CopyOut<'a> {
                 .at("copy", &entry.host_path())?;
         }
         drop(copy);
-        self.metadata(entry, to, name)
+        self.set_metadata(entry, to, name)
     }
 
     /// Sets owner, attributes, mode and times, in this order, because a change of the owner clears bits of
     /// the mode and file capabilities.
-    fn metadata(&mut self, entry: &Entry, to: BorrowedFd<'_>, name: &[u8]) -> Result<(), FsError> {
+    fn set_metadata(
+        &mut self,
+        entry: &Entry,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), FsError> {
         let at = || entry.host_path();
         let stat = &entry.stat;
-        if self.keep_owners {
+        if self.metadata == CopyMetadata::Owners {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
             match fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::PERM | Errno::INVAL) => self.not_copied.owners += 1,
                 other => other.at("set the owner of the copy of", &at())?,
             }
         }
+        let is_readable = self.metadata == CopyMetadata::Readable;
+        let xattrs = if is_readable { Vec::new() } else { entry.xattrs()? };
         let mut path = format!("/proc/self/fd/{}/", to.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
-        for (attribute, value) in entry.xattrs()? {
+        for (attribute, value) in xattrs {
             match fs::lsetxattr(&*path, &*attribute, &value, XattrFlags::empty()) {
                 Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
                     self.not_copied.attributes += 1;
@@ -236,7 +258,12 @@ impl<'a> CopyOut<'a> {
             }
         }
         if entry.kind() != FileType::Symlink {
-            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+            let readable = match entry.is_dir() {
+                _ if !is_readable => 0,
+                true => 0o700,
+                false => 0o600,
+            };
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | readable);
             fs::chmodat(to, name, mode, AtFlags::empty())
                 .at("set the mode of the copy of", &at())?;
         }

@@ -17,7 +17,7 @@ mod probe;
 
 pub use abilities::{Abilities, Capability, NewOwner, Owners, XattrSpace, in_user_namespace};
 pub use changes::{Change, ChangeKind, ChangeWalk, Changes, ChangesError};
-pub use copy_out::{CopyOut, NotCopied};
+pub use copy_out::{CopyMetadata, CopyOut, NotCopied};
 pub use diff_dir::{
     DiffDir, DirHandle, is_whiteout, list, make_dir, make_whiteout, proc_path, split, stat,
 };

@@ -78,10 +78,14 @@ struct Place {
 
 impl Place {
     fn new(stem: &str) -> Self {
+        Self::with(stem, &image())
+    }
+
+    fn with(stem: &str, image: &Image) -> Self {
         let scratch = scratch::dir();
         let rpull = Rpull::on(scratch.path().join("root"));
         let hub = Hub::shared();
-        let image = image().push(&hub.host, &format!("{}:one", hub.repository(stem)));
+        let image = image.push(&hub.host, &format!("{}:one", hub.repository(stem)));
         rpull.ok(["pull", "-q", &image.name()]);
         Self { scratch, rpull, image }
     }
