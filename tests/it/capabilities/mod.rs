@@ -1,5 +1,6 @@
 //! Pulls with the capabilities that container runtimes and CI systems give, and mounts of the result.
 
+mod export;
 mod mixed;
 mod process;
 
