@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, Timespec};
 
 use super::files::{Files, LastLink, is_content, name_in_archive};
 use crate::error::Error;
-use crate::fsutil::At;
+use crate::fsutil::{self, At};
 use crate::overlay::{CopyMetadata, CopyOut, Entry, NotCopied};
 
 /// The owners of copies.
@@ -71,13 +71,15 @@ impl Files {
     /// system.
     ///
     /// # Errors
-    /// The directory is not empty, or a file cannot be read or written.
+    /// The directory is not empty, or a file cannot be read or written. A directory that did not exist is
+    /// then removed again.
     pub fn export_to_dir(&self, to: impl AsRef<Path>) -> Result<NotCopied, Error> {
         self.copy_all(to.as_ref(), CopyMetadata::Owners)
     }
 
     pub(super) fn copy_all(&self, to: &Path, metadata: CopyMetadata) -> Result<NotCopied, Error> {
-        if !to.is_dir() {
+        let is_new = !to.is_dir();
+        if is_new {
             fs::create_dir(to).at("create", to)?;
         }
         if fs::read_dir(to).at("list", to)?.next().is_some() {
@@ -85,7 +87,12 @@ impl Files {
         }
         let mtime = |entry: &Entry| self.mtime(entry);
         let copy = CopyOut::new(&self.tree, metadata, &mtime);
-        Ok(copy.copy_content(&self.tree.root()?, open_dir(to)?, true)?)
+        let copied = copy.copy_content(&self.tree.root()?, open_dir(to)?, true);
+        if copied.is_err() && is_new {
+            // A part of the files must not be taken for all of them, nor fill a full disk.
+            let _ = fsutil::remove(to);
+        }
+        Ok(copied?)
     }
 
     fn mtime(&self, entry: &Entry) -> Timespec {

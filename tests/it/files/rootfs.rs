@@ -191,3 +191,19 @@ fn missing_tool_is_named_with_its_package() {
         assert!(!Path::new(&to).exists());
     }
 }
+
+#[test]
+fn directory_that_is_incomplete_is_removed() {
+    let place = Place::new("rootfs-full");
+    let full = place.path("full");
+    fs::create_dir(&full).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "nr_inodes=6", "tmpfs"]).arg(&full);
+    assert!(mount.status().unwrap().success());
+    let full = Mounted(full);
+    let to = full.0.join("rootfs");
+    let done =
+        place.rpull.fails(7, ["export", "--rootfs", to.to_str().unwrap(), &place.image.name()]);
+    assert!(done.stderr.contains("No space left on device"), "{done}");
+    assert!(!to.exists());
+}
