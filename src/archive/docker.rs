@@ -2,6 +2,7 @@
 //! one is made for each image: then an archive is unpacked and verified like any other source.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -38,39 +39,77 @@ pub fn images(files: &Files) -> Result<Found, ArchiveError> {
     let invalid = |e: serde_json::Error| ArchiveError::Invalid(format!("{MANIFEST}: {e}"));
     let items: Vec<Item> = serde_json::from_slice(&bytes).map_err(invalid)?;
     let mut found = Found::default();
-    let mut known = HashMap::new();
+    let mut known = Known::default();
+    // Items of one image, with names or without, are one image with all names.
+    let mut listed: HashMap<(Digest, bool), usize> = HashMap::new();
     for item in items {
         let image = image(files, item, &mut found, &mut known)?;
-        found.images.push(image);
+        let key = (image.tops[0].digest, image.names.is_empty());
+        match listed.entry(key) {
+            Entry::Occupied(at) => found.images[*at.get()].names.extend(image.names),
+            Entry::Vacant(place) => {
+                place.insert(found.images.len());
+                found.images.push(image);
+            }
+        }
     }
     Ok(found)
+}
+
+/// What was read for items before, by its path.
+#[derive(Default)]
+struct Known {
+    configs: HashMap<String, Config>,
+    compressed: HashMap<String, Digest>,
+}
+
+struct Config {
+    descriptor: Descriptor,
+    parsed: ImageConfig,
+}
+
+fn config<'a>(
+    files: &Files,
+    path: &str,
+    known: &'a mut HashMap<String, Config>,
+) -> Result<&'a Config, ArchiveError> {
+    match known.entry(path.to_owned()) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(place) => {
+            let bytes = files.document(path)?.ok_or_else(|| missing(path))?;
+            let parsed = ImageConfig::parse(&bytes)?;
+            let (id, size) = (Digest::of(&bytes), bytes.len() as u64);
+            let descriptor = documents::descriptor(media_type::OCI_CONFIG, id, size);
+            Ok(place.insert(Config { descriptor, parsed }))
+        }
+    }
+}
+
+fn missing(path: &str) -> ArchiveError {
+    ArchiveError::Invalid(format!("{path} is missing"))
 }
 
 fn image(
     files: &Files,
     item: Item,
     found: &mut Found,
-    known: &mut HashMap<String, Digest>,
+    known: &mut Known,
 ) -> Result<FoundImage, ArchiveError> {
-    let missing = |path: &str| ArchiveError::Invalid(format!("{path} is missing"));
-    let config = files.document(&item.config)?.ok_or_else(|| missing(&item.config))?;
-    let parsed = ImageConfig::parse(&config)?;
+    let config = config(files, &item.config, &mut known.configs)?;
     let paths = item.layers.unwrap_or_default();
-    parsed.check_layers(paths.len())?;
+    config.parsed.check_layers(paths.len())?;
     if paths.len() > MAX_LAYERS {
         return Err(ManifestError::TooManyLayers(paths.len()).into());
     }
-    let id = Digest::of(&config);
     let mut layers = Vec::with_capacity(paths.len());
-    for (path, diff_id) in paths.iter().zip(parsed.diff_ids()) {
+    for (path, diff_id) in paths.iter().zip(config.parsed.diff_ids()) {
         let range = files.find(path)?.ok_or_else(|| missing(path))?;
-        let layer = layer(&range, path, diff_id.digest(), known)?;
+        let layer = layer(&range, path, diff_id.digest(), &mut known.compressed)?;
         found.paths.insert(layer.digest, path.clone());
         layers.push(layer);
     }
-    found.paths.insert(id, item.config);
-    let config = documents::descriptor(media_type::OCI_CONFIG, id, config.len() as u64);
-    let manifest = documents::manifest(&config, &layers).map_err(std::io::Error::from);
+    found.paths.insert(config.descriptor.digest, item.config);
+    let manifest = documents::manifest(&config.descriptor, &layers).map_err(std::io::Error::from);
     let manifest = Bytes::from(manifest.map_err(ArchiveError::Read)?);
     let top = Digest::of(&manifest);
     let top_size = manifest.len() as u64;
@@ -113,4 +152,50 @@ fn tag(name: &str) -> Result<Reference, ArchiveError> {
     let parsed = name.parse::<Reference>().ok();
     let tagged = parsed.filter(|it| it.tag().is_some() && it.digest().is_none());
     tagged.ok_or_else(|| ArchiveError::Invalid(format!("invalid tag '{name}'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::files::Files;
+
+    #[test]
+    fn items_of_one_image_are_one_image_with_all_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = b"the bytes of a layer";
+        let config = |os: &str| {
+            let id = Digest::of(layer);
+            format!(
+                r#"{{"os":"{os}","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{id}"]}}}}"#
+            )
+        };
+        let item = |config: &str, tags: &str| {
+            format!(r#"{{"Config":"{config}","RepoTags":{tags},"Layers":["layer.tar"]}}"#)
+        };
+        let items = [
+            item("a.json", r#"["x:1"]"#),
+            item("b.json", r#"["y:1"]"#),
+            item("a.json", "null"),
+            item("same.json", r#"["x:3","x:2"]"#),
+            item("a.json", "[]"),
+        ];
+        let manifest = format!("[{}]", items.join(","));
+        let (a, b) = (config("linux"), config("other"));
+        for (name, bytes) in [
+            (MANIFEST, manifest.as_bytes()),
+            ("layer.tar", layer),
+            ("a.json", a.as_bytes()),
+            ("same.json", a.as_bytes()),
+            ("b.json", b.as_bytes()),
+        ] {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let found = images(&Files::of_dir(dir.path()).unwrap()).unwrap();
+        let names = |image: &FoundImage| {
+            image.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let names: Vec<String> = found.images.iter().map(names).collect();
+        assert_eq!(names, ["x:1 x:3 x:2", "y:1", ""]);
+        assert_eq!(found.images[0].tops[0].digest, found.images[2].tops[0].digest);
+    }
 }

@@ -1,5 +1,7 @@
 //! The images of an OCI image layout (OCI image-spec image-layout.md).
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use super::documents::{IMAGE_NAME, NAME};
@@ -33,39 +35,50 @@ pub fn images(files: &Files) -> Result<Found, ArchiveError> {
     let bytes = files.document(INDEX)?.unwrap_or_default();
     let invalid = |e: serde_json::Error| ArchiveError::Invalid(format!("{INDEX}: {e}"));
     let index: IndexFile = serde_json::from_slice(&bytes).map_err(invalid)?;
-    let entries = index.manifests.unwrap_or_default();
     let mut images: Vec<FoundImage> = Vec::new();
-    for entry in entries {
+    // Where images are in the list, so that an archive of many names takes no more time for each.
+    let mut by_key: HashMap<Key, usize> = HashMap::new();
+    let mut by_digest: HashMap<Digest, usize> = HashMap::new();
+    for entry in index.manifests.unwrap_or_default() {
         let (name, label) = (whole_name(&entry), entry.annotations.get(NAME).cloned());
-        let is_same = |image: &&mut FoundImage| match &name {
-            Some(name) => image.names.contains(name),
-            None if label.is_some() => image.names.is_empty() && image.label == label,
-            None => {
-                let of_platform = |it: &Descriptor| it.platform.is_some();
-                image.names.is_empty()
-                    && image.label.is_none()
-                    && of_platform(&entry)
-                    && image.tops.iter().all(of_platform)
-            }
+        let key = match (&name, &label) {
+            (Some(name), _) => Some(Key::Name(name.clone())),
+            (None, Some(label)) => Some(Key::Label(label.clone())),
+            (None, None) => entry.platform.is_some().then_some(Key::Platforms),
         };
-        if let Some(image) = images.iter_mut().find(is_same) {
-            image.tops.push(entry);
+        if let Some(at) = key.as_ref().and_then(|key| by_key.get(key)) {
+            images[*at].tops.push(entry);
             continue;
         }
-        let of_digest =
-            |image: &&mut FoundImage| image.tops.len() == 1 && image.tops[0].digest == entry.digest;
-        match (name, images.iter_mut().find(of_digest)) {
-            (Some(name), Some(image)) if !image.names.is_empty() => image.names.push(name),
-            (name, _) => {
-                images.push(FoundImage {
-                    tops: vec![entry],
-                    names: name.into_iter().collect(),
-                    label,
-                });
+        let named = by_digest.get(&entry.digest).copied().filter(|at| images[*at].tops.len() == 1);
+        let at = match (name, named) {
+            (Some(name), Some(at)) => {
+                images[at].names.push(name);
+                at
             }
-        }
+            (name, _) => {
+                if name.is_some() {
+                    by_digest.insert(entry.digest, images.len());
+                }
+                let names = name.into_iter().collect();
+                images.push(FoundImage { tops: vec![entry], names, label });
+                images.len() - 1
+            }
+        };
+        by_key.extend(key.map(|key| (key, at)));
     }
     Ok(Found { images, ..Found::default() })
+}
+
+/// What entries of one image have in common.
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    /// The whole name.
+    Name(Reference),
+    /// A name of any form, without a whole one.
+    Label(String),
+    /// That they have a platform, and no name.
+    Platforms,
 }
 
 /// Returns the name of an entry, if it is a whole one: a word alone is a tag of an unknown repository.

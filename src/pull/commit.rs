@@ -179,8 +179,8 @@ fn name_archived(
     (id, is_new): (ImageId, bool),
     top: &Descriptor,
 ) -> Result<(Status, Vec<(Reference, ImageId)>), StoreError> {
-    for name in names {
-        store.content().add_name(top, name)?;
+    if !names.is_empty() {
+        store.content().add_names(top, names)?;
     }
     let (changed, moved) = store.names().update(|all| {
         let mut moved = Vec::new();
@@ -204,7 +204,7 @@ fn name(
     id: ImageId,
     top: &Descriptor,
 ) -> Result<Status, StoreError> {
-    store.content().add_name(top, reference)?;
+    store.content().add_names(top, std::slice::from_ref(reference))?;
     let changed = store.names().update(|names| {
         let by_digest = names.set(&reference.with_digest(top.digest), id);
         let by_tag = reference.digest().is_none() && names.set(reference, id);

@@ -119,7 +119,7 @@ impl Session {
                 urls: Vec::new(),
                 annotations: Default::default(),
             };
-            store.content().add_name(&top, &reference)?;
+            store.content().add_names(&top, std::slice::from_ref(&reference))?;
             store.names().update(|names| names.set(&reference.with_digest(digest), id))?;
             Ok(())
         })

@@ -3,6 +3,7 @@
 //! Other tools write it, too (skopeo copies into the same layout). Fields and entries that are
 //! unknown to rpull are kept byte for byte.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
@@ -78,27 +79,47 @@ impl IndexFile {
         serde_json::to_vec(&Fields(fields.collect()))
     }
 
-    /// Lists `descriptor` under `name`, replacing an entry of that name. Returns whether this
-    /// changed the index.
+    /// Lists `descriptor` under each of `names`, replacing entries of these names. Returns whether this
+    /// changed the index. Takes time in proportion to the entries and names.
     ///
     /// # Errors
     /// None in practice: a descriptor is JSON.
-    pub fn set(&mut self, descriptor: &Descriptor, name: &str) -> Result<bool, serde_json::Error> {
-        let mut descriptor = descriptor.clone();
-        descriptor.annotations.insert(NAME.to_owned(), name.to_owned());
-        descriptor.annotations.insert(PULLED.to_owned(), "true".to_owned());
-        let raw = serde_json::value::to_raw_value(&descriptor)?;
-        let same: Vec<usize> =
-            (0..self.entries.len()).filter(|n| named(&self.entries[*n], name)).collect();
-        match same.as_slice() {
-            [one] if self.entries[*one].get() == raw.get() => return Ok(false),
-            [first, others @ ..] => {
-                self.entries[*first] = raw;
-                others.iter().rev().for_each(|n| drop(self.entries.remove(*n)));
-            }
-            [] => self.entries.push(raw),
+    pub fn set(
+        &mut self,
+        descriptor: &Descriptor,
+        names: &[String],
+    ) -> Result<bool, serde_json::Error> {
+        let mut wanted = HashMap::with_capacity(names.len());
+        for name in names {
+            let mut descriptor = descriptor.clone();
+            descriptor.annotations.insert(NAME.to_owned(), name.clone());
+            descriptor.annotations.insert(PULLED.to_owned(), "true".to_owned());
+            wanted.insert(name.as_str(), Some(serde_json::value::to_raw_value(&descriptor)?));
         }
-        Ok(true)
+        let mut changed = false;
+        self.entries.retain_mut(|entry| {
+            let name = name_of(entry);
+            let Some(raw) = name.and_then(|name| wanted.get_mut(name.as_str())) else {
+                return true;
+            };
+            // Only the first entry of a name stays.
+            let Some(raw) = raw.take() else {
+                changed = true;
+                return false;
+            };
+            if entry.get() != raw.get() {
+                *entry = raw;
+                changed = true;
+            }
+            true
+        });
+        for name in names {
+            if let Some(raw) = wanted.get_mut(name.as_str()).and_then(Option::take) {
+                self.entries.push(raw);
+                changed = true;
+            }
+        }
+        Ok(changed)
     }
 
     /// Removes rpull's entries whose digest `gone` accepts. Returns whether there were any.
@@ -159,8 +180,8 @@ fn value(entry: &RawValue) -> serde_json::Value {
     serde_json::from_str(entry.get()).unwrap_or_default()
 }
 
-fn named(entry: &RawValue, name: &str) -> bool {
-    value(entry)["annotations"][NAME] == name
+fn name_of(entry: &RawValue) -> Option<String> {
+    Some(value(entry)["annotations"][NAME].as_str()?.to_owned())
 }
 
 fn is_ours(entry: &RawValue) -> bool {
@@ -224,7 +245,7 @@ mod tests {
             format!(r#"{{"z":{{"b":1,"a":2}},"manifests":[{foreign},7],"schemaVersion":2}}"#);
         let mut index = IndexFile::parse(begun.as_bytes()).unwrap();
         assert_eq!(text(&index), begun);
-        assert!(index.set(&descriptor("one"), "host/one:1").unwrap());
+        assert!(index.set(&descriptor("one"), &["host/one:1".to_owned()]).unwrap());
         index.remove(|_| true);
         assert_eq!(text(&index), begun);
     }
@@ -232,18 +253,32 @@ mod tests {
     #[test]
     fn entry_of_the_same_name_is_replaced_in_place() {
         let mut index = IndexFile::empty().unwrap();
-        assert!(index.set(&descriptor("one"), "host/a:1").unwrap());
-        assert!(index.set(&descriptor("two"), "host/b:1").unwrap());
-        assert!(!index.set(&descriptor("one"), "host/a:1").unwrap());
-        assert!(index.set(&descriptor("three"), "host/a:1").unwrap());
+        assert!(index.set(&descriptor("one"), &["host/a:1".to_owned()]).unwrap());
+        assert!(index.set(&descriptor("two"), &["host/b:1".to_owned()]).unwrap());
+        assert!(!index.set(&descriptor("one"), &["host/a:1".to_owned()]).unwrap());
+        assert!(index.set(&descriptor("three"), &["host/a:1".to_owned()]).unwrap());
         let digests: Vec<_> = index.entries.iter().filter_map(|entry| digest(entry)).collect();
         assert_eq!(digests, [Digest::of(b"three"), Digest::of(b"two")]);
     }
 
     #[test]
+    fn several_names_are_listed_at_once() {
+        let names = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let mut index = IndexFile::empty().unwrap();
+        assert!(index.set(&descriptor("one"), &names(&["h/a:1", "h/b:1"])).unwrap());
+        assert!(index.set(&descriptor("two"), &names(&["h/c:1", "h/b:1", "h/c:1"])).unwrap());
+        assert!(!index.set(&descriptor("two"), &names(&["h/b:1", "h/c:1"])).unwrap());
+        assert!(!index.set(&descriptor("three"), &[]).unwrap());
+        let listed: Vec<_> =
+            index.entries.iter().map(|it| (name_of(it).unwrap(), digest(it).unwrap())).collect();
+        let expected = [("h/a:1", "one"), ("h/b:1", "two"), ("h/c:1", "two")];
+        assert_eq!(listed, expected.map(|(n, mark)| (n.to_owned(), Digest::of(mark.as_bytes()))));
+    }
+
+    #[test]
     fn entries_of_other_tools_are_foreign() {
         let mut index = IndexFile::empty().unwrap();
-        index.set(&descriptor("ours"), "host/a:1").unwrap();
+        index.set(&descriptor("ours"), &["host/a:1".to_owned()]).unwrap();
         assert_eq!((index.foreign(), index.ours()), (vec![], vec![Digest::of(b"ours")]));
         let theirs = text(&index).replace("rpull.pulled", "other");
         assert_eq!(IndexFile::parse(theirs.as_bytes()).unwrap().foreign(), [Digest::of(b"ours")]);
@@ -287,7 +322,7 @@ mod tests {
         }
         for text in ["{}", r#"{"manifests":null}"#] {
             let mut index = IndexFile::parse(text.as_bytes()).unwrap();
-            assert!(index.set(&descriptor("one"), "host/a:1").unwrap());
+            assert!(index.set(&descriptor("one"), &["host/a:1".to_owned()]).unwrap());
             assert!(
                 super::IndexFile::parse(&index.to_bytes().unwrap()).unwrap().entries.len() == 1
             );

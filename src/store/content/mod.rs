@@ -201,15 +201,15 @@ impl Content {
         !self.refused.swap(true, Ordering::Relaxed)
     }
 
-    /// Lists a manifest or index in `index.json` under its name. Does nothing if the content
+    /// Lists a manifest or index in `index.json` under its names. Does nothing if the content
     /// directory is read-only.
     ///
     /// # Errors
     /// [`StoreError::Fs`] if the file cannot be read or written.
-    pub fn add_name(
+    pub fn add_names(
         &self,
         descriptor: &Descriptor,
-        reference: &Reference,
+        names: &[Reference],
     ) -> Result<(), StoreError> {
         let Some(dirs) = self.dirs()? else { return Ok(()) };
         let _lock = dirs.lock_index()?;
@@ -217,7 +217,8 @@ impl Content {
             IndexState::Valid(index) => index,
             IndexState::Damaged => dirs.set_index_aside()?,
         };
-        let changed = index.set(descriptor, &reference.canonical());
+        let names: Vec<String> = names.iter().map(Reference::canonical).collect();
+        let changed = index.set(descriptor, &names);
         if changed.map_err(|e| dirs.damaged(&e))? { dirs.write_index(&index) } else { Ok(()) }
     }
 
