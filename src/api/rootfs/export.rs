@@ -2,15 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::beside::Beside;
 use super::tool::{reads_tar, run};
 use crate::api::files::Files;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::fsutil::At;
+use crate::fsutil::{self, At};
 use crate::layer::TreeTarOptions;
 use crate::overlay::{CopyMetadata, NotCopied};
 
@@ -59,7 +61,7 @@ impl Files {
         let beside = Beside::new(to)?;
         let made = beside.path("image");
         let not_copied = match kind {
-            FileSystem::Squashfs => self.squashfs(&made).map(|()| NotCopied::default())?,
+            FileSystem::Squashfs => self.squashfs(&made, &beside).map(|()| NotCopied::default())?,
             FileSystem::Erofs => self.erofs(&made, &beside)?,
             FileSystem::Ext4 => self.ext4(&made, &beside).map(|()| NotCopied::default())?,
         };
@@ -67,7 +69,7 @@ impl Files {
         Ok(not_copied)
     }
 
-    fn squashfs(&self, to: &Path) -> Result<(), Error> {
+    fn squashfs(&self, to: &Path, beside: &Beside) -> Result<(), Error> {
         let root = self.tree.root()?;
         let (time, _) = self.latest_times().limit(&root);
         let mut command = Command::new("sqfstar");
@@ -83,7 +85,16 @@ impl Files {
         command.args(["-root-gid", &root.stat.st_gid.to_string()]);
         command.args(["-root-time", &time.clamp(0, u32::MAX.into()).to_string()]);
         // sqfstar accepts either the variable or the option.
-        command.env_remove("SOURCE_DATE_EPOCH").arg(to);
+        command.env_remove("SOURCE_DATE_EPOCH");
+        // Version 4.5 ignores the options for the root, and takes its metadata from the current directory.
+        let dir = beside.path("root");
+        fsutil::ensure_dir(&dir, root.stat.st_mode & 0o7777 | 0o700)?;
+        // An ordinary user may not.
+        let _ = chown(&dir, Some(root.stat.st_uid), Some(root.stat.st_gid));
+        let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(time).unwrap_or(0));
+        fs::File::open(&dir).and_then(|it| it.set_modified(modified)).at("write", &dir)?;
+        let name = to.file_name().unwrap_or_default();
+        command.current_dir(dir).arg(Path::new("..").join(name));
         run(command, "squashfs-tools", |out| {
             let options = TreeTarOptions { sparse: false, latest: self.latest_times() };
             self.write_tar(out, options)

@@ -81,8 +81,8 @@ impl Files {
         Ok(options.iter().chain(&sizes).map(|option| (*option).to_owned()).collect())
     }
 
-    /// Sets what mke2fs before 1.47.1 copies of the times of changes and accesses, and the mode of the root,
-    /// which no version copies; and what is missing otherwise, with values in files in `beside`.
+    /// Sets what mke2fs before 1.47.1 copies of the times of changes and accesses; mode and owner of the root,
+    /// which no version takes from the image; and what is missing otherwise, with values in files in `beside`.
     fn debugfs(
         &self,
         mut command: Command,
@@ -90,7 +90,8 @@ impl Files {
         files: u64,
         (beside, missing): (&Beside, Option<Missing>),
     ) -> Result<(), Error> {
-        let (epoch, mode) = (self.epoch().max(1), self.tree.root()?.stat.st_mode);
+        let (epoch, root) = (self.epoch().max(1), self.tree.root()?.stat);
+        let (mode, uid, gid) = (root.st_mode, root.st_uid, root.st_gid);
         command.args(["-w", "-f", "-"]).arg(image);
         let messages = run(command, PACKAGE, |out| {
             let mut script = Script::new(io::BufWriter::new(out));
@@ -106,6 +107,8 @@ impl Files {
                     }
                 }
                 writeln!(script.out, "set_inode_field <2> mode 0{mode:o}")?;
+                writeln!(script.out, "set_inode_field <2> uid {uid}")?;
+                writeln!(script.out, "set_inode_field <2> gid {gid}")?;
                 script.out.flush()
             };
             lines().map_err(|e| TreeTarError::Write(e).into())
