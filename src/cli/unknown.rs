@@ -10,10 +10,10 @@ use super::failure::Failure;
 use super::flags::Cli;
 
 /// Official images whose names are close to a command.
-const IMAGES: [&str; 1] = ["gcc"];
+const IMAGES: [&str; 2] = ["gcc", "sl"];
 
 /// Commands of docker, podman, skopeo and crane that rpull does not have.
-const COMMANDS: &str = "attach auth build builder buildx catalog checkpoint clone commit compose config \
+const COMMANDS: &str = "attach auth build builder buildx catalog checkpoint clone compose config \
     container context create delete digest events exec extract image \
     import info init kill kube list login logout logs machine manifest network \
     plugin pod port ps remove rename restart scan search secret service \

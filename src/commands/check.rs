@@ -79,7 +79,10 @@ fn progress(quiet: bool) -> impl Fn(CheckProgress) + Send + Sync + 'static {
         let is_last = progress.done == progress.total;
         if !quiet && (is_last || last.elapsed() >= INTERVAL) {
             *last = Instant::now();
-            output::notice(&format!("verified {} of {}", progress.done, progress.total));
+            output::notice(&format!(
+                "verified {} of {} layers and blobs",
+                progress.done, progress.total
+            ));
         }
     }
 }

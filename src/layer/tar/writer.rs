@@ -420,7 +420,7 @@ mod tests {
         );
         assert_eq!(listed(&tar), expected);
         let records = String::from_utf8_lossy(&tar[BLOCK..]).into_owned();
-        assert!(records.contains("27 SCHILY.xattr.user.a=\0\n=\u{fffd}\n"), "{records}");
+        assert!(records.contains("28 SCHILY.xattr.user.a=\0\n=\u{fffd}\n"), "{records}");
         let times = [(-2, 500_000_000, "-1.5"), (-1, 1, "-0.999999999"), (5, 20, "5.00000002")];
         for (seconds, nanos, text) in times {
             assert_eq!(pax_time(seconds, nanos), text);

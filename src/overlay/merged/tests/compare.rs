@@ -6,7 +6,9 @@ use super::*;
 use crate::fsutil::FsError;
 
 /// Lines of a directory, as moby's `FileInfo.addChanges` (pkg/archive/changes.go) adds them.
-fn of_dirs(old: &Path, new: &Path, below: &Path, lines: &mut Vec<String>) {
+///
+/// `old` is `None` below what is not a directory there: a path must not lead through a symlink.
+fn of_dirs(old: Option<&Path>, new: &Path, below: &Path, lines: &mut Vec<String>) {
     let names = |dir: &Path| {
         let entries = stdfs::read_dir(dir.join(below)).into_iter().flatten();
         let names = entries.map(|entry| entry.unwrap().file_name());
@@ -18,11 +20,11 @@ fn of_dirs(old: &Path, new: &Path, below: &Path, lines: &mut Vec<String>) {
         names.filter(is_there).collect::<std::collections::BTreeSet<_>>()
     };
     let is_dir = |dir: &Path| dir.join(below).symlink_metadata().is_ok_and(|meta| meta.is_dir());
-    let (old_names, new_names) = match (is_dir(old), is_dir(new)) {
-        (_, false) => return,
-        (false, true) => (Default::default(), names(new)),
-        (true, true) => (names(old), names(new)),
-    };
+    if !is_dir(new) {
+        return;
+    }
+    let old = old.filter(|old| is_dir(old));
+    let (old_names, new_names) = (old.map(names).unwrap_or_default(), names(new));
     for name in old_names.union(&new_names) {
         let path = below.join(name);
         let shown = path.display();
@@ -33,9 +35,9 @@ fn of_dirs(old: &Path, new: &Path, below: &Path, lines: &mut Vec<String>) {
         let (at, mut inner) = (lines.len(), Vec::new());
         of_dirs(old, new, &path, &mut inner);
         let new_meta = new.join(&path).symlink_metadata().unwrap();
-        let kind = match old_names.contains(name) {
-            false => Some("A"),
-            true => {
+        let kind = match old.filter(|_| old_names.contains(name)) {
+            None => Some("A"),
+            Some(old) => {
                 let old_meta = old.join(&path).symlink_metadata().unwrap();
                 let owner =
                     |meta: &stdfs::Metadata| (meta.mode(), meta.uid(), meta.gid(), meta.rdev());
@@ -78,7 +80,7 @@ fn differences_of_random_stacks_are_those_that_docker_finds() {
             for (old, new) in [(&below, &whole), (&whole, &below)] {
                 let (old_mount, new_mount) = (old.mount(), new.mount());
                 let mut expected = Vec::new();
-                of_dirs(&old_mount.0, &new_mount.0, Path::new(""), &mut expected);
+                of_dirs(Some(&old_mount.0), &new_mount.0, Path::new(""), &mut expected);
                 prop_assert_eq!(of_trees(&old.tree(), &new.tree()), expected);
             }
         }
