@@ -112,21 +112,35 @@ def pull_section(figures):
     for medium, images in figures.get("media", {}).items():
         yield f"## Pulling, store on {medium}\n"
         for name in sorted(images, key=lambda n: STANDARD.index(n) if n in STANDARD else 9):
-            results = {tool: middle(runs) for tool, runs in images[name].items() if runs}
-            ours = results.get("rpull")
-            rows = []
-            for tool, m in results.items():
-                times = f"{m['wall'] / ours['wall']:.2f}" if ours else "-"
-                cost = f"{m['cpu'] / ours['cpu']:.2f}" if ours and ours["cpu"] else "-"
-                rows.append(
-                    [tool, f"{m['wall']:.2f}", f"{m['min']:.2f}-{m['max']:.2f}", f"{m['cpu']:.2f}",
-                     mib(m["rss"]), times, cost, m["n"]]
-                )  # fmt: skip
             yield f"### {describe(name)}\n"
-            yield table(
-                ["tool", "wall", "spread", "cpu", "RSS", "wall / rpull's", "cpu / rpull's", "runs"],
-                rows,
-            )
+            yield comparison(images[name])
+
+
+def comparison(runs_of_tools):
+    """The runs of each tool, and rpull's ratios."""
+    results = {tool: middle(runs) for tool, runs in runs_of_tools.items() if runs}
+    ours = results.get("rpull")
+    rows = []
+    for tool, m in results.items():
+        times = f"{m['wall'] / ours['wall']:.2f}" if ours else "-"
+        cost = f"{m['cpu'] / ours['cpu']:.2f}" if ours and ours["cpu"] else "-"
+        rows.append(
+            [tool, f"{m['wall']:.2f}", f"{m['min']:.2f}-{m['max']:.2f}", f"{m['cpu']:.2f}",
+             mib(m["rss"]), times, cost, m["n"]]
+        )  # fmt: skip
+    return table(
+        ["tool", "wall", "spread", "cpu", "RSS", "wall / rpull's", "cpu / rpull's", "runs"], rows
+    )
+
+
+def local_section(figures):
+    """Commands that need no registry."""
+    for image, commands in figures.get("images", {}).items():
+        yield "## Commit, save, load and export\n"
+        yield f"{describe(image)}; store on tmpfs.\n"
+        for name, runs in commands.items():
+            yield f"### {name}\n"
+            yield comparison(runs)
 
 
 def check_section(figures):
@@ -272,6 +286,7 @@ SECTIONS = {
     "check": check_section,
     "budget": budget_section,
     "present": present_section,
+    "local": local_section,
     "curve": curve_section, "scale": scale_section,
     "slow": slow_section,
     "longline": longline_section,

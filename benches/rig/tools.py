@@ -95,7 +95,7 @@ class Peer(Tool):
 
     def inside(self, *words):
         """A command as it is said inside the tree."""
-        return ["nsenter", "-t", str(self.namespace), "-m", "--wd=/", *words]
+        return ["nsenter", "-t", str(self.namespace), "-m", "--wdns=/", *words]
 
     @contextmanager
     def daemon(self, words, ready):
