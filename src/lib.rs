@@ -42,6 +42,7 @@ struct Examples;
 // docs/ARCHITECTURE.md shows which module may import which, and who writes which file.
 mod api; // the public face
 mod archive; // images as archives: docker-archive, OCI image layout
+mod build; // images from Dockerfiles; blocking
 mod bundle; // config.json of OCI runtimes
 mod copy; // from registry to registry, without a store
 mod digest; // hash values and hashing

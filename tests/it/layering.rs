@@ -39,6 +39,20 @@ const LOCAL: &[&str] =
 /// What goes between registries sees no store.
 const REMOTE: &[&str] = &["digest", "reference", "oci", "progress", "registry", "error", "pull"];
 
+/// What builds images sees neither registries nor the facade.
+const BUILD: &[&str] = &[
+    "digest",
+    "fsutil",
+    "printable",
+    "oci",
+    "overlay",
+    "layer",
+    "store",
+    "import",
+    "pull",
+    "error",
+];
+
 /// What the top error may see: every module that has errors of its own.
 const MECHANISMS: &[&str] = FACADE.split_at(12).0;
 
@@ -62,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("push", FACADE),
     ("copy", REMOTE),
     ("import", LOCAL),
+    ("build", BUILD),
     ("api", FACADE),
 ];
 
