@@ -19,7 +19,7 @@ pub use changes_tar::write_changes;
 pub use error::{LayerError, LimitKind};
 pub use extract::omissions::OmissionReport;
 pub use limits::Limits;
-pub use local_tar::is_tar;
+pub use local_tar::{ArchiveEntry, is_tar, read_tar};
 pub use stream::chunks::BufferPool;
 pub use stream::compress::gzip;
 pub use stream::decompress::{Compression, Decoder};

@@ -19,16 +19,16 @@ pub struct Destination {
     pub is_dir: bool,
 }
 
-/// Resolves the absolute path `destination` in `base`. What does not exist can be created.
+/// Resolves the clean path `destination` in `base`; a directory is wanted if it ends with a slash. What does
+/// not exist can be created.
 ///
 /// # Errors
 /// [`CopyError::Destination`] if a file is in place of a directory, or symlinks form a loop.
-pub fn resolve(base: Option<&MergedTree>, destination: &str) -> Result<Destination, CopyError> {
+pub fn resolve(base: Option<&MergedTree>, destination: &[u8]) -> Result<Destination, CopyError> {
     let refused =
-        |why: &str| CopyError::Destination { path: destination.to_owned(), why: why.to_owned() };
-    let wants_dir = destination.ends_with('/');
-    let cleaned = super::ignore::clean(&format!("/{destination}"));
-    let mut remaining: VecDeque<Vec<u8>> = parts(cleaned.as_bytes()).collect();
+        |why: &str| CopyError::Destination { path: text(destination), why: why.to_owned() };
+    let wants_dir = destination.ends_with(b"/");
+    let mut remaining: VecDeque<Vec<u8>> = parts(destination).collect();
     let mut path: Vec<u8> = Vec::new();
     let mut links = 0;
     let mut is_dir = true;

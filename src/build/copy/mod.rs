@@ -12,11 +12,13 @@ mod context;
 mod destination;
 mod error;
 mod glob;
+mod hashing;
 mod ignore;
 mod plan;
 mod prepared;
 mod sources;
 mod spec;
+mod unpacked;
 
 pub use context::Context;
 pub use error::CopyError;

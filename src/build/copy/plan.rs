@@ -1,6 +1,6 @@
 //! What a copy puts into the layer: names, metadata and the checksums of contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::fs::{self, FileType};
 
@@ -8,9 +8,10 @@ use super::destination::{self, Destination};
 use super::error::{CopyError, text};
 use super::sources::FoundSource;
 use super::spec::{CopyFrom, CopySpec};
+use super::unpacked::{Unpacked, is_archive};
 use crate::digest::Digest;
 use crate::fsutil::At;
-use crate::layer::{EntryType, is_tar};
+use crate::layer::EntryType;
 use crate::overlay::{Entry, MergedTree, Xattrs, split};
 
 /// The mode of a directory that the copy creates.
@@ -52,12 +53,26 @@ pub struct Content {
     pub link: Option<(usize, u64, u64)>,
 }
 
-/// The files of the layer by their paths.
+/// A part of the layer. A later one replaces files of an earlier one.
+#[derive(Debug)]
+pub enum Part {
+    /// Files by their paths.
+    Nodes(BTreeMap<Vec<u8>, Node>),
+    /// The content of an archive.
+    Archive(Unpacked),
+}
+
+/// The files of the layer.
 #[derive(Debug)]
 pub struct Plan<'a> {
     from: CopyFrom<'a>,
     spec: &'a CopySpec,
     base: Option<&'a MergedTree>,
+    /// The parts that are complete.
+    parts: Vec<Part>,
+    /// The directories of those parts.
+    dirs: BTreeSet<Vec<u8>>,
+    /// The files of the part after them.
     nodes: BTreeMap<Vec<u8>, Node>,
     /// The number of sources so far.
     sources: usize,
@@ -66,12 +81,46 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Creates the plan of a layer above `base` without files.
     pub fn new(from: CopyFrom<'a>, spec: &'a CopySpec, base: Option<&'a MergedTree>) -> Self {
-        Self { from, spec, base, nodes: BTreeMap::new(), sources: 0 }
+        let (parts, dirs, nodes) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        Self { from, spec, base, parts, dirs, nodes, sources: 0 }
     }
 
-    /// Returns the files.
-    pub fn into_nodes(self) -> BTreeMap<Vec<u8>, Node> {
-        self.nodes
+    /// Returns the parts, in their order.
+    pub fn into_parts(mut self) -> Vec<Part> {
+        self.end_part();
+        self.parts
+    }
+
+    fn end_part(&mut self) {
+        let nodes = std::mem::take(&mut self.nodes);
+        if nodes.is_empty() {
+            return;
+        }
+        let dirs = nodes.iter().filter(|(_, node)| node.is_dir()).map(|(path, _)| path.clone());
+        self.dirs.extend(dirs);
+        self.parts.push(Part::Nodes(nodes));
+    }
+
+    fn has_dir(&self, path: &[u8]) -> bool {
+        match self.nodes.get(path) {
+            Some(node) => node.is_dir(),
+            None => self.dirs.contains(path),
+        }
+    }
+
+    /// Adds the content of an archive.
+    fn archive(&mut self, archive: &Entry, to: &Destination) -> Result<(), CopyError> {
+        if !to.is_dir && destination::entry(self.base, &to.path)?.is_some() {
+            return Err(not_a_directory(to));
+        }
+        self.parents(&join(&to.path, b"x"), (0, 0), archive.stat.st_mtime)?;
+        let base = self.base;
+        let unpacked = Unpacked::read(archive, &to.path, base, |path, mtime| {
+            self.parents(path, (0, 0), mtime)
+        })?;
+        self.end_part();
+        self.parts.push(Part::Archive(unpacked));
+        Ok(())
     }
 
     /// Adds a source, as docker copies it after the sources before.
@@ -84,8 +133,7 @@ impl<'a> Plan<'a> {
             return self.dir(source, to);
         }
         if self.spec.unpack && is_archive(&source.entry)? {
-            let why = "archives cannot be unpacked yet; unpack it in a RUN instruction";
-            return Err(CopyError::Refused { path: text(&source.path), why });
+            return self.archive(&source.entry, to);
         }
         let mut path = to.path.clone();
         if to.is_dir {
@@ -100,8 +148,7 @@ impl<'a> Plan<'a> {
     /// Adds the content of a directory.
     fn dir(&mut self, source: &FoundSource, to: &Destination) -> Result<(), CopyError> {
         if !to.is_dir && destination::entry(self.base, &to.path)?.is_some() {
-            let path = format!("/{}", text(&to.path));
-            return Err(CopyError::Destination { path, why: "not a directory".to_owned() });
+            return Err(not_a_directory(to));
         }
         let dir = &source.entry;
         self.parents(&to.path, (0, 0), dir.stat.st_mtime)?;
@@ -145,7 +192,7 @@ impl<'a> Plan<'a> {
 
     /// Adds the directory to which a directory is copied. One that exists stays as it is.
     fn destination_dir(&mut self, path: &[u8], source: &Entry) -> Result<(), CopyError> {
-        if path.is_empty() || self.nodes.get(path).is_some_and(Node::is_dir) {
+        if path.is_empty() || self.has_dir(path) {
             return Ok(());
         }
         let node = match destination::entry(self.base, path)? {
@@ -164,7 +211,7 @@ impl<'a> Plan<'a> {
     fn parents(&mut self, path: &[u8], owner: (u32, u32), mtime: i64) -> Result<(), CopyError> {
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         for dir in ends.map(|end| &path[..end]) {
-            if self.nodes.get(dir).is_some_and(Node::is_dir) {
+            if self.has_dir(dir) {
                 continue;
             }
             let found = destination::entry(self.base, dir)?.filter(Entry::is_dir);
@@ -282,13 +329,9 @@ impl Node {
     }
 }
 
-/// Returns whether ADD unpacks the file.
-fn is_archive(entry: &Entry) -> Result<bool, CopyError> {
-    if entry.kind() != FileType::RegularFile || entry.stat.st_size == 0 {
-        return Ok(false);
-    }
-    let file = std::io::BufReader::new(entry.open()?);
-    is_tar(file).map_err(|source| CopyError::Archive { path: text(&entry.path), source })
+fn not_a_directory(to: &Destination) -> CopyError {
+    let path = format!("/{}", text(&to.path));
+    CopyError::Destination { path, why: "not a directory".to_owned() }
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {

@@ -1,11 +1,13 @@
 //! A copy whose checksum is known, and its layer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use super::destination;
 use super::error::{CopyError, text};
-use super::plan::{Content, Node, Plan};
+use super::hashing::HashingReader;
+use super::ignore::clean;
+use super::plan::{Content, Node, Part, Plan};
 use super::sources::{self, FoundSource};
 use super::spec::{CopyFrom, CopySpec};
 use crate::digest::{Digest, Hasher};
@@ -16,7 +18,7 @@ use crate::overlay::{Follow, MergedTree};
 #[derive(Debug)]
 pub struct Prepared<'a> {
     tree: &'a MergedTree,
-    nodes: BTreeMap<Vec<u8>, Node>,
+    parts: Vec<Part>,
     checksum: Digest,
     kind: &'static str,
 }
@@ -35,7 +37,11 @@ pub fn prepare<'a>(
     if paths.len() > 1 && !spec.destination.ends_with('/') {
         return Err(CopyError::DestinationNotDirectory(spec.verb()));
     }
-    let destination = destination::resolve(base, &spec.destination)?;
+    let mut destination = clean(&format!("/{}", spec.destination));
+    if spec.destination.ends_with('/') && destination != "/" {
+        destination.push('/');
+    }
+    let destination = destination::resolve(base, destination.as_bytes())?;
     let mut plan = Plan::new(from, spec, base);
     let mut kind = "multi";
     let is_single = paths.len() == 1;
@@ -46,8 +52,8 @@ pub fn prepare<'a>(
         }
         plan.add(&source, &destination)?;
     }
-    let nodes = plan.into_nodes();
-    Ok(Prepared { tree: from.tree(), checksum: checksum(&nodes), nodes, kind })
+    let parts = plan.into_parts();
+    Ok(Prepared { tree: from.tree(), checksum: checksum(&parts), parts, kind })
 }
 
 impl Prepared<'_> {
@@ -71,8 +77,23 @@ impl Prepared<'_> {
     /// [`CopyError::Read`].
     pub fn write(self, out: impl Write) -> Result<(), CopyError> {
         let mut tar = TarWriter::new(out);
+        for part in &self.parts {
+            match part {
+                Part::Nodes(nodes) => self.nodes(nodes, &mut tar)?,
+                Part::Archive(archive) => archive.write(self.tree, &mut tar)?,
+            }
+        }
+        tar.finish().map_err(CopyError::Write)?;
+        Ok(())
+    }
+
+    fn nodes(
+        &self,
+        nodes: &BTreeMap<Vec<u8>, Node>,
+        tar: &mut TarWriter<impl Write>,
+    ) -> Result<(), CopyError> {
         let mut links: HashMap<_, (&[u8], Digest)> = HashMap::new();
-        for (path, node) in &self.nodes {
+        for (path, node) in nodes {
             let dir_name = [path, &b"/"[..]].concat();
             let header = NewEntry {
                 name: if node.is_dir() { &dir_name } else { path },
@@ -99,12 +120,11 @@ impl Prepared<'_> {
             }
             let header = NewEntry { size: content.size, ..header };
             tar.entry(&header).map_err(CopyError::Write)?;
-            self.content(content, &mut tar)?;
+            self.content(content, tar)?;
             if let Some(key) = content.link {
                 links.insert(key, (path, content.digest));
             }
         }
-        tar.finish().map_err(CopyError::Write)?;
         Ok(())
     }
 
@@ -118,7 +138,7 @@ impl Prepared<'_> {
             return Err(changed());
         }
         let file = entry.open().map_err(|_| changed())?;
-        let mut reader = HashingReader { inner: file, hasher: Hasher::new() };
+        let mut reader = HashingReader::new(file);
         tar.data(&mut reader, content.size).map_err(|error| match error {
             TarDataError::Write(e) => CopyError::Write(e),
             TarDataError::Read(e) if e.kind() == io::ErrorKind::UnexpectedEof => changed(),
@@ -127,37 +147,43 @@ impl Prepared<'_> {
                 crate::fsutil::FsError { op: "read", path, source }.into()
             }
         })?;
-        if reader.hasher.finish() == content.digest { Ok(()) } else { Err(changed()) }
-    }
-}
-
-struct HashingReader<R> {
-    inner: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for HashingReader<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(out)?;
-        self.hasher.update(&out[..n]);
-        Ok(n)
+        if reader.finish() == content.digest { Ok(()) } else { Err(changed()) }
     }
 }
 
 /// Hashes what is copied. Each field has its length before it, so that different copies are different text.
-fn checksum(nodes: &BTreeMap<Vec<u8>, Node>) -> Digest {
+fn checksum(parts: &[Part]) -> Digest {
     let mut hasher = Hasher::new();
-    for (path, node) in nodes.iter().filter(|(_, node)| !node.is_parent) {
-        let owner = format!("{}:{}", node.owner.0, node.owner.1);
-        let kind = format!("{:?} {:o} {:?}", node.kind, node.mode, node.device);
-        let content = node.content.as_ref().map(|content| content.digest.hex()).unwrap_or_default();
-        let fields = [path, kind.as_bytes(), owner.as_bytes(), &node.target, content.as_bytes()];
-        let xattrs = node.xattrs.iter().flat_map(|(name, value)| [name.as_slice(), value]);
-        for field in fields.into_iter().chain(xattrs) {
-            hasher.update(&(field.len() as u64).to_le_bytes());
-            hasher.update(field);
+    for part in parts {
+        match part {
+            Part::Nodes(nodes) => {
+                let copies = nodes.iter().filter(|(_, node)| !node.is_parent);
+                copies.for_each(|(path, node)| hash_node(&mut hasher, path, node));
+            }
+            Part::Archive(archive) => {
+                hash_fields(
+                    &mut hasher,
+                    [&archive.to, &b"archive"[..], archive.digest.hex().as_bytes()],
+                );
+            }
         }
-        hasher.update(&[0xff; 8]);
     }
     hasher.finish()
+}
+
+fn hash_node(hasher: &mut Hasher, path: &[u8], node: &Node) {
+    let owner = format!("{}:{}", node.owner.0, node.owner.1);
+    let kind = format!("{:?} {:o} {:?}", node.kind, node.mode, node.device);
+    let content = node.content.as_ref().map(|content| content.digest.hex()).unwrap_or_default();
+    let fields = [path, kind.as_bytes(), owner.as_bytes(), &node.target, content.as_bytes()];
+    let xattrs = node.xattrs.iter().flat_map(|(name, value)| [name.as_slice(), value]);
+    hash_fields(hasher, fields.into_iter().chain(xattrs));
+}
+
+fn hash_fields<'a>(hasher: &mut Hasher, fields: impl IntoIterator<Item = &'a [u8]>) {
+    for field in fields {
+        hasher.update(&(field.len() as u64).to_le_bytes());
+        hasher.update(field);
+    }
+    hasher.update(&[0xff; 8]);
 }

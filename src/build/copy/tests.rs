@@ -1,3 +1,5 @@
+mod archives;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -321,19 +323,4 @@ fn full_output_is_an_error() {
     let prepared = prepare(CopyFrom::Context(&context), &spec(&["d"], "/x"), None).unwrap();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     assert!(matches!(prepared.write(full), Err(CopyError::Write(_))));
-}
-
-#[test]
-fn added_archive_is_refused_and_other_files_are_copied() {
-    let dir = context_dir();
-    let mut tar = Command::new("tar");
-    tar.arg("-C").arg(dir.path()).arg("-czf").arg(dir.path().join("a.tgz")).arg("d");
-    assert!(tar.status().unwrap().success());
-    let context = open(dir.path());
-    let from = CopyFrom::Context(&context);
-    let add = |name| CopySpec { unpack: true, ..spec(&[name], "/x") };
-    let refused = error(from, &add("a.tgz"), None);
-    assert!(refused.starts_with("cannot copy a.tgz: archives"), "{refused}");
-    assert_eq!(copied(from, &add("caps"), None), ["-rwxr-xr-x 0/0 x"]);
-    assert_eq!(copied(from, &spec(&["a.tgz"], "/x"), None), ["-rw-r--r-- 0/0 x"]);
 }
