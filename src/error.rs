@@ -129,6 +129,24 @@ pub enum Error {
     /// This process cannot have a namespace of its own.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// A Dockerfile cannot be used.
+    #[error("{file}:{line}: {why}")]
+    Dockerfile {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        why: String,
+    },
+    /// A command of a build failed.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    BuildCommand {
+        /// The command.
+        command: String,
+        /// Its exit code.
+        code: u8,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -243,6 +261,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Reference(_) | Self::Platform(_) | Self::Usage(_) => ErrorKind::Usage,
+            Self::Dockerfile { .. } => ErrorKind::Usage,
             Self::Manifest(
                 ManifestError::NoPlatform { .. } | ManifestError::OtherPlatform { .. },
             )
@@ -273,6 +292,7 @@ impl Error {
             // The layers exist as long as the plan, so it is a directory that the user named.
             Self::Mount { source, .. } if is_of_paths(source.kind()) => ErrorKind::Usage,
             Self::Mount { source, .. } | Self::Unmount { source, .. } => of_io(source),
+            Self::BuildCommand { .. } => ErrorKind::Other,
             Self::Threads(_) | Self::Internal(_) | Self::Other(_) => ErrorKind::Other,
         }
     }

@@ -62,11 +62,12 @@ mod registry; // HTTP, credentials, manifests, blobs; async only
 mod store; // Docker's root as records; blocking only
 
 pub use api::{
-    Archive, ArchivedImage, Bundle, Check, CheckProgress, CheckReport, Client, ClientBuilder,
-    Commit, CommittedImage, Container, ContainerEnd, ContainerSignals, ContainerStdin, Copy,
-    CopyOwners, Difference, DifferenceKind, FileInfo, FileKind, Files, Image, ImageLayer, Import,
-    ImportedLayer, LastLink, LoadedImage, MountPlan, OciRuntime, Pull, Push, Removal, RepairReport,
-    Resolution, RunOptions, Save, Source, Store, Unmounted, Unrepaired, enter_user_namespace,
+    Archive, ArchivedImage, BaseImage, Build, BuildHost, Built, Bundle, Check, CheckProgress,
+    CheckReport, Client, ClientBuilder, Commit, CommittedImage, Container, ContainerEnd,
+    ContainerSignals, ContainerStdin, Copy, CopyOwners, Difference, DifferenceKind, FileInfo,
+    FileKind, Files, Image, ImageLayer, Import, ImportedLayer, LastLink, LoadedImage, MountPlan,
+    OciRuntime, PreparedBuild, Pull, Push, Removal, RepairReport, Resolution, RunOptions, Save,
+    Source, Store, Unmounted, Unrepaired, enter_user_namespace,
 };
 pub use archive::{ArchiveFormat, ArchiveLocation, SavedImage};
 pub use bundle::{EnvChange, Network, Volume, parse_env_file};

@@ -1,6 +1,7 @@
 //! The library's public face: a client, a store, and the images in it.
 
 mod archive;
+mod build;
 mod check;
 mod clean;
 mod client;
@@ -24,6 +25,7 @@ mod store;
 mod writable;
 
 pub use archive::{Archive, ArchivedImage};
+pub use build::{BaseImage, Build, BuildHost, Built, PreparedBuild};
 pub use check::{Check, CheckProgress, CheckReport};
 pub use client::{Client, ClientBuilder, Resolution};
 pub use commit::{Commit, CommittedImage};

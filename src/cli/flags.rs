@@ -88,6 +88,8 @@ pub enum Command {
     Umount(commands::umount::Umount),
     /// Run a command in a new container of an image
     Run(commands::run::Run),
+    /// Build an image from a Dockerfile, as docker's classic builder does
+    Build(commands::build::Build),
     /// Write an OCI bundle of an image, for an OCI runtime
     Bundle(commands::bundle::Bundle),
     /// Create an image from the changes of a writable mount

@@ -91,6 +91,25 @@ pub fn archive() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
+/// Standard error for the output of other programs, whose bytes are not escaped.
+///
+/// # Errors
+/// Standard error is closed.
+#[expect(clippy::disallowed_methods, reason = "the only place that opens it")]
+pub fn error_file() -> Result<File, Error> {
+    let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    file.map_err(|e| Error::Other(format!("cannot write to standard error: {e}")))
+}
+
+/// A file that takes output of other programs which is not wanted.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn nothing() -> Result<File, Error> {
+    let file = File::options().write(true).open("/dev/null");
+    file.map_err(|e| Error::Other(format!("/dev/null: {e}")))
+}
+
 /// Whether standard input is a terminal.
 pub fn reads_terminal() -> bool {
     io::stdin().is_terminal()

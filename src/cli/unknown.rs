@@ -13,7 +13,7 @@ use super::flags::Cli;
 const IMAGES: [&str; 2] = ["gcc", "sl"];
 
 /// Commands of docker, podman, skopeo and crane that rpull does not have.
-const COMMANDS: &str = "attach auth build builder buildx catalog checkpoint clone compose config \
+const COMMANDS: &str = "attach auth builder buildx catalog checkpoint clone compose config \
     container context create delete digest events exec extract image \
     import info init kill kube list login logout logs machine manifest network \
     plugin pod port ps remove rename restart scan search secret service \

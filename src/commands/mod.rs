@@ -1,5 +1,6 @@
 //! One file per command: its flags, and a `run` that calls the library and prints.
 
+pub mod build;
 pub mod bundle;
 pub mod cat;
 pub mod check;
@@ -107,6 +108,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rm(command) => command.run(context)?,
         Command::Load(command) => command.run(context)?,
         Command::Run(command) => return command.run(context),
+        Command::Build(command) => return command.run(context),
         Command::Bundle(command) => command.run(context)?,
         Command::Unshare(command) => return Err(command.run(context)),
         Command::Save(command) => command.run(context)?,

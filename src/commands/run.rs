@@ -148,7 +148,7 @@ const SIGNALS: [SignalKind; 4] = [
 const SIGNALS_OF_KEYS: [SignalKind; 2] = [SignalKind::interrupt(), SignalKind::quit()];
 
 /// Starts a container, passes signals on to it, and waits for its end.
-fn supervise(
+pub fn supervise(
     stdin: ContainerStdin,
     start: impl FnOnce() -> Result<Container, Error>,
 ) -> Result<ContainerEnd, Error> {

@@ -14,7 +14,7 @@ mod source;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
-pub use commit::CommitRequest;
+pub use commit::{CommitRequest, EMPTY_TAR, Settings, expand, first_word, json_list, split_words};
 pub use image::NewImage;
 pub use source::Source;
 

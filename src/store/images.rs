@@ -106,6 +106,21 @@ impl Images {
         Ok(children.find(|child| self.layout.image(child).exists()))
     }
 
+    /// Returns the images that were built on `id`, or with `None` those that were built on no image of the
+    /// store.
+    ///
+    /// # Errors
+    /// [`StoreError::Fs`] if the metadata cannot be read.
+    pub fn children(&self, id: Option<&ImageId>) -> Result<Vec<ImageId>, StoreError> {
+        let pairs = self.with_parents()?;
+        let Some(id) = id else {
+            let built: HashSet<ImageId> = pairs.into_iter().map(|(child, _)| child).collect();
+            return Ok(self.list()?.into_iter().filter(|id| !built.contains(id)).collect());
+        };
+        let children = pairs.into_iter().filter(|(_, parent)| parent == id).map(|(child, _)| child);
+        Ok(children.filter(|child| self.layout.image(child).exists()).collect())
+    }
+
     /// Returns the images that dockerd built on others, with these. Opens no file of other images.
     fn with_parents(&self) -> Result<Vec<(ImageId, ImageId)>, StoreError> {
         let names = fsutil::names_in(&self.layout.images_metadata())?;

@@ -93,7 +93,7 @@ impl Store {
             // Its children would be gone by then.
             true if state.children.contains_key(&image.id) => Ok(()),
             true => self.refuse_if_used(&query, &image.id),
-            false => self.remove(&query, true).map(drop),
+            false => self.remove_alone(&query, true).map(drop),
         };
         match removed {
             Ok(()) => state.remove(image, names.remove(&image.id).unwrap_or_default()),

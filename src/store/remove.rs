@@ -30,6 +30,37 @@ impl Store {
     /// has several names; the errors of [`find`](Self::find).
     pub fn remove(&self, query: &str, force: bool) -> Result<Vec<Removed>, StoreError> {
         let id = self.find(query)?;
+        let mut parent = self.images().parent(&id)?;
+        let mut removed = self.remove_alone(query, force)?;
+        let mut is_gone = removed.contains(&Removed::Image(id));
+        // As docker does: what only the removed image was built on goes with it.
+        while let Some(below) = parent.filter(|below| is_gone && self.images().exists(below)) {
+            if !self.names().load()?.of(below).is_empty() {
+                break;
+            }
+            parent = self.images().parent(&below)?;
+            match self.remove_alone(&below.to_string(), false) {
+                Ok(more) => {
+                    is_gone = more.contains(&Removed::Image(below));
+                    removed.extend(more);
+                }
+                Err(StoreError::InUse { .. }) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Does the same, but keeps the images on which the image was built.
+    ///
+    /// # Errors
+    /// As for [`remove`](Self::remove).
+    pub(super) fn remove_alone(
+        &self,
+        query: &str,
+        force: bool,
+    ) -> Result<Vec<Removed>, StoreError> {
+        let id = self.find(query)?;
         let names = self.names().load()?;
         let of_image = names.of(id);
         let named = match Query::parse(query)? {

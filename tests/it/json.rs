@@ -110,6 +110,10 @@ fn json_of_every_command_fits_its_documentation() {
     fs::write(at.join("new"), "x").unwrap();
     let mounts = rpull.json(["mounts", "--format", "json"]);
     printed.push(("commit", ok(&["commit", mounts[0]["name"].as_str().unwrap(), "app:2"])));
+    let dockerfile = scratch.path().join("Dockerfile");
+    fs::write(&dockerfile, format!("FROM {name}\nENV A=1\n")).unwrap();
+    let context = scratch.path().to_str().unwrap();
+    printed.push(("build", ok(&["build", "-t", "built:1", context])));
     printed.push(("mounts", ok(&["mounts"])));
     let mounts = rpull.json(["mounts", "--format", "json"]);
     let mount_name = mounts[0]["name"].as_str().unwrap();

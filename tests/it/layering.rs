@@ -27,6 +27,7 @@ const FACADE: &[&str] = &[
     "import",
     "push",
     "copy",
+    "build",
 ];
 
 /// `pull` fails with the top error, so it stands above it.
@@ -87,6 +88,7 @@ const BINARY: &[&str] = &["main", "cli", "commands"];
 const CONFINED: &[(&str, &[&str])] = &[
     ("oci_client", &["registry"]),
     ("oci_spec", &["bundle"]),
+    ("parse_dockerfile", &["build"]),
     ("reqwest", &["registry"]),
     ("hyper_util", &["registry"]),
     ("rustls", &["registry"]),

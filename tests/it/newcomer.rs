@@ -15,7 +15,7 @@ const NOT_HERE: [&str; 3] = ["Try it, without the internet", "Install", "Test"];
 
 /// What docker's default capabilities do not allow: the beginning of a command, its exit code, and the
 /// beginning of its hint.
-const REFUSED: [(&str, i32, &str); 8] = [
+const REFUSED: [(&str, i32, &str); 9] = [
     ("rpull mount --print", 0, ""),
     // Nothing is mounted, because that is refused.
     ("rpull mount web", 3, "hint: run `rpull images`"),
@@ -25,6 +25,7 @@ const REFUSED: [(&str, i32, &str); 8] = [
     ("rpull umount ", 2, "hint: run `rpull mounts`"),
     // There is no runtime, and no tool for squashfs.
     ("rpull run ", 125, "hint: install crun or runc"),
+    ("rpull build ", 3, "hint: install crun or runc"),
     ("rpull export --rootfs", 1, "install the package squashfs-tools"),
 ];
 

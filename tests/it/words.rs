@@ -50,7 +50,7 @@ fn mistyped_command_is_refused_with_the_command_that_was_meant() {
 
 #[test]
 fn command_of_docker_that_rpull_lacks_is_refused() {
-    for word in ["login", "ps", "build", "exec", "search", "version", "scan"] {
+    for word in ["login", "ps", "attach", "exec", "search", "version", "scan"] {
         let done = refused(&[word, "x"]);
         assert!(done.stderr.starts_with(&format!("rpull: no such command: '{word}'")), "{done}");
         let hint = format!("\nhint: `rpull pull {word}` pulls an image of that name\n");

@@ -47,6 +47,7 @@ pub struct Container {
     runtime: Runtime,
     dir: MountDir,
     remove: bool,
+    lent: bool,
 }
 
 /// Sends signals to a container. It can outlive it.
@@ -102,7 +103,7 @@ impl Image {
         end_stale(self.store())?;
         let plan = self.plan(options.top.as_ref())?;
         let draft = Draft::new(self, options, &plan)?;
-        let plan = plan.temporary(options.remove);
+        let plan = plan.temporary(options.remove || options.lent);
         let plan = match &options.name {
             Some(name) => plan.writable_as(name)?,
             None => plan.writable()?,
@@ -131,7 +132,8 @@ impl Image {
         let signals = Signals { runtime: Arc::new(pidfd(&child)?) };
         let store = self.store().clone();
         let runtime = runtime.clone();
-        Ok(Container { child, signals, store, runtime, dir, remove: options.remove })
+        let RunOptions { remove, lent, .. } = *options;
+        Ok(Container { child, signals, store, runtime, dir, remove, lent })
     }
 }
 
@@ -205,6 +207,10 @@ fn start(
     let mut command = runtime.run(&paths, &id);
     if stdin == Stdin::Null {
         command.stdin(Stdio::null());
+    }
+    if let Some(output) = &options.output {
+        let again = || output.try_clone().at("write", Path::new("the output"));
+        command.stdout(again()?).stderr(again()?);
     }
     if stdin != Stdin::Terminal {
         // Otherwise the runtime could not read the terminal.
@@ -300,11 +306,15 @@ impl Container {
             true => ended.map_err(Error::from).map(|status| Ended {
                 code: exit_code(status),
                 messages: errors_in(&place.at("log")),
+                mount: None,
             }),
             false => Err(self.runtime.failure(&place.at("log"))),
         };
         end(&place, &self.runtime, &self.dir.id());
-        let Self { store, dir, remove, .. } = self;
+        let Self { store, dir, remove, lent, .. } = self;
+        if lent && started {
+            return result.map(|ended| Ended { mount: Some(dir), ..ended });
+        }
         if remove || !started {
             discard(&store, dir);
         } else {
@@ -317,13 +327,15 @@ impl Container {
 }
 
 /// How a container ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Ended {
     /// The exit code of its command, or 128 and the number of the signal that killed it.
     pub code: u8,
     /// Errors that the runtime reports after the start, such as a command in an unknown format.
     pub messages: Vec<String>,
+    /// Its writable mount, if that is left to the caller.
+    pub(crate) mount: Option<MountDir>,
 }
 
 /// A runtime ends as the container's command does. A signal killed the runtime itself.
@@ -342,9 +354,41 @@ fn end(place: &Place, runtime: &Runtime, id: &str) {
     let _ = fsutil::remove(&place.run);
 }
 
+impl Image {
+    /// Calls `work` with the root of a temporary writable mount of the image. Returns its directory, in
+    /// which the changes are.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), or the error of `work`.
+    pub(in crate::api) fn change(
+        &self,
+        work: impl FnOnce(&Path) -> Result<(), Error> + Send,
+    ) -> Result<MountDir, Error> {
+        let (stack, dir, lock) = self.plan(None)?.temporary(true).writable()?.into_parts();
+        let dir = dir.ok_or_else(|| Error::Internal("a mount has no directory".to_owned()))?;
+        let rootfs = dir.run();
+        let changed = overlay::in_private_mounts(|| {
+            fsutil::ensure_dir(&rootfs, 0o700)?;
+            mount(&stack, &rootfs)?;
+            let worked = work(&rootfs);
+            overlay::unmount(&rootfs).at("unmount", &rootfs)?;
+            worked
+        });
+        drop(lock);
+        let target = rootfs.display().to_string();
+        match changed.map_err(|source| Error::Mount { target, source }).and_then(|done| done) {
+            Ok(()) => Ok(dir),
+            Err(error) => {
+                discard(self.store(), dir);
+                Err(error)
+            }
+        }
+    }
+}
+
 /// Removes a writable mount that was not used, or is not wanted. What cannot be removed is left to the next
 /// command.
-fn discard(store: &Store, dir: MountDir) {
+pub(in crate::api) fn discard(store: &Store, dir: MountDir) {
     let name = dir.name().to_owned();
     let _ = fsutil::remove(&dir.run());
     drop(dir);

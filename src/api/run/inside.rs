@@ -11,13 +11,18 @@ use crate::overlay::{Follow, LookupError, MergedLayer, MergedTree, OpaqueDirs, S
 const MAX_SIZE: u64 = 16 << 20;
 
 /// Returns the users and groups of an image.
-pub(super) fn accounts(stack: &Stack) -> Result<Accounts, Error> {
+pub(in crate::api) fn accounts(stack: &Stack) -> Result<Accounts, Error> {
+    let tree = tree(stack)?;
+    Ok(Accounts { passwd: read(&tree, b"etc/passwd")?, group: read(&tree, b"etc/group")? })
+}
+
+/// Returns the files of an image.
+pub(in crate::api) fn tree(stack: &Stack) -> Result<MergedTree, Error> {
     let space = if stack.userxattr { XattrSpace::User } else { XattrSpace::Trusted };
     let open = |dir| MergedLayer::open(dir, OpaqueDirs::Marked(vec![space]));
     let layers: Result<Vec<MergedLayer>, FsError> =
         stack.lower.iter().map(|dir| open(dir)).collect();
-    let tree = MergedTree::new(layers?);
-    Ok(Accounts { passwd: read(&tree, b"etc/passwd")?, group: read(&tree, b"etc/group")? })
+    Ok(MergedTree::new(layers?))
 }
 
 /// Returns the bytes of a file; none if there is no such file.

@@ -1,8 +1,8 @@
 //! Containers: an OCI runtime runs a command in a writable mount of an image.
 
 mod bundle;
-mod container;
-mod inside;
+pub(super) mod container;
+pub(super) mod inside;
 mod options;
 mod runtime;
 

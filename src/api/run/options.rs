@@ -1,5 +1,8 @@
 //! What a user chooses about a container.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use crate::bundle::{BundleError, EnvChange, Network, RunConfig, Volume};
 use crate::store::LayerSelector;
 
@@ -35,6 +38,10 @@ pub struct RunOptions {
     pub unconfined: bool,
     /// Whether the writable mount is removed when the container has ended.
     pub remove: bool,
+    /// Where standard output and standard error of the container go; `None` for those of this process.
+    pub output: Option<Arc<File>>,
+    /// Whether the writable mount belongs to the end of the container, and is removed after a kill.
+    pub(crate) lent: bool,
 }
 
 impl RunOptions {

@@ -22,7 +22,7 @@ mod unpacked;
 
 pub use context::Context;
 pub use error::CopyError;
-pub use prepared::{Prepared, prepare};
+pub use prepared::prepare;
 pub use spec::{CopyFrom, CopySpec};
 
 #[cfg(test)]

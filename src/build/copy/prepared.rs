@@ -59,6 +59,7 @@ pub fn prepare<'a>(
 impl Prepared<'_> {
     /// Returns the checksum of what is copied: names, types, modes, owners, capabilities, targets and contents.
     /// Times are not part of it.
+    #[cfg(test)]
     pub fn checksum(&self) -> Digest {
         self.checksum
     }

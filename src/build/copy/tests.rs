@@ -53,7 +53,7 @@ fn spec(sources: &[&str], destination: &str) -> CopySpec {
     }
 }
 
-fn written(prepared: Prepared<'_>) -> Vec<u8> {
+fn written(prepared: super::prepared::Prepared<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     prepared.write(&mut out).unwrap();
     out

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::go_format::{health, quoted_list};
 use super::values::{check_signal, first_word, health_check, json_list, ports};
 use super::words::{expand, split};
 
@@ -18,51 +19,65 @@ pub struct Settings {
     pub config: Map<String, Value>,
     /// Whether an instruction has set the command, which a later entry point then keeps.
     is_cmd_set: bool,
+    /// The arguments of a build, `NAME=VALUE`, which instructions can use like variables.
+    pub args: Vec<String>,
 }
 
 impl Settings {
     /// Starts with the settings of an image. Its triggers for builds are not inherited.
     pub fn new(mut config: Map<String, Value>) -> Self {
         config.remove("OnBuild");
-        Self { config, is_cmd_set: false }
+        Self { config, is_cmd_set: false, args: Vec::new() }
     }
 
-    /// Applies one instruction.
+    /// Applies one instruction. Returns it as the history of a build shows it, with the values of variables.
     ///
     /// # Errors
     /// Why it is invalid.
-    pub fn apply(&mut self, text: &str) -> Result<(), String> {
+    pub fn apply(&mut self, text: &str) -> Result<String, String> {
         let (name, rest) = first_word(text.trim());
         let name = name.to_ascii_uppercase();
-        match name.as_str() {
+        Ok(match name.as_str() {
             "CMD" => {
                 let command = self.command(rest)?;
                 self.is_cmd_set = true;
+                let text = format!("CMD {}", quoted_list(&command));
                 self.put("Cmd", command);
+                text
             }
             "ENTRYPOINT" => {
                 let command = self.command(rest)?;
                 if !self.is_cmd_set && !command.is_empty() {
                     self.config.remove("Cmd");
                 }
+                let text = format!("ENTRYPOINT {}", quoted_list(&command));
                 self.put("Entrypoint", command);
+                text
             }
             "ENV" => {
-                for (key, value) in self.pairs("ENV", rest)? {
+                let pairs = self.pairs("ENV", rest)?;
+                let text = assignments("ENV", &pairs);
+                for (key, value) in pairs {
                     self.set_env(&key, &value);
                 }
+                text
             }
             "LABEL" => {
                 let pairs = self.pairs("LABEL", rest)?;
+                let text = assignments("LABEL", &pairs);
                 let labels = self.object("Labels");
                 labels.extend(pairs.into_iter().map(|(key, value)| (key, value.into())));
+                text
             }
             "EXPOSE" => {
-                for port in self.words("EXPOSE", rest)? {
-                    for port in ports(&port)? {
+                let mut words = self.words("EXPOSE", rest)?;
+                words.sort();
+                for port in &words {
+                    for port in ports(port)? {
                         self.object("ExposedPorts").insert(port, json!({}));
                     }
                 }
+                format!("EXPOSE {}", words.join(" "))
             }
             "VOLUME" => {
                 let volumes = match json_list(rest) {
@@ -72,27 +87,36 @@ impl Settings {
                     }
                     None => self.words("VOLUME", rest)?,
                 };
-                for path in volumes {
+                for path in &volumes {
                     if path.trim().is_empty() {
                         return Err("a volume has no path".to_owned());
                     }
                     self.object("Volumes").insert(path.trim().to_owned(), json!({}));
                 }
+                format!("VOLUME [{}]", volumes.join(" "))
             }
-            "USER" => self.set("User", self.one("USER", rest)?),
+            "USER" => {
+                let user = self.one("USER", rest)?;
+                self.set("User", user.clone());
+                format!("USER {user}")
+            }
             "WORKDIR" => {
                 let path = self.one("WORKDIR", rest)?;
                 let path = self.work_dir(&path);
-                self.set("WorkingDir", path);
+                self.set("WorkingDir", path.clone());
+                format!("WORKDIR {path}")
             }
             "STOPSIGNAL" => {
                 let signal = self.one("STOPSIGNAL", rest)?;
                 check_signal(&signal)?;
-                self.set("StopSignal", signal);
+                self.set("StopSignal", signal.clone());
+                format!("STOPSIGNAL {signal}")
             }
             "HEALTHCHECK" => {
                 let check = health_check(rest)?;
+                let text = format!("HEALTHCHECK {}", health(&check));
                 self.config.insert("Healthcheck".to_owned(), check);
+                text
             }
             "ONBUILD" => {
                 let trigger = rest.trim();
@@ -107,14 +131,14 @@ impl Settings {
                 if let Value::Array(triggers) = triggers {
                     triggers.push(trigger.into());
                 }
+                format!("ONBUILD {trigger}")
             }
             "" => return Err("it is empty".to_owned()),
             name => return Err(format!("{name} cannot change an image; {INSTRUCTIONS} can")),
-        }
-        Ok(())
+        })
     }
 
-    fn set(&mut self, key: &str, text: String) {
+    pub fn set(&mut self, key: &str, text: String) {
         self.config.insert(key.to_owned(), text.into());
     }
 
@@ -135,18 +159,19 @@ impl Settings {
         value.as_object_mut().unwrap_or_else(|| unreachable!("it was just made one"))
     }
 
-    fn list(&self, key: &str) -> Vec<String> {
+    pub fn list(&self, key: &str) -> Vec<String> {
         let list = self.config.get(key).and_then(Value::as_array);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         list.map_or_else(Vec::new, |list| list.iter().filter_map(text).collect())
     }
 
-    fn env(&self) -> Vec<String> {
-        self.list("Env")
+    /// Returns the variables that can be used: those of the config before the arguments of a build.
+    pub fn env(&self) -> Vec<String> {
+        [self.list("Env"), self.args.clone()].concat()
     }
 
     fn set_env(&mut self, key: &str, value: &str) {
-        let mut env = self.env();
+        let mut env = self.list("Env");
         let pair = format!("{key}={value}");
         let is_same = |other: &&mut String| other.split('=').next() == Some(key);
         match env.iter_mut().find(is_same) {
@@ -157,7 +182,7 @@ impl Settings {
     }
 
     /// Returns a command: a JSON list, or the rest of the line for a shell.
-    fn command(&self, rest: &str) -> Result<Vec<String>, String> {
+    pub fn command(&self, rest: &str) -> Result<Vec<String>, String> {
         if let Some(list) = json_list(rest) {
             return Ok(list);
         }
@@ -231,6 +256,11 @@ impl Settings {
         }
         format!("/{}", parts.join("/"))
     }
+}
+
+/// Returns an instruction with its values, as the history shows it.
+fn assignments(name: &str, pairs: &[(String, String)]) -> String {
+    pairs.iter().fold(name.to_owned(), |text, (key, value)| format!("{text} {key}={value}"))
 }
 
 #[cfg(test)]

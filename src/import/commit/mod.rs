@@ -1,6 +1,7 @@
 //! A commit: the changes of a mount become a layer, and with the image below a new image.
 
 mod config;
+mod go_format;
 mod instruction;
 mod values;
 mod words;
@@ -20,10 +21,15 @@ use crate::pull::Content;
 use crate::reference::Reference;
 use crate::store::LayerRecord;
 
+pub use instruction::Settings;
+pub use values::{first_word, json_list};
+pub use words::{expand, split as split_words};
+
 use config::NewConfig;
 
 /// The SHA-256 of a tar without entries. dockerd adds no layer for it either (moby layer/empty.go).
-const EMPTY_TAR: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+pub const EMPTY_TAR: &str =
+    "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
 
 /// What is committed, and how.
 #[derive(Debug)]
