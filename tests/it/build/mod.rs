@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::support::dockerd::Dockerd;
 use crate::support::hub::Hub;
 use crate::support::rpull::{Done, Rpull};
+use crate::support::tar::Tar;
 use crate::support::{busybox, scratch, snapshot};
 
 /// A root with busybox, and a directory of Dockerfiles.
@@ -67,7 +68,7 @@ const DOCKERFILES: [&str; 4] = [
      RUN echo ${TAG:-none} > ${B:+/two}\n",
     "FROM BASE AS files\nCOPY a.txt dir/ /in/\nRUN echo new > /in/new\nFROM BASE\nENV TO=/to\nWORKDIR /w\n\
      COPY --from=files /in $TO/\nCOPY --chown=web:www a.txt b.txt ./\nCOPY dir .\nUSER 33:34\n\
-     ADD b.txt /added/\nRUN [\"cat\", \"a.txt\"]\n",
+     ADD archive.tar /unpacked/\nRUN [\"cat\", \"a.txt\"]\n",
     "FROM BASE\nENTRYPOINT [\"/bin/echo\", \"a\\\"b\"]\nCMD x $Y\nVOLUME /data /more\nVOLUME [\"/list\"]\n\
      LABEL a=b c=\"d e\"\nLABEL old style\nEXPOSE 90/udp 80\nSTOPSIGNAL SIGINT\n\
      HEALTHCHECK --interval=90s --retries=3 CMD [\"true\"]\nONBUILD RUN echo t > /t\nONBUILD LABEL t=1\n\
@@ -146,6 +147,8 @@ fn fill(context: &Path) {
         fs::write(context.join(name), text).unwrap();
     }
     fs::write(context.join(".dockerignore"), "**/*.log\n").unwrap();
+    let tar = Tar::new().dir("d/").file("d/f", "f").end();
+    fs::write(context.join("archive.tar"), tar).unwrap();
 }
 
 /// Drops the checksums of copies, which rpull computes in another way.
