@@ -268,6 +268,11 @@ fn running_container_protects_its_image_and_its_changes() {
 
 #[test]
 fn running_container_does_not_keep_other_mounts_in_use() {
+    // Containers of other tests would keep copies of the mounts for a moment.
+    scratch::in_private_mounts(mounts_beside_a_running_container);
+}
+
+fn mounts_beside_a_running_container() {
     let place = Place::new("others");
     let [at, shown] = ["at", "shown"].map(|name| place.scratch.path().join(name));
     let _mounted = [&at, &shown].map(|dir| {

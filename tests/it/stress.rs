@@ -287,6 +287,11 @@ fn processes_that_pull_overlapping_images_fetch_each_blob_once() {
 
 #[test]
 fn sixteen_processes_at_once_get_no_error_and_leak_nothing() {
+    // Containers of other tests would keep copies of the mounts for a moment.
+    scratch::in_private_mounts(sixteen_processes);
+}
+
+fn sixteen_processes() {
     let storm = Storm::new(images().1.iter().map(Pushed::name).collect());
     let left = AtomicUsize::new(number("RPULL_TEST_KILLS", 0).max(COMMANDS));
     storm.workers(false, &|| {
@@ -297,6 +302,10 @@ fn sixteen_processes_at_once_get_no_error_and_leak_nothing() {
 
 #[test]
 fn random_kills_leave_whole_images_and_leak_nothing() {
+    scratch::in_private_mounts(random_kills);
+}
+
+fn random_kills() {
     let storm = Storm::new(images().1.iter().map(Pushed::name).collect());
     let kills = number("RPULL_TEST_KILLS", 100);
     storm.workers(true, &|| storm.kills.load(Ordering::Relaxed) < kills);

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, UNIX_EPOCH};
 
 use super::beside::Beside;
 use super::tool::{reads_tar, run};
@@ -71,28 +70,18 @@ impl Files {
 
     fn squashfs(&self, to: &Path, beside: &Beside) -> Result<(), Error> {
         let root = self.tree.root()?;
-        let (time, _) = self.latest_times().limit(&root);
         let mut command = Command::new("sqfstar");
-        command.args([
-            "-quiet",
-            "-no-progress",
-            "-exit-on-error",
-            "-mkfs-time",
-            &self.epoch().to_string(),
-        ]);
+        command.args(["-quiet", "-no-progress", "-exit-on-error"]);
         command.args(["-root-mode", &format!("{:o}", root.stat.st_mode & 0o7777)]);
         command.args(["-root-uid", &root.stat.st_uid.to_string()]);
         command.args(["-root-gid", &root.stat.st_gid.to_string()]);
-        command.args(["-root-time", &time.clamp(0, u32::MAX.into()).to_string()]);
-        // sqfstar accepts either the variable or the option.
-        command.env_remove("SOURCE_DATE_EPOCH");
-        // Version 4.5 ignores the options for the root, and takes its metadata from the current directory.
+        // Version 4.5 gives the root directory the current time, which only this variable limits.
+        command.env("SOURCE_DATE_EPOCH", self.epoch().to_string());
+        // It ignores the options for the root, and takes owner and mode from the current directory.
         let dir = beside.path("root");
         fsutil::ensure_dir(&dir, root.stat.st_mode & 0o7777 | 0o700)?;
         // An ordinary user may not.
         let _ = chown(&dir, Some(root.stat.st_uid), Some(root.stat.st_gid));
-        let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(time).unwrap_or(0));
-        fs::File::open(&dir).and_then(|it| it.set_modified(modified)).at("write", &dir)?;
         let name = to.file_name().unwrap_or_default();
         command.current_dir(dir).arg(Path::new("..").join(name));
         run(command, "squashfs-tools", |out| {
