@@ -44,6 +44,7 @@ mod special_files;
 mod stress;
 mod support;
 mod terminal;
+mod tour;
 mod unpack;
 mod unshare;
 mod verbs;

@@ -2,6 +2,7 @@
 //! port 443 of a loopback address of its own.
 
 use std::fs;
+use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -45,10 +46,15 @@ impl Internet {
 
     /// Lets a container find the hosts, and trust their certificate.
     pub fn install(&self, container: &Container) {
-        let hosts: String =
-            self.names.iter().map(|name| format!("{} {name}\n", self.address)).collect();
-        fs::write(container.path("/etc/hosts"), hosts).expect("hosts");
         fs::create_dir_all(container.path("/etc/ssl/certs")).expect("certs");
-        fs::write(container.path("/etc/ssl/certs/ca-certificates.crt"), &self.ca).expect("the CA");
+        let certificates = container.path("/etc/ssl/certs/ca-certificates.crt");
+        self.write(&container.path("/etc/hosts"), &certificates);
+    }
+
+    /// Writes the names and the certificate that programs look up in files.
+    pub fn write(&self, hosts: &Path, certificates: &Path) {
+        let lines = self.names.iter().map(|name| format!("{} {name}\n", self.address));
+        fs::write(hosts, lines.collect::<String>()).expect("hosts");
+        fs::write(certificates, &self.ca).expect("the CA");
     }
 }
