@@ -34,7 +34,7 @@
 
 /// Bytes of a chunk at most: large enough that passing it on costs nothing beside the work on it,
 /// small enough to stay in a processor cache between the threads.
-pub const CHUNK_SIZE: usize = 384 << 10;
+pub const CHUNK_SIZE: usize = 352 << 10;
 
 /// Bytes of a buffer that a decoder needs beside those that it returns.
 pub const DECODER_OVERHEAD: usize = inflate::BUFFER_OVERHEAD;

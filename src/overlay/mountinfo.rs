@@ -99,6 +99,10 @@ pub fn mount_at(target: &Path) -> io::Result<Option<MountEntry>> {
 /// cannot see into another one, also of the same user.
 pub fn uppers_everywhere() -> (Vec<PathBuf>, bool) {
     let mut all = fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns == Path::new(FIRST_PID_NS));
+    let user = rustix::process::geteuid();
+    let in_first =
+        fs::read_link("/proc/self/ns/user").is_ok_and(|ns| ns == Path::new(FIRST_USER_NS));
+    let is_root = user.is_root() && in_first;
     let mut namespaces = std::collections::HashSet::new();
     let mut uppers = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -106,8 +110,10 @@ pub fn uppers_everywhere() -> (Vec<PathBuf>, bool) {
         let namespace = match fs::read_link(dir.join("ns/mnt")) {
             Ok(namespace) => namespace,
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                // One with more capabilities than this process, such as the first one of a virtual
+                // machine, is not in another user namespace.
                 let owner = process.metadata().map(|meta| meta.uid());
-                all &= owner.is_ok_and(|uid| uid != rustix::process::geteuid().as_raw());
+                all &= is_root || owner.is_ok_and(|uid| uid != user.as_raw());
                 continue;
             }
             // Not a process, or one that ended.
@@ -123,6 +129,9 @@ pub fn uppers_everywhere() -> (Vec<PathBuf>, bool) {
 
 /// The PID namespace of the machine (PROC_PID_INIT_INO of the kernel).
 const FIRST_PID_NS: &str = "pid:[4026531836]";
+
+/// The user namespace of the machine (PROC_USER_INIT_INO of the kernel).
+const FIRST_USER_NS: &str = "user:[4026531837]";
 
 fn parse(mountinfo: &[u8]) -> Vec<MountEntry> {
     mountinfo.split(|&b| b == b'\n').filter_map(MountEntry::parse).collect()

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -31,8 +32,9 @@ impl Internet {
         fs::write(&cert_file, certificate.pem()).expect("a certificate");
         fs::write(&key_file, key.serialize_pem()).expect("a key");
         // Linux answers on all of 127.0.0.0/8.
+        static COUNT: AtomicU8 = AtomicU8::new(77);
         let [a, b] = [8, 0].map(|shift| std::process::id() >> shift & 0xff);
-        let address = format!("127.77.{a}.{b}");
+        let address = format!("127.{}.{a}.{b}", COUNT.fetch_add(1, Ordering::Relaxed));
         let tls =
             format!(", tls: {{certificate: {}, key: {}}}", cert_file.display(), key_file.display());
         Hub::shared().guarded_at(&format!("{address}:443"), &tls, "");
