@@ -244,7 +244,7 @@ impl Fatal {
 }
 
 fn is_mounted(at: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     mounts.contains(&format!(" {} ", at.display()))
 }
 
