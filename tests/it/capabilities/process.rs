@@ -97,7 +97,11 @@ fn mapped(command: &mut Command) -> Done {
     let mut child = command.spawn().unwrap();
     let proc = PathBuf::from(format!("/proc/{}", child.id()));
     let own = fs::read_link("/proc/self/ns/user").unwrap();
-    wait::until("a user namespace", || fs::read_link(proc.join("ns/user")).unwrap() != own);
+    // Only the shell that waits is past all that unshare(1) does with its capabilities.
+    wait::until("a shell in a user namespace", || {
+        fs::read_link(proc.join("ns/user")).unwrap() != own
+            && fs::read_to_string(proc.join("comm")).unwrap() == "sh\n"
+    });
     for map in ["uid_map", "gid_map"] {
         fs::write(proc.join(map), "0 0 1\n1 100000 65535\n").unwrap();
     }
